@@ -1,0 +1,173 @@
+//! The attributes of a span that become columns; which they are comes from `schemas/semantics.py`.
+
+use hashbrown::HashMap;
+
+use crate::descriptor::{KEY_VALUE, is_plain_text, split_attribute, validate};
+use crate::value::{Any, key_value};
+use crate::wire::{Result, is_ascii, is_text};
+
+/// Attribute keys, and per field those it may come from, in order of preference.
+pub struct Keys {
+    slots: HashMap<Vec<u8>, usize>,
+    /// By length (the last for all longer ones): which last bytes, modulo 64, keys have. Most attributes stop here.
+    last_bytes: [u64; LENGTHS],
+    fields: Vec<Vec<usize>>,
+}
+
+const LENGTHS: usize = 64;
+
+impl Keys {
+    /// From the keys of each field.
+    pub fn new(fields: &[Vec<String>]) -> Self {
+        let mut keys = Self { slots: HashMap::new(), last_bytes: [0; LENGTHS], fields: Vec::new() };
+        for names in fields {
+            let slots = names.iter().map(|name| keys.add(name.as_bytes())).collect();
+            keys.fields.push(slots);
+        }
+        keys
+    }
+
+    /// The slot of an attribute key, None when no field wants it.
+    #[inline]
+    pub fn slot(&self, key: &[u8]) -> Option<usize> {
+        let (length, bit) = Self::trait_of(key);
+        if self.last_bytes[length] & bit == 0 {
+            return None;
+        }
+        self.slots.get(key).copied()
+    }
+
+    /// How many slots there are.
+    pub fn slot_count(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The slots of a field, by preference.
+    #[inline]
+    pub fn of_field(&self, field: usize) -> &[usize] {
+        &self.fields[field]
+    }
+
+    fn add(&mut self, key: &[u8]) -> usize {
+        let (length, bit) = Self::trait_of(key);
+        self.last_bytes[length] |= bit;
+        let next = self.slots.len();
+        *self.slots.entry(key.to_vec()).or_insert(next)
+    }
+
+    #[inline]
+    fn trait_of(key: &[u8]) -> (usize, u64) {
+        (key.len().min(LENGTHS - 1), 1 << (key.last().copied().unwrap_or(0) & 63))
+    }
+}
+
+/// The value of an attribute key that some field wants; old when the generation is not the current span's.
+struct Slot<'a> {
+    generation: u64,
+    value: Any<'a>,
+}
+
+/// What one span has of the promoted attributes.
+pub struct Promoted<'a> {
+    keys: Keys,
+    slots: Vec<Slot<'a>>,
+    generation: u64,
+    scratch: Vec<u8>,
+}
+
+impl<'a> Promoted<'a> {
+    /// For these keys.
+    pub fn new(keys: Keys) -> Self {
+        let slots = (0..keys.slot_count()).map(|_| Slot { generation: 0, value: Any::Empty }).collect();
+        Self { keys, slots, generation: 0, scratch: Vec::new() }
+    }
+
+    /// Forgets the span before.
+    pub fn begin_span(&mut self) {
+        self.generation += 1;
+    }
+
+    /// Checks an attribute, and keeps its value when a field wants it; of equal keys the last one counts.
+    #[inline]
+    pub fn attribute(&mut self, body: &'a [u8], depth: u32) -> Result<()> {
+        if let Some((key, value)) = split_attribute(body) {
+            let slot = self.keys.slot(key);
+            if is_plain_text(value) && (is_ascii(body) || is_text(key) && is_text(&value[2..])) {
+                if let Some(slot) = slot {
+                    self.slots[slot] = Slot { generation: self.generation, value: Any::Text(&value[2..]) };
+                }
+                return Ok(());
+            }
+            if slot.is_none() {
+                return validate(&KEY_VALUE, body, depth);
+            }
+        }
+        let (key, value) = key_value(body, depth)?;
+        if let Some(slot) = self.keys.slot(key) {
+            self.slots[slot] = Slot { generation: self.generation, value };
+        }
+        Ok(())
+    }
+
+    /// The text of a field: that of its first key which has one other than "", else "".
+    #[inline]
+    pub fn text(&mut self, field: usize) -> &[u8] {
+        self.scratch.clear();
+        for slot in self.keys.of_field(field).iter().map(|slot| &self.slots[*slot]) {
+            match slot.value {
+                _ if slot.generation != self.generation => {}
+                Any::Text(b"") => {}
+                Any::Text(text) => return text,
+                _ => {
+                    slot.value.write_text(&mut self.scratch);
+                    if !self.scratch.is_empty() {
+                        break;
+                    }
+                }
+            }
+        }
+        &self.scratch
+    }
+
+    /// The text of a field's only key, None when the span does not have it.
+    pub fn only_text(&mut self, field: usize) -> Option<&[u8]> {
+        let slot = &self.slots[self.keys.of_field(field)[0]];
+        if slot.generation != self.generation {
+            return None;
+        }
+        self.scratch.clear();
+        slot.value.write_text(&mut self.scratch);
+        Some(&self.scratch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_of_two_fields_has_one_slot() {
+        let keys = Keys::new(&[vec!["a".into(), "b".into()], vec!["b".into(), String::new()]]);
+        assert_eq!(keys.slot_count(), 3);
+        assert_eq!(keys.of_field(0), [0, 1]);
+        assert_eq!(keys.of_field(1), [1, 2]);
+        assert_eq!(keys.slot(b"b"), Some(1));
+        assert_eq!(keys.slot(b""), Some(2));
+        assert_eq!(keys.slot(b"c"), None);
+        assert_eq!(keys.slot(&[b'b'; 200]), None);
+    }
+
+    #[test]
+    fn the_first_key_with_a_text_counts_and_of_one_key_the_last_value() {
+        let mut promoted = Promoted::new(Keys::new(&[vec!["a".into(), "b".into()]]));
+        promoted.begin_span();
+        for body in [&b"\x0a\x01a\x12\x02\x0a\x00"[..], b"\x0a\x01b\x12\x03\x0a\x01x", b"\x0a\x01b\x12\x02\x18\x07"] {
+            promoted.attribute(body, 9).unwrap();
+        }
+        assert_eq!(promoted.text(0), b"7");
+        promoted.begin_span();
+        assert_eq!(promoted.text(0), b"");
+        assert_eq!(promoted.only_text(0), None);
+        assert!(promoted.attribute(b"\x0a\x01c\x12\x03\x0a\x01\xff", 9).is_err());
+    }
+}

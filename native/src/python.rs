@@ -1,0 +1,175 @@
+//! The Python face: `schemas/_native.pyi`. Bytes come in borrowed, the GIL is released while they are read, buffers go out without a copy.
+
+use std::collections::HashMap;
+use std::ffi::{c_int, c_void};
+
+use pyo3::buffer::PyBuffer;
+use pyo3::exceptions::{PyBufferError, PyOverflowError, PyValueError};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
+use pyo3::types::{PyBytes, PyType};
+
+use crate::column::Buffer;
+use crate::descriptor::{self, Kind};
+use crate::spans::{RESOURCE_FIELDS, SPAN_FIELDS, Table};
+use crate::split::Signal;
+use crate::{Error, details, spans, split};
+
+/// Rows and buffers.
+type Batch = (usize, Vec<ArrowBuffer>);
+
+/// Memory that Arrow arrays are made of, by Python's buffer protocol.
+#[pyclass(frozen)]
+struct ArrowBuffer(Buffer);
+
+#[pymethods]
+impl ArrowBuffer {
+    /// Lends the memory, read-only.
+    #[allow(unsafe_code, clippy::needless_pass_by_value)]
+    unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
+        if view.is_null() {
+            return Err(PyBufferError::new_err("no view to fill"));
+        }
+        let bytes = slf.get().0.bytes();
+        let length = bytes.len().try_into().map_err(|_| PyBufferError::new_err("too large"))?;
+        let start = bytes.as_ptr().cast::<c_void>().cast_mut();
+        // SAFETY: `view` points to a Py_buffer, as the protocol says, and takes a reference to `slf`, which is frozen: the memory neither
+        // moves nor changes while the view lives. PyBuffer_FillInfo refuses writers.
+        let status = unsafe { ffi::PyBuffer_FillInfo(view, slf.as_ptr(), start, length, 1, flags) };
+        if status == 0 { Ok(()) } else { Err(PyErr::fetch(slf.py())) }
+    }
+}
+
+/// Decodes and splits as the tables of `schemas` say.
+#[pyclass(frozen)]
+struct Decoder {
+    table: Table,
+    malformed: Py<PyType>,
+}
+
+#[pymethods]
+impl Decoder {
+    #[new]
+    fn new(
+        mut span_keys: HashMap<String, Vec<String>>,
+        mut resource_keys: HashMap<String, Vec<String>>,
+        unknown_service: String,
+        no_flags: String,
+        upper_ns: Vec<u64>,
+        malformed: Py<PyType>,
+    ) -> PyResult<Self> {
+        let table = Table {
+            span_keys: in_order(&mut span_keys, &SPAN_FIELDS)?,
+            resource_keys: in_order(&mut resource_keys, &RESOURCE_FIELDS)?,
+            unknown_service,
+            no_flags,
+            upper_ns,
+        };
+        if table.upper_ns.len() <= 63 * 16 || (0..63).any(|octave| table.upper_ns[16 * octave] != 1 << octave) {
+            return Err(PyValueError::new_err("bucket bounds must be those of base 2^(1/16), from 1 to 2^63"));
+        }
+        Ok(Self { table, malformed })
+    }
+
+    fn decode_spans(
+        &self,
+        py: Python<'_>,
+        payloads: Vec<PyBackedBytes>,
+        extra_keys: Vec<String>,
+    ) -> PyResult<(Batch, Batch, Batch, Vec<ArrowBuffer>)> {
+        let payloads: Vec<&[u8]> = payloads.iter().map(|payload| &**payload).collect();
+        let batch = py.detach(|| spans::decode(&self.table, &payloads, &extra_keys)).map_err(|error| self.raise(py, error))?;
+        Ok((
+            (batch.span_count, arrow(batch.spans)),
+            (batch.resource_count, arrow(batch.resources)),
+            (batch.scope_count, arrow(batch.scopes)),
+            arrow(batch.strings),
+        ))
+    }
+
+    fn decode_details(&self, py: Python<'_>, payloads: Vec<PyBackedBytes>, positions: [PyBuffer<u32>; 3]) -> PyResult<Vec<ArrowBuffer>> {
+        let payloads: Vec<&[u8]> = payloads.iter().map(|payload| &**payload).collect();
+        let [records, offsets, lengths] = positions.map(|column| column.to_vec(py));
+        let (records, offsets, lengths) = (records?, offsets?, lengths?);
+        let positions: Vec<details::Position> =
+            records.into_iter().zip(offsets).zip(lengths).map(|((record, offset), length)| (record, offset, length)).collect();
+        let is_inside = |&(record, offset, length): &details::Position| {
+            payloads.get(record as usize).is_some_and(|payload| u64::from(offset) + u64::from(length) <= payload.len() as u64)
+        };
+        if !positions.iter().all(is_inside) {
+            return Err(PyValueError::new_err("a span's position lies outside of its payload"));
+        }
+        py.detach(|| details::decode(&payloads, &positions)).map(arrow).map_err(|error| self.raise(py, error))
+    }
+
+    fn split_spans<'py>(&self, request: &Bound<'py, PyBytes>, partitions: u32) -> PyResult<Parts<'py>> {
+        self.split(Signal::Spans, request, partitions)
+    }
+
+    fn split_metrics<'py>(&self, request: &Bound<'py, PyBytes>, partitions: u32) -> PyResult<Parts<'py>> {
+        self.split(Signal::Metrics, request, partitions)
+    }
+
+    fn split_logs<'py>(&self, request: &Bound<'py, PyBytes>, partitions: u32) -> PyResult<Parts<'py>> {
+        self.split(Signal::Logs, request, partitions)
+    }
+}
+
+/// Parts by partition, items, spans with a bad trace id, spans with a bad span id.
+type Parts<'py> = (HashMap<u32, Bound<'py, PyBytes>>, u64, u64, u64);
+
+impl Decoder {
+    fn split<'py>(&self, signal: Signal, request: &Bound<'py, PyBytes>, partitions: u32) -> PyResult<Parts<'py>> {
+        let py = request.py();
+        let bytes = request.as_bytes();
+        let result = py.detach(|| split::split(signal, bytes, partitions)).map_err(|error| self.raise(py, error.into()))?;
+        let is_whole = result.parts.is_empty() && result.items > 0;
+        let parts = if is_whole {
+            HashMap::from([(0, request.clone())])
+        } else {
+            let parts = (0..).zip(result.parts);
+            parts.filter_map(|(partition, part)| Some((partition, PyBytes::new(py, &part?)))).collect()
+        };
+        Ok((parts, result.items, result.bad_trace_ids, result.bad_span_ids))
+    }
+
+    fn raise(&self, py: Python<'_>, error: Error) -> PyErr {
+        match error {
+            Error::Malformed(record) => PyErr::from_type(self.malformed.bind(py).clone(), ("not a well-formed OTLP message", record)),
+            Error::TooLarge => PyOverflowError::new_err("more than 2 GiB of distinct strings or attributes in one batch"),
+        }
+    }
+}
+
+fn arrow(buffers: Vec<Buffer>) -> Vec<ArrowBuffer> {
+    buffers.into_iter().map(ArrowBuffer).collect()
+}
+
+fn in_order(keys: &mut HashMap<String, Vec<String>>, fields: &[&str]) -> PyResult<Vec<Vec<String>>> {
+    let ordered: Option<Vec<_>> = fields.iter().map(|field| keys.remove(*field)).collect();
+    ordered
+        .filter(|_| keys.is_empty())
+        .ok_or_else(|| PyValueError::new_err(format!("keys must be given for just these fields: {fields:?}")))
+}
+
+/// The checked fields of every message: name -> number -> "text", "varints", "fixed64s" or the name of a message.
+#[pyfunction]
+fn descriptors() -> HashMap<&'static str, HashMap<usize, &'static str>> {
+    let name = |kind| match kind {
+        Kind::Bytes => "bytes",
+        Kind::Text => "text",
+        Kind::PackedVarint => "varints",
+        Kind::PackedFixed64 => "fixed64s",
+        Kind::Attribute => descriptor::KEY_VALUE.name,
+        Kind::Message(message) => message.name,
+    };
+    let fields = |message: &descriptor::Message| message.fields().map(|(number, kind)| (number, name(kind))).collect();
+    descriptor::ALL.iter().map(|message| (message.name, fields(message))).collect()
+}
+
+#[pymodule]
+mod _native {
+    #[pymodule_export]
+    use super::{Decoder, descriptors};
+}

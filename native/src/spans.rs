@@ -1,0 +1,366 @@
+//! TracesData payloads into the columns of a SpanBatch (`schemas/spans.py`), in one pass over the bytes.
+
+use std::borrow::Cow;
+
+use hashbrown::HashMap;
+
+use crate::Error;
+use crate::column::{Buffer, Maps, Texts};
+use crate::descriptor::{EVENT, LINK, Message, RESOURCE, SCOPE, validate};
+use crate::promoted::{Keys, Promoted};
+use crate::semantics::number;
+use crate::span_columns::{Columns, Span, known, push_each};
+use crate::strings::Strings;
+use crate::value::{Any, key_value, unique_attributes};
+use crate::wire::{self, MAX_DEPTH, Malformed, Reader, deeper};
+
+/// The fields of `semantics.SPAN_KEYS`; their places here are what the constants below say.
+pub const SPAN_FIELDS: [&str; 12] = [
+    "response_flags",
+    "upstream_cluster",
+    "peer",
+    "db_system",
+    "db_name",
+    "messaging_system",
+    "messaging_destination",
+    "http_status",
+    "retry_count",
+    "error",
+    "component",
+    "route",
+];
+const RESPONSE_FLAGS: usize = 0;
+/// From here to HTTP_STATUS: fields that become codes as they are.
+const UPSTREAM_CLUSTER: usize = 1;
+const HTTP_STATUS: usize = 7;
+const RETRY_COUNT: usize = 8;
+const ERROR: usize = 9;
+const COMPONENT: usize = 10;
+const ROUTE: usize = 11;
+
+/// The fields of `semantics.RESOURCE_KEYS`; all but the last are columns.
+pub const RESOURCE_FIELDS: [&str; 7] = ["service", "namespace", "cluster", "version", "instance", "pod", "sdk"];
+const SERVICE: usize = 0;
+const SDK: usize = 6;
+
+const CLIENT: i32 = 3;
+const STATUS_ERROR: i32 = 2;
+
+/// What decoding depends on besides the bytes: `schemas/semantics.py` and `schemas/histogram.py`.
+pub struct Table {
+    /// Per SPAN_FIELDS.
+    pub span_keys: Vec<Vec<String>>,
+    /// Per RESOURCE_FIELDS.
+    pub resource_keys: Vec<Vec<String>>,
+    /// `semantics.UNKNOWN_SERVICE`.
+    pub unknown_service: String,
+    /// `semantics.NO_FLAGS`.
+    pub no_flags: String,
+    /// `histogram.UPPER_NS`.
+    pub upper_ns: Vec<u64>,
+}
+
+/// The buffers of a SpanBatch's parts, in the order of their schemas.
+pub struct SpanBatch {
+    /// Rows of `spans`.
+    pub span_count: usize,
+    /// One buffer a column; then codes and validity of each extra key.
+    pub spans: Vec<Buffer>,
+    /// Rows of `resources`.
+    pub resource_count: usize,
+    /// One buffer a column; then those of the attributes.
+    pub resources: Vec<Buffer>,
+    /// Rows of `scopes`.
+    pub scope_count: usize,
+    /// Two buffers a column.
+    pub scopes: Vec<Buffer>,
+    /// Offsets and text.
+    pub strings: Vec<Buffer>,
+}
+
+/// Decodes payloads. Extra keys differ from one another.
+pub fn decode(table: &Table, payloads: &[&[u8]], extra_keys: &[String]) -> Result<SpanBatch, Error> {
+    let mut decoder = Decoder::new(table, extra_keys);
+    for (record, payload) in payloads.iter().enumerate() {
+        decoder.payload(record as u32, payload).map_err(|error| error.of_record(record))?;
+    }
+    Ok(decoder.finish())
+}
+
+struct Resource {
+    is_proxy: bool,
+    /// Per extra key what the resource has of it.
+    extras: Vec<Option<Extra>>,
+}
+
+/// A text, and its code once a span has needed it (so that strings are interned in the order of use, and long ones hashed once).
+struct Extra {
+    text: Vec<u8>,
+    code: Option<u32>,
+}
+
+impl Extra {
+    fn code(&mut self, strings: &mut Strings) -> Result<u32, Error> {
+        let code = self.code.map_or_else(|| strings.code(&self.text), Ok)?;
+        self.code = Some(code);
+        Ok(code)
+    }
+}
+
+struct Decoder<'t, 'a> {
+    table: &'t Table,
+    extra_keys: &'t [String],
+    promoted: Promoted<'a>,
+    strings: Strings,
+    resources: HashMap<(Cow<'a, [u8]>, &'a [u8]), usize>,
+    known_resources: Vec<Resource>,
+    resource_codes: [Vec<u32>; SDK],
+    resource_attributes: Maps,
+    scopes: HashMap<Cow<'a, [u8]>, u32>,
+    scope_texts: [Texts; 2],
+    columns: Columns,
+}
+
+impl<'t, 'a> Decoder<'t, 'a> {
+    fn new(table: &'t Table, extra_keys: &'t [String]) -> Self {
+        let fields = [table.span_keys.clone(), extra_keys.iter().map(|key| vec![key.clone()]).collect()].concat();
+        let extras = extra_keys.iter().map(|_| Default::default()).collect();
+        Self {
+            table,
+            extra_keys,
+            promoted: Promoted::new(Keys::new(&fields)),
+            strings: Strings::default(),
+            resources: HashMap::new(),
+            known_resources: Vec::new(),
+            resource_codes: Default::default(),
+            resource_attributes: Maps::default(),
+            scopes: HashMap::new(),
+            scope_texts: Default::default(),
+            columns: Columns { extras, ..Columns::default() },
+        }
+    }
+
+    fn payload(&mut self, record: u32, payload: &'a [u8]) -> Result<(), Error> {
+        let mut reader = Reader(payload);
+        if payload.len() > i32::MAX as usize {
+            return Err(Malformed.into()); // as protobuf has it; so positions fit their columns
+        }
+        while !reader.is_empty() {
+            match reader.tag()? {
+                0x0a => self.resource_spans(record, payload, reader.bytes()?, MAX_DEPTH - 1)?,
+                tag => reader.skip(tag, MAX_DEPTH)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn resource_spans(&mut self, record: u32, payload: &'a [u8], body: &'a [u8], depth: u32) -> Result<(), Error> {
+        let (own, schema_url) = read_container(body, &RESOURCE, depth)?;
+        let resource = self.resource(own, schema_url, depth - 1)?;
+        each_child(body, |scope_spans| {
+            let depth = depth - 1;
+            let (own, _) = read_container(scope_spans, &SCOPE, depth)?;
+            let scope = self.scope(own, depth - 1)?;
+            each_child(scope_spans, |body| {
+                let offset = body.as_ptr() as usize - payload.as_ptr() as usize;
+                self.columns.push_position([record, offset as u32, body.len() as u32]);
+                self.span(body, resource, scope, depth - 1)
+            })
+        })
+    }
+
+    /// The row of a resource.
+    fn resource(&mut self, body: Cow<'a, [u8]>, schema_url: &'a [u8], depth: u32) -> Result<usize, Error> {
+        let key = (body, schema_url);
+        if let Some(row) = self.resources.get(&key) {
+            return Ok(*row);
+        }
+        validate(&RESOURCE, &key.0, depth)?;
+        let attributes = unique_attributes(attributes(&key.0, 1, depth)?);
+        let text = |name: &str| {
+            let (_, value) = attributes.iter().find(|(known, _)| *known == name.as_bytes())?;
+            let mut text = Vec::new();
+            value.write_text(&mut text);
+            Some(text)
+        };
+        let field = |index: usize| self.table.resource_keys[index].iter().filter_map(|key| text(key)).find(|text| !text.is_empty());
+        for (index, codes) in self.resource_codes.iter_mut().enumerate() {
+            let default = if index == SERVICE { &self.table.unknown_service } else { "" };
+            let text = field(index).unwrap_or_else(|| default.into());
+            codes.push(self.strings.code(&text)?);
+        }
+        let is_proxy = field(SDK).as_deref() == Some(b"envoy");
+        let extras = self.extra_keys.iter().map(|key| text(key).map(|text| Extra { text, code: None })).collect();
+        self.resource_attributes.push(&attributes)?;
+        drop(attributes);
+        self.known_resources.push(Resource { is_proxy, extras });
+        let row = self.resources.len();
+        self.resources.insert(key, row);
+        Ok(row)
+    }
+
+    /// The row of a scope.
+    fn scope(&mut self, body: Cow<'a, [u8]>, depth: u32) -> Result<u32, Error> {
+        if let Some(row) = self.scopes.get(&body) {
+            return Ok(*row);
+        }
+        validate(&SCOPE, &body, depth)?;
+        let mut texts = [&b""[..]; 2]; // name, version
+        let mut reader = Reader(&body);
+        while !reader.is_empty() {
+            match reader.tag()? {
+                0x0a => texts[0] = reader.bytes()?,
+                0x12 => texts[1] = reader.bytes()?,
+                tag => reader.skip(tag, depth)?,
+            }
+        }
+        for (column, text) in self.scope_texts.iter_mut().zip(texts) {
+            column.push(text)?;
+        }
+        let row = self.scopes.len() as u32;
+        self.scopes.insert(body, row);
+        Ok(row)
+    }
+
+    fn span(&mut self, body: &'a [u8], resource: usize, scope: u32, depth: u32) -> Result<(), Error> {
+        self.promoted.begin_span();
+        let span = self.read_span(body, depth)?;
+        self.push_span(&span, resource, scope)
+    }
+
+    /// Reads all of a span: its own fields are returned, attributes go to their slots.
+    fn read_span(&mut self, body: &'a [u8], depth: u32) -> wire::Result<Span<'a>> {
+        let mut span = Span::default();
+        let mut reader = Reader(body);
+        while !reader.is_empty() {
+            match reader.tag()? {
+                0x4a => self.promoted.attribute(reader.bytes()?, deeper(depth)?)?,
+                0x0a => span.trace_id = reader.bytes()?,
+                0x12 => span.span_id = reader.bytes()?,
+                0x1a => span.trace_state = reader.text()?,
+                0x22 => span.parent_id = reader.bytes()?,
+                0x2a => span.name = reader.text()?,
+                0x30 => span.kind = reader.varint()? as i32,
+                0x39 => span.start = reader.fixed64()?,
+                0x41 => span.end = reader.fixed64()?,
+                0x85 => span.flags = reader.fixed32()?,
+                0x5a => validate(&EVENT, reader.bytes()?, deeper(depth)?)?,
+                0x6a => validate(&LINK, reader.bytes()?, deeper(depth)?)?,
+                0x7a => span.read_status(reader.bytes()?, deeper(depth)?)?,
+                tag => reader.skip(tag, depth)?,
+            }
+        }
+        Ok(span)
+    }
+
+    fn push_span(&mut self, span: &Span<'a>, resource_row: usize, scope: u32) -> Result<(), Error> {
+        let resource = &mut self.known_resources[resource_row];
+        let promoted = &mut self.promoted;
+        let http_status = number(promoted.text(HTTP_STATUS));
+        let is_not_found = span.kind == CLIENT && http_status == 404;
+        let is_error = promoted.text(ERROR) == b"true" || span.status_code == STATUS_ERROR && !is_not_found;
+        let is_proxy = resource.is_proxy || promoted.text(COMPONENT) == b"proxy";
+
+        let columns = &mut self.columns;
+        columns.push_ids(span);
+        columns.push_times(span, &self.table.upper_ns);
+        columns.kind.push(known(span.kind, 5));
+        columns.status.push(known(span.status_code, 2));
+        push_each(&mut columns.places, [span.flags, resource_row as u32, scope]);
+        columns.http_status.push(http_status);
+        columns.retry_count.push(number(promoted.text(RETRY_COUNT)));
+        columns.error.push(is_error);
+        columns.proxy.push(is_proxy);
+
+        let name = self.strings.code(span.name)?;
+        let route = if is_proxy { self.strings.code(promoted.text(ROUTE))? } else { 0 };
+        let [names, operations, trace_states, messages, flags, rest @ ..] = &mut columns.codes;
+        names.push(name);
+        operations.push(if route == 0 { name } else { route });
+        trace_states.push(self.strings.code(span.trace_state)?);
+        messages.push(self.strings.code(span.status_message)?);
+        let response_flags = promoted.text(RESPONSE_FLAGS);
+        let is_none = response_flags == self.table.no_flags.as_bytes();
+        flags.push(self.strings.code(if is_none { b"" } else { response_flags })?);
+        for (field, codes) in (UPSTREAM_CLUSTER..HTTP_STATUS).zip(rest) {
+            codes.push(self.strings.code(promoted.text(field))?);
+        }
+        for (index, (codes, validity)) in columns.extras.iter_mut().enumerate() {
+            let code = match promoted.only_text(SPAN_FIELDS.len() + index) {
+                Some(text) => Some(self.strings.code(text)?),
+                None => resource.extras[index].as_mut().map(|extra| extra.code(&mut self.strings)).transpose()?,
+            };
+            codes.push(code.unwrap_or(0));
+            validity.push(code.is_some());
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> SpanBatch {
+        let [names, versions] = self.scope_texts;
+        SpanBatch {
+            span_count: self.columns.bucket.len(),
+            spans: self.columns.finish(),
+            resource_count: self.known_resources.len(),
+            resources: self.resource_codes.into_iter().map(Buffer::U32).chain(self.resource_attributes.finish()).collect(),
+            scope_count: self.scopes.len(),
+            scopes: names.finish().into_iter().chain(versions.finish()).collect(),
+            strings: self.strings.finish().into(),
+        }
+    }
+}
+
+/// The attributes of a message, as they come; `number` is their field's.
+pub fn attributes(body: &[u8], number: u32, depth: u32) -> wire::Result<Vec<(&[u8], Any<'_>)>> {
+    let mut found = Vec::new();
+    let mut reader = Reader(body);
+    while !reader.is_empty() {
+        let tag = reader.tag()?;
+        if tag == wire::tag_of(number) {
+            found.push(key_value(reader.bytes()?, deeper(depth)?)?);
+        } else {
+            reader.skip(tag, depth)?;
+        }
+    }
+    Ok(found)
+}
+
+/// Field 1 and the schema URL (field 3) of a ResourceSpans or ScopeSpans. Of several occurrences of field 1, which protobuf merges, the bytes end
+/// to end; they are checked here, since what is well-formed together may not be so apart. A single one is not checked.
+fn read_container<'a>(body: &'a [u8], own: &Message, depth: u32) -> wire::Result<(Cow<'a, [u8]>, &'a [u8])> {
+    let mut found: Option<Cow<'a, [u8]>> = None;
+    let mut schema_url = &b""[..];
+    let mut reader = Reader(body);
+    while !reader.is_empty() {
+        match reader.tag()? {
+            0x0a => {
+                let piece = reader.bytes()?;
+                match &mut found {
+                    None => found = Some(Cow::Borrowed(piece)),
+                    Some(before) => {
+                        if let Cow::Borrowed(first) = before {
+                            validate(own, first, deeper(depth)?)?;
+                        }
+                        validate(own, piece, deeper(depth)?)?;
+                        before.to_mut().extend_from_slice(piece);
+                    }
+                }
+            }
+            0x1a => schema_url = reader.text()?,
+            tag => reader.skip(tag, depth)?,
+        }
+    }
+    Ok((found.unwrap_or_default(), schema_url))
+}
+
+/// Calls `visit` for the bodies of field 2, in a message that [`read_container`] has read.
+fn each_child<'a>(body: &'a [u8], mut visit: impl FnMut(&'a [u8]) -> Result<(), Error>) -> Result<(), Error> {
+    let mut reader = Reader(body);
+    while !reader.is_empty() {
+        match reader.tag()? {
+            0x12 => visit(reader.bytes()?)?,
+            tag => reader.skip(tag, MAX_DEPTH)?,
+        }
+    }
+    Ok(())
+}

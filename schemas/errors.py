@@ -1,0 +1,57 @@
+"""Errors that cross package borders. Each names what the caller can do about it."""
+
+
+class MeshflowError(Exception):
+    """Root of meshflow's own errors."""
+
+
+class MalformedOtlp(MeshflowError):
+    """The bytes are not a message of the expected OTLP type: the sender's fault, sending them again will not help.
+
+    ``record`` is the index of the payload at fault where several were given.
+    """
+
+    def __init__(self, message: str, record: int | None = None) -> None:
+        super().__init__(message)
+        self.record = record
+
+
+class LogFull(MeshflowError):
+    """The bounded buffer in front of the log is full; the sender may try again after ``retry_after_s``."""
+
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class LogUnavailable(MeshflowError):
+    """The log did not take the records; nothing was acknowledged."""
+
+
+class AddressInUse(MeshflowError):
+    """A server cannot listen on its address; the message names it."""
+
+
+class OffsetGone(MeshflowError):
+    """The wanted offset was removed by retention; ``beginning`` is the first one that is still there."""
+
+    def __init__(self, wanted: int, beginning: int) -> None:
+        super().__init__(f"offset {wanted} is gone, the log begins at {beginning}")
+        self.wanted = wanted
+        self.beginning = beginning
+
+
+class SinkUnavailable(MeshflowError):
+    """The database cannot be reached or is overloaded; writing the same block again later is right."""
+
+
+class SinkRejected(MeshflowError):
+    """The database refuses this block for what it is (a schema mismatch): writing it again will not help."""
+
+
+class QueryFailed(MeshflowError):
+    """A query was refused or failed: ``code`` is ClickHouse's error number, the text is ClickHouse's own."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code

@@ -1,0 +1,25 @@
+"""Every metric that meshflow tells about itself (Prometheus names; docs/self-metrics.md is tested against this file)."""
+
+from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # each counter would come with a second series of when it began
+
+REQUESTS = Counter(
+    "meshflow_ingest_requests", "Export requests by protocol (grpc, http), topic and status.", ["protocol", "topic", "status"]
+)
+ITEMS = Counter("meshflow_ingest_items", "Spans, data points and log records accepted into the log, by topic.", ["topic"])
+REJECTED = Counter("meshflow_ingest_rejected_items", "Items refused as invalid (their sender was told), by topic.", ["topic"])
+REFUSED = Counter("meshflow_ingest_refused_items", "Items turned away because the log was full or away, by topic.", ["topic"])
+GATHER_BYTES = Gauge("meshflow_ingest_gather_bytes", "Bytes waiting to be appended to the log or being appended.")
+APPEND_SECONDS = Histogram("meshflow_log_append_seconds", "Time until a gather was durable in the log.")
+LAG_RECORDS = Gauge("meshflow_process_lag_records", "Records of a partition that are not read yet.", ["topic", "partition"])
+PANE = Gauge("meshflow_process_pane", "Number of the next pane to decide (log time by the length of a pane).", ["topic", "partition"])
+PANES = Counter("meshflow_process_panes", "Panes emitted, by topic.", ["topic"])
+DECISION_DELAY_SECONDS = Gauge(
+    "meshflow_process_decision_delay_seconds", "Newest log time read minus the end of the last decided pane.", ["topic", "partition"]
+)
+DEAD_LETTERS = Counter("meshflow_process_dead_letters", "Records set aside because they could not be processed, by topic.", ["topic"])
+BLOCKS = Counter("meshflow_store_blocks", "Blocks written, by table.", ["table"])
+ROWS = Counter("meshflow_store_rows", "Rows written, by table (repeated blocks count again).", ["table"])
+RETRIES = Counter("meshflow_store_retries", "Inserts tried again because the database was away.")
+QUERIES = Counter("meshflow_sql_queries", "Queries answered over HTTP, by status code.", ["status"])

@@ -1,0 +1,18 @@
+"""Where blocks go."""
+
+from typing import Protocol
+
+from schemas.tables import Block
+
+
+class Sink(Protocol):
+    """Stores blocks; storing one twice is storing it once."""
+
+    def write(self, block: Block) -> None:
+        """One insert with the block's token.
+
+        Raises SinkUnavailable (write it again later), SinkRejected (never will do).
+        """
+
+    def close(self) -> None:
+        """Let go of the database."""

@@ -1,0 +1,223 @@
+"""Columns of every table that blocks go to: the one list that Arrow blocks, inserts and DDL are built from or tested against."""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from schemas.log import TopicPartition
+from schemas.spans import ATTRIBUTES, DETAIL_SCHEMA
+
+NANOSECONDS = pa.timestamp("ns", tz="UTC")
+SLOT = pa.uint32()  # DateTime: seconds since 1970
+HISTOGRAM = pa.map_(pa.int16(), pa.uint64())
+
+_TEXT = pa.string()
+_COUNT = pa.uint64()
+_LOG_TIME = SLOT  # start of the pane: what otel_* tables are partitioned and expire by, whatever times the sender wrote
+
+
+def _schema(**columns: pa.DataType) -> pa.Schema:
+    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in columns.items()])
+
+
+_RED_KEYS = {
+    "slot": SLOT,  # span end, to the level's width
+    "cluster": _TEXT,
+    "namespace": _TEXT,
+    "service": _TEXT,
+    "version": _TEXT,
+    "operation": _TEXT,
+    "kind": _TEXT,  # Server, Client, Producer, Consumer, Internal, Unspecified
+    "status_class": _TEXT,  # 1xx .. 5xx where there is an HTTP status, else ok | error
+    "http_status": pa.uint16(),
+    "response_flags": _TEXT,
+    "late": pa.uint8(),  # 1: came after its hour was rolled up, and is in every level itself
+}
+_RED_VALUES = {
+    "requests": _COUNT,
+    "errors": _COUNT,
+    "duration_ns_sum": _COUNT,
+    "duration_ns_max": _COUNT,
+    "duration_histogram": HISTOGRAM,
+    "exemplar_trace_id": _TEXT,  # 32 hex digits, "" none
+}
+
+_EDGE_KEYS = {
+    "slot": SLOT,  # end of the span that shows the call
+    "client_cluster": _TEXT,
+    "client_namespace": _TEXT,
+    "client_service": _TEXT,
+    "client_version": _TEXT,
+    "server_cluster": _TEXT,
+    "server_namespace": _TEXT,
+    "server_service": _TEXT,
+    "server_version": _TEXT,
+    "connection": _TEXT,  # service | database | queue | outside | unknown: what stands at the virtual end, if one does
+    "upstream_cluster": _TEXT,  # the caller's Envoy cluster, "" when it has none
+    "response_flags": _TEXT,
+    "late": pa.uint8(),
+}
+_EDGE_VALUES = {
+    "calls": _COUNT,  # attempts that reached the server
+    "unsent": _COUNT,  # refused at the caller
+    "errors": _COUNT,
+    "retries": _COUNT,
+    "client_histogram": HISTOGRAM,
+    "server_histogram": HISTOGRAM,
+    "exemplar_trace_id": _TEXT,
+}
+
+_DETAILS = {field.name: field.type for field in DETAIL_SCHEMA}
+
+_METRIC_HEAD = {
+    "ResourceAttributes": ATTRIBUTES,
+    "ResourceSchemaUrl": _TEXT,
+    "ScopeName": _TEXT,
+    "ScopeVersion": _TEXT,
+    "ScopeAttributes": ATTRIBUTES,
+    "ScopeDroppedAttrCount": pa.uint32(),
+    "ScopeSchemaUrl": _TEXT,
+    "ServiceName": _TEXT,
+    "MetricName": _TEXT,
+    "MetricDescription": _TEXT,
+    "MetricUnit": _TEXT,
+    "Attributes": ATTRIBUTES,
+    "StartTimeUnix": NANOSECONDS,
+    "TimeUnix": NANOSECONDS,
+}
+_EXEMPLARS = {
+    "Exemplars.FilteredAttributes": pa.list_(ATTRIBUTES),
+    "Exemplars.TimeUnix": pa.list_(NANOSECONDS),
+    "Exemplars.Value": pa.list_(pa.float64()),
+    "Exemplars.SpanId": pa.list_(_TEXT),
+    "Exemplars.TraceId": pa.list_(_TEXT),
+}
+_DISTRIBUTION = {"Count": pa.uint64(), "Sum": pa.float64()}
+_EXTREMES = {"Min": pa.float64(), "Max": pa.float64()}
+
+SCHEMAS: dict[str, pa.Schema] = {
+    "otel_traces": _schema(
+        Timestamp=NANOSECONDS,
+        TraceId=_TEXT,
+        SpanId=_TEXT,
+        ParentSpanId=_TEXT,
+        TraceState=_TEXT,
+        SpanName=_TEXT,
+        SpanKind=_TEXT,  # as RED's kind
+        ServiceName=_TEXT,
+        ResourceAttributes=ATTRIBUTES,
+        ScopeName=_TEXT,
+        ScopeVersion=_TEXT,
+        SpanAttributes=_DETAILS["SpanAttributes"],
+        Duration=pa.uint64(),
+        StatusCode=_TEXT,  # Unset, Ok, Error
+        StatusMessage=_TEXT,
+        **{name: kind for name, kind in _DETAILS.items() if name != "SpanAttributes"},
+        KeepReason=_TEXT,  # the name of the policy that kept the trace
+        SampleRate=pa.float64(),  # how many spans this one stands for (adjusted count)
+        TraceError=pa.uint8(),  # 1: a span of the trace, within the decision's window, failed (such traces are kept longer)
+        LogTime=_LOG_TIME,
+    ),
+    "otel_traces_trace_id_ts": _schema(TraceId=_TEXT, Start=SLOT, End=SLOT, LogTime=_LOG_TIME),
+    "otel_logs": _schema(
+        Timestamp=NANOSECONDS,
+        TraceId=_TEXT,
+        SpanId=_TEXT,
+        TraceFlags=pa.uint8(),
+        SeverityText=_TEXT,
+        SeverityNumber=pa.uint8(),
+        ServiceName=_TEXT,
+        Body=_TEXT,
+        ResourceSchemaUrl=_TEXT,
+        ResourceAttributes=ATTRIBUTES,
+        ScopeSchemaUrl=_TEXT,
+        ScopeName=_TEXT,
+        ScopeVersion=_TEXT,
+        ScopeAttributes=ATTRIBUTES,
+        LogAttributes=ATTRIBUTES,
+        EventName=_TEXT,
+        LogTime=_LOG_TIME,
+    ),
+    "otel_metrics_gauge": _schema(**_METRIC_HEAD, Value=pa.float64(), Flags=pa.uint32(), **_EXEMPLARS, LogTime=_LOG_TIME),
+    "otel_metrics_sum": _schema(
+        **_METRIC_HEAD,
+        Value=pa.float64(),
+        Flags=pa.uint32(),
+        **_EXEMPLARS,
+        AggregationTemporality=pa.int32(),
+        IsMonotonic=pa.bool_(),
+        LogTime=_LOG_TIME,
+    ),
+    "otel_metrics_histogram": _schema(
+        **_METRIC_HEAD,
+        **_DISTRIBUTION,
+        BucketCounts=pa.list_(pa.uint64()),
+        ExplicitBounds=pa.list_(pa.float64()),
+        **_EXEMPLARS,
+        Flags=pa.uint32(),
+        **_EXTREMES,
+        AggregationTemporality=pa.int32(),
+        LogTime=_LOG_TIME,
+    ),
+    "otel_metrics_exponential_histogram": _schema(
+        **_METRIC_HEAD,
+        **_DISTRIBUTION,
+        Scale=pa.int32(),
+        ZeroCount=pa.uint64(),
+        PositiveOffset=pa.int32(),
+        PositiveBucketCounts=pa.list_(pa.uint64()),
+        NegativeOffset=pa.int32(),
+        NegativeBucketCounts=pa.list_(pa.uint64()),
+        **_EXEMPLARS,
+        Flags=pa.uint32(),
+        **_EXTREMES,
+        AggregationTemporality=pa.int32(),
+        LogTime=_LOG_TIME,
+    ),
+    "otel_metrics_summary": _schema(
+        **_METRIC_HEAD,
+        **_DISTRIBUTION,
+        **{"ValueAtQuantiles.Quantile": pa.list_(pa.float64()), "ValueAtQuantiles.Value": pa.list_(pa.float64())},
+        Flags=pa.uint32(),
+        LogTime=_LOG_TIME,
+    ),
+    **{f"red_{level}": _schema(**_RED_KEYS, **_RED_VALUES) for level in ("10s", "1m", "1h")},
+    **{f"edges_{level}": _schema(**_EDGE_KEYS, **_EDGE_VALUES) for level in ("10s", "1m", "1h")},
+    "ledger": _schema(
+        time=SLOT,  # start of the pane
+        topic=_TEXT,
+        partition=pa.uint32(),
+        pane=pa.uint64(),
+        received=_COUNT,  # = rejected + duplicate + kept + dropped
+        rejected=_COUNT,  # refused as invalid by ingest, which told the sender
+        refused=_COUNT,  # turned away by ingest because the log was full or away (not in received)
+        duplicate=_COUNT,
+        kept=_COUNT,
+        dropped=_COUNT,
+        late=_COUNT,  # of kept + dropped: came after their hour was rolled up
+        stored=_COUNT,  # rows of otel_* tables
+        lost=_COUNT,  # records that retention removed before they were read
+        bytes=_COUNT,  # OTLP bytes of the pane's records
+    ),
+}
+
+RED_KEYS = tuple(_RED_KEYS)
+RED_VALUES = tuple(_RED_VALUES)
+EDGE_KEYS = tuple(_EDGE_KEYS)
+EDGE_VALUES = tuple(_EDGE_VALUES)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The rows that one pane of one partition adds to one table; a pure function of the log (invariant 2)."""
+
+    table: str
+    tp: TopicPartition
+    pane: int
+    rows: pa.Table
+    """``SCHEMAS[table]``, in an order that is itself a function of the log."""
+
+    @property
+    def token(self) -> str:
+        """The block's name, which ClickHouse deduplicates by (invariant 3)."""
+        return f"{self.table}:{self.tp.topic}:{self.tp.partition}:{self.pane}"
