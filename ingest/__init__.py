@@ -1,0 +1,1 @@
+"""Receivers of OTLP and the group commit in front of the log."""

@@ -1,0 +1,80 @@
+"""What is refused and why, as data: decisions without I/O, for gRPC and HTTP alike.
+
+Codes and retry rules: OTLP specification, "Failures" and "OTLP/gRPC Throttling" (a sender may repeat RESOURCE_EXHAUSTED only when
+RetryInfo comes with it) and "OTLP/HTTP Throttling" (429, 503 with Retry-After).
+"""
+
+import math
+from dataclasses import dataclass
+
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from schemas.errors import LogFull, LogUnavailable, MalformedOtlp, MeshflowError
+
+
+class RequestTooLarge(MeshflowError):
+    """The request is larger than a limit allows at any time: sending it again will not help."""
+
+
+class UnsupportedMedia(MeshflowError):
+    """A content type or content encoding that this receiver does not read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A request that the log has: how many of its items were ``rejected`` as invalid, and the ``reason``."""
+
+    rejected: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A request that was not taken.
+
+    ``code`` is a google.rpc.Code, ``http_status`` what OTLP/HTTP answers; ``retry_after_s`` is None where repeating it is no use.
+    """
+
+    code: int
+    http_status: int
+    message: str
+    retry_after_s: float | None = None
+
+    @property
+    def code_name(self) -> str:
+        """The name of ``code``: ``INVALID_ARGUMENT``, ``UNAVAILABLE``, ..."""
+        return str(code_pb2.Code.Name(self.code))
+
+    @property
+    def retry_after_header(self) -> str | None:
+        """HTTP's Retry-After: whole seconds, at least 1; None where repeating is no use."""
+        return None if self.retry_after_s is None else str(max(1, math.ceil(self.retry_after_s)))
+
+    def status(self) -> status_pb2.Status:
+        """As google.rpc.Status, with RetryInfo where repeating helps (the body of HTTP errors, ``grpc-status-details-bin``)."""
+        status = status_pb2.Status(code=self.code, message=self.message)
+        if self.retry_after_s is not None:
+            retry = error_details_pb2.RetryInfo()
+            retry.retry_delay.FromNanoseconds(round(self.retry_after_s * 1e9))
+            status.details.add().Pack(retry)
+        return status
+
+
+INTERNAL = Refusal(code_pb2.INTERNAL, 500, "an internal error; the receiver's log has the details")
+
+
+def refusal_of(error: Exception, retry_after_s: float) -> Refusal:
+    """What a sender is told about ``error``; ``retry_after_s`` is used where the error itself names no delay."""
+    match error:
+        case MalformedOtlp():
+            return Refusal(code_pb2.INVALID_ARGUMENT, 400, str(error))
+        case UnsupportedMedia():
+            return Refusal(code_pb2.INVALID_ARGUMENT, 415, str(error))
+        case RequestTooLarge():
+            return Refusal(code_pb2.RESOURCE_EXHAUSTED, 413, str(error))
+        case LogFull():
+            return Refusal(code_pb2.RESOURCE_EXHAUSTED, 429, str(error), error.retry_after_s)
+        case LogUnavailable():
+            return Refusal(code_pb2.UNAVAILABLE, 503, str(error), retry_after_s)
+        case _:
+            return INTERNAL

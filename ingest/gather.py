@@ -1,0 +1,169 @@
+"""Group commit: requests of at most 50 ms become one record per partition, and replies wait for the log."""
+
+import asyncio
+import logging
+import time
+from functools import partial
+
+from ingest.pending import Batch, Outcome, Pending
+from ingest.settings import IngestSettings
+from schemas import self_metrics
+from schemas.errors import LogFull, LogUnavailable
+from schemas.log import LogWriter
+from schemas.otlp import Split
+from schemas.units import NS_PER_S, to_ns
+
+_LOGGER = logging.getLogger(__name__)
+_STOPPED = "the receiver stopped before the log took the request"
+
+
+class Gather:
+    """Runs :class:`Pending` on an event loop in front of ``log``. Not thread-safe: call it from the loop it was made in."""
+
+    def __init__(self, log: LogWriter, settings: IngestSettings) -> None:
+        self._log = log
+        self._loop = asyncio.get_running_loop()
+        self._pending = Pending(
+            to_ns(settings.gather_window), settings.record_size, settings.buffer_size, retry_ns=to_ns(settings.retry_after)
+        )
+        self._timer: asyncio.TimerHandle | None = None
+        self._appending: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes held for requests that are not settled."""
+        return self._pending.held_bytes
+
+    def reserve(self, size: int) -> bool:
+        """Hold ``size`` bytes while a request is being read into parts; False when there is no room."""
+        return self._pending.reserve(size)
+
+    def release(self, size: int) -> None:
+        """Give back what :meth:`reserve` held."""
+        self._pending.release(size)
+
+    def add(self, topic: str, split: Split, request_bytes: int) -> "asyncio.Future[Exception | None]":
+        """Gather a request; the future's result is None when the log has it, else the error (the same object for many requests).
+
+        Raises LogFull when there is no room now, RequestTooLarge when there never will be, LogUnavailable after :meth:`close`.
+        """
+        if self._closed:
+            raise LogUnavailable(_STOPPED)
+        future: asyncio.Future[Exception | None] = self._loop.create_future()
+        now_ns = time.monotonic_ns()
+        try:
+            self._pending.add(
+                topic,
+                split.parts,
+                items=split.items,
+                rejected=split.rejected,
+                request_bytes=request_bytes,
+                now_ns=now_ns,
+                reply=partial(_answer, future),
+            )
+        except LogFull:
+            self_metrics.REFUSED.labels(topic).inc(split.items + split.rejected)
+            raise
+        finally:
+            self._arm(now_ns)
+        return future
+
+    def refuse(self, topic: str, items: int) -> None:
+        """Count items that were turned away before they could be gathered."""
+        now_ns = time.monotonic_ns()
+        self._pending.refuse(topic, items, now_ns)
+        self_metrics.REFUSED.labels(topic).inc(items)
+        self._arm(now_ns)
+
+    def hurry(self) -> None:
+        """From now on append what comes at once, without gathering: a stop is under way."""
+        if not self._closed:
+            self._pending.hurry(time.monotonic_ns())
+            self._rearm()
+
+    async def close(self) -> None:
+        """Give up what the log has not taken: it is answered as unavailable. Call it when the log had its time (:meth:`hurry`)."""
+        self._closed = True
+        for task in self._appending:
+            task.cancel()
+        if self._appending:
+            await asyncio.wait(self._appending)
+        if self._timer is not None:
+            self._timer.cancel()
+        now_ns = time.monotonic_ns()
+        while (batch := self._pending.take(now_ns)) is not None:
+            _publish(self._pending.finish(batch, LogUnavailable(_STOPPED), now_ns))
+        if self._pending.refused:
+            _LOGGER.warning("stopped while the log was away: it will not know of these refused items: %s", dict(self._pending.refused))
+
+    async def settled(self) -> None:
+        """Return when nothing is being appended and nothing is due; counts whose append failed had one more try by then."""
+        await self._appended()
+        self.hurry()
+        await self._appended()
+
+    async def _appended(self) -> None:
+        while self._appending:
+            await asyncio.wait(self._appending)
+
+    def _rearm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._flush()
+
+    def _arm(self, now_ns: int) -> None:
+        """Called for each request, so it asks for nothing that a running timer answers already."""
+        if self._pending.has_full:
+            self._rearm()
+        elif self._timer is None and not self._closed:
+            due_ns = self._pending.due_ns()
+            if due_ns is not None:
+                self._timer = self._loop.call_later(max(0, due_ns - now_ns) / NS_PER_S, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._closed:
+            return
+        now_ns = time.monotonic_ns()
+        while (batch := self._pending.take(now_ns)) is not None:
+            task = self._loop.create_task(self._append(batch))
+            self._appending.add(task)
+            task.add_done_callback(self._appending.discard)
+        self_metrics.GATHER_BYTES.set(self._pending.held_bytes)
+        self._arm(now_ns)
+
+    async def _append(self, batch: Batch) -> None:
+        began_s = self._loop.time()
+        error: Exception | None = LogUnavailable(_STOPPED)
+        try:
+            await self._log.append(batch.appends)
+            error = None
+            self_metrics.APPEND_SECONDS.observe(self._loop.time() - began_s)
+        except (LogFull, LogUnavailable) as log_error:
+            error = log_error
+        except Exception as bug:
+            _LOGGER.exception("the log failed in a way that its protocol does not know")
+            error = bug
+        finally:
+            _publish(self._pending.finish(batch, error, time.monotonic_ns()))
+        self._rearm()
+
+
+def _answer(future: "asyncio.Future[Exception | None]", error: Exception | None) -> None:
+    if not future.done():  # cancelled when the sender has gone
+        future.set_result(error)
+
+
+def _publish(outcome: Outcome) -> None:
+    for counter, counts in (
+        (self_metrics.ITEMS, outcome.accepted),
+        (self_metrics.REJECTED, outcome.rejected),
+        (self_metrics.REFUSED, outcome.refused),
+    ):
+        for topic, items in counts.items():
+            counter.labels(topic).inc(items)

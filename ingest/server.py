@@ -1,0 +1,71 @@
+"""Both receivers and their group commit as one thing that starts and stops."""
+
+import asyncio
+from typing import Any
+
+from ingest.gather import Gather
+from ingest.grpc import GrpcServer
+from ingest.http import HttpServer
+from ingest.receive import Receiver
+from ingest.settings import IngestSettings
+from schemas.log import LogWriter
+
+
+class IngestServer:
+    """Receives OTLP over gRPC and HTTP into ``log``, whose topics have ``partitions`` partitions each.
+
+    Make it on a running event loop. The log stays the caller's: close it after :meth:`stop`.
+    """
+
+    def __init__(self, settings: IngestSettings, log: LogWriter, partitions: int) -> None:
+        self._settings = settings
+        self._gather = Gather(log, settings)
+        self._receiver = Receiver(self._gather, partitions, settings)
+        self._grpc = GrpcServer(self._receiver, settings)
+        self._http = HttpServer(self._receiver, settings)
+
+    @property
+    def grpc_port(self) -> int:
+        """The port of OTLP/gRPC (the one it got where the setting is 0)."""
+        return self._grpc.port
+
+    @property
+    def http_port(self) -> int:
+        """The port of OTLP/HTTP."""
+        return self._http.port
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes held for requests that the log does not have yet (at most ``buffer_size``)."""
+        return self._gather.held_bytes
+
+    async def start(self) -> None:
+        """Listen. Raises AddressInUse (nothing listens then)."""
+        try:
+            await self._http.start()
+            await self._grpc.start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Accept nothing new, answer what was begun, then return: within ``drain_time`` and a second or two.
+
+        What the log has not taken by then is answered as unavailable. What was acknowledged is in the log.
+        """
+        drain_s = self._settings.drain_time.total_seconds()
+        self._gather.hurry()
+        stopping = asyncio.gather(self._grpc.stop(drain_s + 1), self._http.stop())
+        if not await _within(stopping, drain_s):
+            await self._gather.close()
+        await stopping
+        settled = asyncio.ensure_future(self._gather.settled())
+        await _within(settled, drain_s)
+        await self._gather.close()
+        await settled
+        self._receiver.close()
+
+
+async def _within(awaited: "asyncio.Future[Any]", timeout_s: float) -> bool:
+    done, _ = await asyncio.wait([awaited], timeout=timeout_s)
+    return bool(done)

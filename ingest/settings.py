@@ -1,0 +1,62 @@
+"""Settings of the receivers (``[ingest]`` in meshflow.toml)."""
+
+from datetime import timedelta
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.units import Duration, Size
+
+MIB = 1 << 20
+
+
+class KafkaWriterSettings(BaseModel):
+    """How OTLP is written to Kafka, and what topics it makes where there are none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    replication: int = Field(0, ge=0, description="Copies of each partition of topics that are made; 0: the brokers' own default.")
+    retention: Duration = Field(timedelta(days=1), gt=timedelta(0), description="How long topics that are made keep records.")
+    max_record: Size = Field(8 * MIB, ge=MIB, description="Largest record of topics that are made; larger gathers become several records.")
+    append_timeout: Duration = Field(
+        timedelta(seconds=15),
+        gt=timedelta(0),
+        description="How long the brokers may take for an append (9s until a dead one is replaced); then its requests are refused.",
+    )
+
+
+class IngestSettings(BaseModel):
+    """Where OTLP is received and what may be held while the log is slow. Ports: 0 takes a free one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    host: str = Field("127.0.0.1", description="Address that both receivers listen on; 0.0.0.0 or :: for every interface.")
+    grpc_port: int = Field(4317, ge=0, le=65535, description="Port of OTLP/gRPC; 0 takes a free one.")
+    http_port: int = Field(4318, ge=0, le=65535, description="Port of OTLP/HTTP; 0 takes a free one.")
+    max_message: Size = Field(64 * MIB, gt=0, description="Largest request, also after gunzip; larger ones are refused for good.")
+    max_json_message: Size = Field(
+        16 * MIB, gt=0, description="Largest OTLP/JSON request, also after gunzip: as Python objects JSON takes about ten times its size."
+    )
+    gather_window: Duration = Field(
+        timedelta(milliseconds=50), description="How long requests are gathered into one record per partition before they are appended."
+    )
+    record_size: Size = Field(
+        MIB,
+        gt=0,
+        description="A partition's gather is appended early at this size; a larger part of a request is one larger record.",
+    )
+    buffer_size: Size = Field(
+        256 * MIB,
+        gt=0,
+        description="Bytes held for the log: requests, their parts and 16 KiB a call, until answered; beyond it they are refused.",
+    )
+    retry_after: Duration = Field(timedelta(seconds=1), description="What refused senders are told to wait (RetryInfo, Retry-After).")
+    drain_time: Duration = Field(timedelta(seconds=10), description="How long a stop waits for requests that have begun.")
+    max_connection_age: Duration = Field(
+        timedelta(minutes=5),
+        description="Age at which a gRPC connection is asked to reconnect (+-10 %), so that new receivers get their share.",
+    )
+    max_connection_age_grace: Duration = Field(timedelta(seconds=30), description="How long requests on such a connection may still take.")
+    max_concurrent_streams: int = Field(1024, gt=0, description="Requests under way on one gRPC connection (Envoy: up to 1,024).")
+    keepalive_time: Duration = Field(timedelta(minutes=1), description="Silence on a gRPC connection after which it is pinged.")
+    keepalive_timeout: Duration = Field(timedelta(seconds=20), description="Wait for a ping's answer; and for the next HTTP request.")
+    kafka: KafkaWriterSettings = Field(default=KafkaWriterSettings(), description="Writing to Kafka.")
