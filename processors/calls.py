@@ -1,0 +1,117 @@
+"""What edges look up in other panes: a compact row per span, with texts as 64-bit hashes, which are equal in every pane.
+
+Equality of hashes stands for equality of texts: among the million texts that a window may hold, two share a hash with a probability
+of 3e-8. Rows that come out get their texts from the pane that they were met in.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from processors.grouping import U64
+from processors.limits import IDENTITY, Codes, Labels
+from processors.slots import PaneTime
+from schemas.spans import SpanBatch
+
+PRODUCER, CONSUMER = 4, 5
+CLIENT, SERVER = 3, 2
+
+_SEED = 0x6D657368  # "mesh"; any fixed number
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """One pane's spans, each once, as possible callers and callees."""
+
+    spans: pl.DataFrame
+    """``pane`` i64; ``key``, ``parent_key`` u64 (0: root); ``start_ns`` i64; ``slot`` u32; ``node``, ``upstream``, ``flags`` u64
+    hashes (0: none); ``bucket`` i16; ``kind`` u8; ``retry`` u16; ``proxy``, ``error``, ``queue`` (names a queue) bool."""
+    nodes: pl.DataFrame
+    """``node`` -> ``service``, ``identity``, ``instance``, ``pod`` (hashes, 0: none) and IDENTITY's texts."""
+    words: pl.DataFrame
+    """``hash`` -> ``text`` of ``upstream`` and ``flags``."""
+
+
+def hash_texts(texts: pl.Series) -> U64:
+    """A hash of each text; 0 for ""."""
+    hashes: U64 = texts.hash(_SEED).to_numpy(writable=True)
+    hashes[(texts == "").to_numpy()] = 0
+    return hashes
+
+
+def hash_rows(columns: Sequence[U64]) -> U64:
+    """A hash of each row of hashes or small numbers; the order of the columns counts."""
+    mixed = np.zeros_like(columns[0])
+    for column in columns:
+        mixed = (mixed ^ column) * np.uint64(0x9E3779B97F4A7C15)
+        mixed ^= mixed >> np.uint64(32)
+        mixed *= np.uint64(0xD6E8FEB86659FD93)
+        mixed ^= mixed >> np.uint64(29)
+    return mixed
+
+
+def calls_of(pane: int, spans: pl.DataFrame, batch: SpanBatch, labels: Labels, slots: Codes) -> Calls:
+    """The look-up rows of a pane. ``spans``: SPAN_SCHEMA with ``key`` and ``parent_key``, each span once; ``slots``: of each span."""
+    upstream, flags = labels.codes(spans["upstream_cluster"]), labels.codes(spans["response_flags"])
+    resources = {name: labels.codes(pl.Series(batch.resources[name])) for name in (*IDENTITY, "instance", "pod")}
+    hashes = np.zeros(len(labels.strings), np.uint64)
+    for codes in (upstream, flags, *resources.values()):
+        hashes[codes] = 1
+    used = np.flatnonzero(hashes)
+    texts = pl.Series(labels.text(used), dtype=pl.String)
+    hashes[used] = hash_texts(texts)
+    part = {name: hashes[codes] for name, codes in resources.items()}
+    service = hash_rows([part["cluster"], part["namespace"], part["service"]])
+    identity = hash_rows([service, part["version"]])
+    node = hash_rows([identity, part["instance"], part["pod"]])
+    nodes = pl.DataFrame(
+        {"node": node, "service": service, "identity": identity, "instance": part["instance"], "pod": part["pod"]}
+        | {f"{name}_text": pl.Series(labels.text(resources[name]), dtype=pl.String) for name in IDENTITY}
+    ).unique("node", keep="first", maintain_order=True)
+    queue = (spans["kind"] >= PRODUCER) & ((spans["messaging_system"] != 0) | (spans["messaging_destination"] != 0))
+    look_up = spans.select(
+        pl.lit(pane, pl.Int64).alias("pane"), "key", "parent_key", "start_ns", pl.Series("slot", slots),
+        pl.Series("node", node[spans["resource"].to_numpy()]), pl.Series("upstream", hashes[upstream]), pl.Series("flags", hashes[flags]),
+        "bucket", "kind", pl.col("retry_count").alias("retry"), "proxy", "error", queue.alias("queue"),
+    )  # fmt: skip
+    return Calls(look_up.rechunk(), nodes, pl.DataFrame({"hash": hashes[used], "text": texts}))
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The panes around the one that is decided: [pane - lookback, pane + wait]."""
+
+    pane: int
+    wait: int
+    time: PaneTime
+    """Of the pane that is decided."""
+    calls: Calls
+    """Of the pane that is decided."""
+    around: Calls
+    """Of all panes, in their order."""
+
+    @classmethod
+    def of(cls, pane: int, wait: int, time: PaneTime, calls: Mapping[int, Calls]) -> "Window":
+        """The window of these panes; those without spans may be absent."""
+        parts = [part for _, part in sorted(calls.items())]
+        around = Calls(*(pl.concat([getattr(part, name) for part in parts], rechunk=False) for name in Calls.__slots__))
+        return cls(pane, wait, time, calls[pane], around)
+
+    def spans_where(self, column: str, keys: pl.Series, columns: Sequence[str]) -> pl.DataFrame:
+        """Spans whose ``column`` is among ``keys``, in the order of the log."""
+        return self.around.spans.select(columns).filter(self.around.spans[column].is_in(keys.implode()))
+
+    def nodes_where(self, column: str, hashes: pl.Series, columns: Sequence[str]) -> pl.DataFrame:
+        """``columns`` of nodes with these values in ``column``, one for each."""
+        return _one_each(self.around.nodes, column, hashes, columns)
+
+    def words(self, hashes: pl.Series) -> pl.DataFrame:
+        """``hash`` -> ``text`` of upstream clusters and flags."""
+        return _one_each(self.around.words, "hash", hashes, ("hash", "text"))
+
+
+def _one_each(frame: pl.DataFrame, column: str, hashes: pl.Series, columns: Sequence[str]) -> pl.DataFrame:
+    found = frame.select(columns).filter(frame[column].is_in(hashes.implode()))
+    return found.filter(found[column].is_first_distinct())

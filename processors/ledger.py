@@ -1,0 +1,48 @@
+"""The ledger: what became of every item of a pane."""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from processors.panes import Pane
+from schemas.log import TopicPartition
+from schemas.tables import SCHEMAS
+from schemas.units import NS_PER_S
+
+
+@dataclass(frozen=True, slots=True)
+class Fates:
+    """How many items of a pane's records came to what."""
+
+    rejected: int = 0
+    """Items found invalid by processing (those that ingest refused are in the pane's own count)."""
+    duplicate: int = 0
+    kept: int = 0
+    dropped: int = 0
+    late: int = 0
+    stored: int = 0
+    """Rows of otel_* tables."""
+
+
+def ledger(tp: TopicPartition, pane: Pane, fates: Fates) -> pa.Table:
+    """The row of a pane; no row when nothing came and nothing was lost."""
+    rejected = pane.rejected + fates.rejected
+    row = {
+        "time": pane.start_ns // NS_PER_S,
+        "topic": tp.topic,
+        "partition": tp.partition,
+        "pane": pane.number,
+        "received": rejected + fates.duplicate + fates.kept + fates.dropped,
+        "rejected": rejected,
+        "refused": pane.refused,
+        "duplicate": fates.duplicate,
+        "kept": fates.kept,
+        "dropped": fates.dropped,
+        "late": fates.late,
+        "stored": fates.stored,
+        "lost": pane.lost,
+        "bytes": pane.bytes,
+    }
+    schema = SCHEMAS["ledger"]
+    something = row["received"] or pane.refused or pane.lost or pane.bytes
+    return pa.Table.from_pylist([row] if something else [], schema=schema)

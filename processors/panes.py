@@ -1,0 +1,202 @@
+"""Records of one partition -> panes, by log time, and what to commit (invariants 2, 4 and 5). No I/O, no clock but the records'."""
+
+import re
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from schemas.log import Commit, Record, TopicPartition
+from schemas.tables import Block
+from schemas.topics import pane_of, pane_shift_ns
+
+_METADATA = re.compile(r"next=(\d+) from=(\d+) pane_ns=(\d+) shift_ns=(\d+)")
+
+
+Count = Callable[[bytes], int]
+"""How many items a payload has."""
+
+
+def _one(payload: bytes) -> int:  # noqa: ARG001
+    return 1
+
+
+class PaneClock(NamedTuple):
+    """Where one partition's panes begin."""
+
+    pane_ns: int
+    shift_ns: int
+
+    @classmethod
+    def of(cls, tp: TopicPartition, partitions: int, pane_ns: int) -> "PaneClock":
+        """The staggered clock of a partition. Raises ValueError for a partition that ``partitions`` does not have."""
+        if not 0 <= tp.partition < partitions:
+            raise ValueError(f"{tp.topic} has {partitions} partitions by the settings, but the log has a partition {tp.partition}")
+        return cls(pane_ns, pane_shift_ns(tp.partition, partitions, pane_ns))
+
+    def pane_at(self, log_time_ns: int) -> int:
+        """The number of the pane that holds a log time."""
+        return pane_of(log_time_ns, self.shift_ns, self.pane_ns)
+
+    def start_ns(self, pane: int) -> int:
+        """Where a pane begins, ns since 1970."""
+        return pane * self.pane_ns + self.shift_ns
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record that could not be processed, and why."""
+
+    offset: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """What a processor hands out: blocks to store, and then what to commit."""
+
+    blocks: list[Block]
+    commit: Commit
+    dead_letters: list[DeadLetter]
+
+
+@dataclass(slots=True)
+class Pane:
+    """The records of one pane. Ticks are not among ``records``; their headers are counted."""
+
+    number: int
+    start_ns: int
+    first_offset: int
+    records: list[Record] = field(default_factory=list)
+    surplus: list[Record] = field(default_factory=list)
+    """Records over the pane's limit, without their payloads."""
+    surplus_items: int = 0
+    bytes: int = 0
+    rejected: int = 0
+    refused: int = 0
+    lost: int = 0
+
+    def add(self, record: Record, limit_bytes: int, count: Count) -> None:
+        """Take a record in; its payload is kept packed until the pane is decided. ``count``: how many items a payload has."""
+        self.rejected += record.headers.get("rejected", 0)
+        self.refused += record.headers.get("refused", 0)
+        if not record.size:
+            return
+        self.bytes += record.size
+        if self.bytes <= limit_bytes or not self.records:
+            self.records.append(_packed(record))
+        else:
+            self.surplus.append(replace(record, payload=b"", codec=""))
+            self.surplus_items += count(record.unpack())
+
+
+class Step(NamedTuple):
+    """What the arrival of a later pane's first record settles."""
+
+    closed: Pane
+    emit_closed: bool
+    """False for a pane that was emitted before the restart and is read as lookback only."""
+    decided: tuple[int, ...]
+    """Numbers of the panes to decide now, in order; all are held (closed, not empty of records)."""
+    keep_from: int
+    """Panes before this one are no longer needed by anyone."""
+    commit: Commit
+
+
+class Panes:
+    """Cuts one partition's records into panes.
+
+    ``commit`` is where an earlier reader left off (None: none did). A commit without metadata, or none, is the log's own start:
+    everything is emitted. If the length or shift of panes changed since, reading starts at the first record that was not emitted,
+    without a lookback. ``wait``: panes that must close before a pane is decided; ``lookback``: panes before it that are read again after
+    a restart; ``limit_bytes``: OTLP bytes of a pane that are processed, the items of records over it are counted by ``count``.
+    """
+
+    def __init__(
+        self, clock: PaneClock, wait: int, lookback: int, limit_bytes: int, commit: Commit | None = None, *, count: Count = _one
+    ) -> None:
+        self._clock = clock
+        self._wait = wait
+        self._lookback = lookback
+        self._limit_bytes = limit_bytes
+        self._count = count
+        self._open: Pane | None = None
+        self._undecided: deque[int] = deque()
+        self._starts: deque[tuple[int, int]] = deque()  # (pane, its first offset) of every pane since the committed one
+        self._lost = 0
+        self._next: int | None = None
+        self._from = 0  # records before it were emitted by an earlier reader
+        self.offset: int | None = None
+        """The offset to read first; None: the log's beginning."""
+        if commit is not None:
+            self._resume(commit)
+
+    def _resume(self, commit: Commit) -> None:
+        self.offset = commit.offset
+        if not commit.metadata:
+            return
+        match = _METADATA.fullmatch(commit.metadata)
+        if not match:
+            raise ValueError(f"the commit's metadata {commit.metadata!r} is not meshflow's")
+        number, first, pane_ns, shift_ns = map(int, match.groups())
+        self._from = first
+        if (pane_ns, shift_ns) == self._clock:
+            self._next = number
+        else:
+            self.offset = first
+
+    def gap(self, wanted: int, beginning: int) -> None:
+        """Retention removed [wanted, beginning) before it was read (OffsetGone): what was not emitted yet counts as lost."""
+        self._lost += max(0, beginning - max(wanted, self._from))
+
+    def add(self, record: Record) -> Step | None:
+        """Take the next record in; a Step when it is the first of a later pane. Log times that go back count as the newest one."""
+        if self.offset is not None and record.offset < self.offset:
+            return None  # a reader that began earlier than it had to
+        number = self._clock.pane_at(record.append_time_ns)
+        step = None
+        if self._open is None:
+            self._begin(number, record.offset)
+        elif number > self._open.number:
+            step = self._close(number, record.offset)
+        assert self._open is not None
+        self._open.add(record, self._limit_bytes, self._count)
+        return step
+
+    def _begin(self, number: int, offset: int) -> None:
+        self._open = Pane(number, self._clock.start_ns(number), offset, lost=self._lost)
+        self._lost = 0
+        self._starts.append((number, offset))
+        if self._next is None:
+            self._next = number
+
+    def _close(self, number: int, offset: int) -> Step:
+        closed = self._open
+        assert closed is not None
+        assert self._next is not None
+        self._begin(number, offset)
+        emit = closed.number >= self._next
+        if emit:
+            self._undecided.append(closed.number)
+        decided = []
+        while self._undecided and self._undecided[0] + self._wait < number:
+            decided.append(self._undecided.popleft())
+        self._next = max(self._next, number - self._wait)
+        keep_from = self._next - self._lookback
+        while self._starts[0][0] < keep_from:
+            self._starts.popleft()
+        return Step(closed, emit, tuple(decided), keep_from, self._commit())
+
+    def _commit(self) -> Commit:
+        unread = next((offset for pane, offset in self._starts if pane >= (self._next or 0)), self._starts[-1][1])
+        pane_ns, shift_ns = self._clock
+        return Commit(self._starts[0][1], f"next={self._next} from={unread} pane_ns={pane_ns} shift_ns={shift_ns}")
+
+
+def _packed(record: Record) -> Record:
+    """The record with its payload compressed; most logs hand it over so."""
+    if record.codec:
+        return record
+    return replace(record, payload=pa.compress(record.payload, codec="lz4", asbytes=True), codec="lz4")

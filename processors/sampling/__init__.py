@@ -1,0 +1,1 @@
+"""Tail sampling without state: policies, per-pane trace summaries, decisions."""

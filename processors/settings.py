@@ -1,0 +1,83 @@
+"""What processing can be told, but for sampling (``processors.sampling.settings``)."""
+
+from datetime import timedelta
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from schemas.units import Duration, Size, to_ns
+
+
+class LabelLimits(BaseModel):
+    """Bounds on what senders can make of rows; what is over a bound is counted under ``other``, by pane and partition."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    operations_per_service: int = Field(
+        default=200, ge=1, description="Operations of one service that keep their name in a pane: the busiest, ties by name."
+    )
+    services: int = Field(default=20_000, ge=1, description="Services that keep their name in a pane: the busiest, ties by name.")
+    series: int = Field(default=250_000, ge=1, description="Rows that one pane of one partition may add to one table.")
+    label_length: int = Field(default=256, ge=16, description="Characters that a label keeps; longer ones are cut.")
+
+
+class KafkaReaderSettings(BaseModel):
+    """How workers share the partitions of a log on Kafka."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    group: str = Field(default="meshflow", pattern=r"^[a-zA-Z0-9._-]+$", description="Consumer group: workers of one group share the work.")
+    session_timeout: Duration = Field(
+        default=timedelta(seconds=10), description="Silence of a worker after which its partitions go to the others."
+    )
+    commit_every: Duration = Field(default=timedelta(seconds=1), description="How often a worker commits how far it is.")
+    threads: int = Field(default=4, ge=1, description="Panes that one worker decodes, decides or stores at the same time.")
+    stop_time: Duration = Field(default=timedelta(seconds=20), description="How long a stop may take to finish the panes in hand.")
+
+    @model_validator(mode="after")
+    def _times_make_sense(self) -> "KafkaReaderSettings":
+        if not timedelta(seconds=1) <= self.session_timeout <= timedelta(seconds=30):
+            raise ValueError("session_timeout must be 1s to 30s")
+        if self.commit_every < timedelta(milliseconds=10) or self.stop_time < timedelta(0):
+            raise ValueError("commit_every must be at least 10ms; stop_time cannot be negative")
+        return self
+
+
+class ProcessorSettings(BaseModel):
+    """Panes, windows and limits of processing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pane: Duration = Field(default=timedelta(seconds=5), description="How long a pane is, in log time.")
+    wait: int = Field(default=2, ge=0, description="Panes that must close after a pane before its traces and edges are decided.")
+    lookback: Duration = Field(
+        default=timedelta(seconds=60),
+        description="How far back copies, parents and a trace's earlier spans are looked for; read again on a restart.",
+    )
+    rollup_grace: Duration = Field(
+        default=timedelta(minutes=15),
+        description="How long after its end an hour is rolled up; what comes later goes to every level at once, marked late.",
+    )
+    partitions: int = Field(default=4, ge=1, description="Partitions of each topic; their panes are staggered.")
+    pane_bytes: Size = Field(
+        default=256 << 20,
+        ge=1 << 20,
+        description="OTLP bytes of one pane of one partition that are processed; records over it are set aside as dead letters.",
+    )
+    kafka: KafkaReaderSettings = Field(default=KafkaReaderSettings(), description="Reading from Kafka.")
+    labels: LabelLimits = Field(default=LabelLimits(), description="Bounds on services, operations, rows and the length of labels.")
+
+    @model_validator(mode="after")
+    def _pane_is_some_time(self) -> "ProcessorSettings":
+        if to_ns(self.pane) < 1_000_000 or self.lookback < timedelta(0) or self.rollup_grace < timedelta(0):
+            raise ValueError("pane must be at least 1ms; lookback and rollup_grace cannot be negative")
+        return self
+
+    @property
+    def pane_ns(self) -> int:
+        """Length of a pane in ns."""
+        return to_ns(self.pane)
+
+    @property
+    def lookback_panes(self) -> int:
+        """The lookback in panes, rounded up, at least ``wait + 1``."""
+        return max(-(-to_ns(self.lookback) // self.pane_ns), self.wait + 1)
