@@ -1,0 +1,123 @@
+"""One client for both engines: a ClickHouse server over HTTP, or chdb in this process (clickhouse-connect speaks to either)."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import clickhouse_connect
+from clickhouse_connect import common
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError, OperationalError
+
+from schemas.errors import SinkRejected, SinkUnavailable
+from storage.deduplication_log import repair
+from storage.settings import ChdbStore, ClickHouseStore
+
+_STATUS = "status"  # the file by which ClickHouse's engine locks its data folder
+_TIMEOUT_S = 60
+
+REJECTED_CODES = frozenset(
+    {
+        6,  # CANNOT_PARSE_TEXT
+        8,  # THERE_IS_NO_COLUMN
+        10,  # NOT_FOUND_COLUMN_IN_BLOCK
+        16,  # NO_SUCH_COLUMN_IN_TABLE
+        20,  # NUMBER_OF_COLUMNS_DOESNT_MATCH
+        27,  # CANNOT_PARSE_INPUT_ASSERTION_FAILED
+        33,  # CANNOT_READ_ALL_DATA
+        36,  # BAD_ARGUMENTS
+        41,  # CANNOT_PARSE_DATETIME
+        43,  # ILLEGAL_TYPE_OF_ARGUMENT
+        44,  # ILLEGAL_COLUMN
+        47,  # UNKNOWN_IDENTIFIER
+        50,  # UNKNOWN_TYPE
+        53,  # TYPE_MISMATCH
+        60,  # UNKNOWN_TABLE
+        62,  # SYNTAX_ERROR
+        69,  # ARGUMENT_OUT_OF_BOUND
+        70,  # CANNOT_CONVERT_TYPE
+        117,  # INCORRECT_DATA
+        321,  # VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE
+        349,  # CANNOT_INSERT_NULL_IN_ORDINARY_COLUMN
+    }
+)
+"""ClickHouse's error codes (src/Common/ErrorCodes.cpp) that say the block itself is wrong; all others may go away."""
+
+
+def open_client(place: ChdbStore | ClickHouseStore) -> Client:
+    """A client; each has a session of its own, and several may be open on one chdb folder of this process.
+
+    Raises SinkUnavailable: the server does not answer or does not let us in, or the folder is in use by another process.
+    """
+    common.set_setting("autogenerate_session_id", False)  # a session would make the server refuse queries side by side
+    try:
+        if isinstance(place, ClickHouseStore):
+            return clickhouse_connect.get_client(
+                host=place.host,
+                port=place.port,
+                username=place.username,
+                password=place.password,
+                database=place.database,
+                secure=place.secure,
+                connect_timeout=10,
+                send_receive_timeout=_TIMEOUT_S,
+                query_retries=0,
+            )
+        return _open_chdb(place)
+    except (ClickHouseError, OSError) as error:
+        raise SinkUnavailable(f"{_name(place)} cannot be opened: {error}") from error
+
+
+@contextmanager
+def errors(doing: str) -> Iterator[None]:
+    """Turn the client's errors into SinkRejected (the statement or its rows are wrong) and SinkUnavailable (anything else)."""
+    try:
+        yield
+    except ClickHouseError as error:
+        raise classify(error, doing) from error
+    except OSError as error:
+        raise SinkUnavailable(f"{doing}: {error}") from error
+
+
+def classify(error: ClickHouseError, doing: str) -> SinkRejected | SinkUnavailable:
+    """What an error of the client means to the writer of a block."""
+    code = getattr(error, "code", None)
+    if code in REJECTED_CODES:
+        return SinkRejected(f"{doing}: {error}")
+    if code is None and not isinstance(error, OperationalError) and type(error) is not DatabaseError:
+        return SinkRejected(f"{doing}: {error}")  # clickhouse-connect itself refused to send it
+    return SinkUnavailable(f"{doing}: {error}")
+
+
+def _open_chdb(place: ChdbStore) -> Client:
+    place.directory.mkdir(parents=True, exist_ok=True)
+    status = place.directory / _STATUS
+    if _left_by_a_kill(status):
+        repair(place.directory)
+    try:
+        return clickhouse_connect.get_client(dsn=f"chdb://{place.directory.resolve()}")
+    except ClickHouseError as error:
+        if status.exists():
+            raise SinkUnavailable(f"{_name(place)} is in use by another process ({status.read_text().partition(chr(10))[0]})") from error
+        raise
+
+
+def _left_by_a_kill(status: Path) -> bool:
+    """Whether the status file is there (the engine deletes it when it closes) and nobody holds its lock."""
+    try:
+        descriptor = os.open(status, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _name(place: ChdbStore | ClickHouseStore) -> str:
+    return f"clickhouse://{place.host}:{place.port}" if isinstance(place, ClickHouseStore) else f"the store at {place.directory}"

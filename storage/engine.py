@@ -1,0 +1,145 @@
+"""Read-only SQL on the store: chdb in this process, or a ClickHouse server (schemas.sql.Engine)."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import chdb
+
+from schemas.errors import QueryFailed
+from schemas.sql import Answer, Limits, Query
+from storage import sql_guard
+from storage.client import open_client
+from storage.settings import ChdbStore
+
+_CODE = re.compile(r"Code: (\d+)\. ")
+_SETTING = re.compile(r"[A-Za-z_]\w*")
+_NESTED = re.compile(r"^(?:Code: \d+\. DB::Exception: )+(?=Code: \d+\. DB::Exception: )")
+_FORMATTER_SCOPE = re.compile(r": In scope SELECT formatQuerySingleLine\(.*", re.DOTALL)
+UNKNOWN_SETTING = 115
+UNKNOWN_EXCEPTION = 1002
+
+
+class ChdbEngine:
+    """chdb on a data folder that this process has open, or opens. Each query has a connection of its own: its settings end with it."""
+
+    def __init__(self, path: str) -> None:
+        """Take the folder. Raises SinkUnavailable: another process has it, or this one has another folder open."""
+        self._path = path
+        self._client = open_client(ChdbStore(Path(path)))  # mends what a kill may have left, before the engine reads it
+        self._connection = chdb.connect(path)  # keeps the engine open between queries
+
+    def execute(self, query: Query, limits: Limits) -> Answer:
+        """See schemas.sql.Engine.execute."""
+        connection = chdb.connect(self._path)
+        try:
+            return _execute(connection, query, limits)
+        except RuntimeError as error:
+            raise _failure(str(error)) from error
+        finally:
+            connection.close()
+
+    def interrupt(self) -> None:
+        """See schemas.sql.Engine.interrupt. What runs in this process but reads only is ended: inserts and migrations go on."""
+        self._connection.query("KILL QUERY WHERE query_kind NOT IN ('Insert', 'Create', 'Alter', 'KillQuery') SYNC", "Null")
+
+    def close(self) -> None:
+        """See schemas.sql.Engine.close."""
+        self._connection.close()
+        self._client.close()
+
+
+def _execute(connection: Any, query: Query, limits: Limits) -> Answer:
+    parameters = dict(query.parameters)
+    if query.database:
+        connection.query(f"USE {_quote_name(query.database)}")
+    # Guarded before the query's own settings are applied: they could change how SQL is read (``dialect``).
+    for name, value in _limit_settings(query, limits).items():
+        connection.query(f"SET {name} = {_quote_text(value)}")
+    formatted = connection.query(
+        "SELECT formatQuerySingleLine({meshflow_sql:String})", "TSVRaw", params={"meshflow_sql": _escape(query.sql)}
+    )
+    sql = formatted.bytes().decode().removesuffix("\n")
+    tree = connection.query(f"EXPLAIN AST {sql}", "TSVRaw", params=parameters).bytes().decode()
+    verdict = sql_guard.check(sql, tree)
+    for name, value in _own_settings(query.settings).items():
+        connection.query(f"SET {name} = {_quote_text(value)}")
+    connection.query(f"SET readonly = {verdict.readonly}")
+    result = connection.query(sql, query.default_format, params=parameters)
+    output_format = verdict.format or query.default_format
+    body = result.bytes() or b""
+    if not body and output_format == "Native":
+        body = _empty_native(connection, sql, parameters)
+    return Answer(body, output_format, result.storage_rows_read(), result.storage_bytes_read())
+
+
+def _empty_native(connection: Any, sql: str, parameters: dict[str, str]) -> bytes:
+    """The block without rows by which a server names the columns of an empty answer in Native; chdb leaves it out."""
+    if not sql.startswith(("SELECT ", "WITH ", "(")):
+        return b""
+    inner = sql_guard.without_format(sql)
+    columns = connection.query(f"DESCRIBE TABLE ({inner})", "JSONCompactEachRow", params=parameters).bytes() or b""
+    named = [json.loads(line)[:2] for line in columns.splitlines()]
+    return _varint(len(named)) + b"\0" + b"".join(_text(part) for column in named for part in column)
+
+
+def _text(text: str) -> bytes:
+    return _varint(len(text.encode())) + text.encode()
+
+
+def _varint(number: int) -> bytes:
+    return bytes([number]) if number < 128 else bytes([number & 127 | 128]) + _varint(number >> 7)
+
+
+def _limit_settings(query: Query, limits: Limits) -> dict[str, str]:
+    """What bounds the query: the limits, or less where the query asks for less."""
+    return {
+        "max_execution_time": f"{_least(query, 'max_execution_time', limits.time_s):g}",
+        "max_memory_usage": f"{_least(query, 'max_memory_usage', limits.memory_bytes):.0f}",
+        "max_threads": f"{_least(query, 'max_threads', limits.threads):.0f}",
+        "max_result_bytes": f"{_least(query, 'max_result_bytes', limits.result_bytes):.0f}",
+        "max_temporary_data_on_disk_size_for_query": str(limits.memory_bytes),
+        "timeout_overflow_mode": "throw",
+        "result_overflow_mode": "throw",
+    }
+
+
+def _least(query: Query, setting: str, limit: float) -> float:
+    """The limit, or the query's own value of the setting where that is lower (0 means none in ClickHouse)."""
+    try:
+        asked = float(query.settings.get(setting, 0))
+    except ValueError:
+        asked = 0
+    return min(asked, limit) if asked > 0 else limit
+
+
+def _own_settings(settings: Mapping[str, str]) -> dict[str, str]:
+    """The settings that a query may choose. Raises QueryFailed for a name that cannot be one."""
+    for name in settings:
+        if not _SETTING.fullmatch(name):
+            raise QueryFailed(UNKNOWN_SETTING, f"Code: {UNKNOWN_SETTING}. DB::Exception: {name!r} is not a setting. (UNKNOWN_SETTING)")
+    return {name: value for name, value in settings.items() if not sql_guard.GUARDED_SETTINGS.fullmatch(name)}
+
+
+def _failure(message: str) -> QueryFailed:
+    """ClickHouse's code and text out of what chdb raised, without what the guard's own statements added."""
+    text = _FORMATTER_SCOPE.sub(". (SYNTAX_ERROR)", _NESTED.sub("", message.strip()))
+    code = _CODE.search(text)
+    return QueryFailed(int(code[1]) if code else UNKNOWN_EXCEPTION, text)
+
+
+def _escape(text: str) -> str:
+    """TSV-escaped, as parameter values are read."""
+    return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r").replace("\0", "\\0")
+
+
+def _quote_text(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def _quote_name(name: str) -> str:
+    escaped = name.replace("\\", "\\\\").replace("`", "\\`")
+    return f"`{escaped}`"

@@ -1,0 +1,198 @@
+"""Bring the tables to what this version needs: numbered migrations once, functions and views every time, TTLs as the settings say.
+
+A migration is a file of statements that may each be run again (IF NOT EXISTS), and it is recorded after its last statement, so a kill in
+the middle is mended by running it again. What is recorded is the checksum of the file before settings are filled in: settings may change,
+a migration may not.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from importlib import resources
+from string import Template
+
+from clickhouse_connect.driver.client import Client
+
+from schemas.errors import MeshflowError
+from schemas.tables import SCHEMAS
+from storage.client import errors
+from storage.settings import StorageSettings
+
+_NUMBERED = re.compile(r"(\d{4})_\w+\.sql")
+_REPEATED = ("functions.sql", "views.sql")
+_FINE_LEVELS = ("red_10s", "red_1m", "edges_10s", "edges_1m")
+_UPSTREAM_SERVERS_TTL = timedelta(days=8)
+_UNROLLED = timedelta(days=7)
+"""How long rows of the finer levels wait for their roll-up (a store that was away) beyond the time they are kept for: storage.rollups drops
+them at that time, once they are rolled up, and the engine's TTL is only what bounds the wait."""
+
+
+class MigrationError(MeshflowError):
+    """The database was migrated by another version of meshflow than this one can follow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One numbered file."""
+
+    version: int
+    name: str
+    text: str
+
+    @property
+    def checksum(self) -> str:
+        """Of the text before settings are filled in."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+def migrate(client: Client, settings: StorageSettings) -> list[str]:
+    """Migrate, and return what was done (empty: nothing was needed). May run again, and at once with others.
+
+    Raises MigrationError (a newer version was here, or a migration was changed), SinkUnavailable.
+    """
+    done = []
+    with errors("migrate"):
+        client.command(_render(_HISTORY, settings))
+        rows = client.query("SELECT version, checksum FROM schema_migrations FINAL").result_rows
+        applied = {int(version): str(checksum) for version, checksum in rows}
+        known = migrations()
+        _check(applied, known)
+        for migration in known:
+            if migration.version not in applied:
+                _run(client, migration.text, settings)
+                client.insert(
+                    "schema_migrations",
+                    [(migration.version, migration.name, migration.checksum)],
+                    column_names=["version", "name", "checksum"],
+                )
+                done.append(migration.name)
+        done += _alter_expiry(client, settings)
+        for name in _REPEATED:
+            _run(client, _read(name), settings)
+    return done
+
+
+def migrations() -> list[Migration]:
+    """The numbered files, in order."""
+    files = sorted(entry.name for entry in resources.files("storage.migrations").iterdir() if _NUMBERED.fullmatch(entry.name))
+    return [Migration(int(name[:4]), name, _read(name)) for name in files]
+
+
+def ddl(settings: StorageSettings) -> str:
+    """Every statement as it is run, settings filled in."""
+    texts = [_HISTORY + ";\n", *(migration.text for migration in migrations()), *(_read(name) for name in _REPEATED)]
+    return "\n".join(_render(text, settings) for text in texts)
+
+
+def expiry(settings: StorageSettings) -> dict[str, str]:
+    """Table -> TTL expression, spelled as the engine spells it."""
+    ages = {
+        "otel_traces_trace_id_ts": ("LogTime", settings.error_traces_ttl),
+        "otel_logs": ("LogTime", settings.logs_ttl),
+        **{table: ("LogTime", settings.metrics_ttl) for table in SCHEMAS if table.startswith("otel_metrics_")},
+        **{f"{family}_10s": ("slot", settings.rollup_10s_ttl + _UNROLLED) for family in ("red", "edges")},
+        **{f"{family}_1m": ("slot", settings.rollup_1m_ttl + _UNROLLED) for family in ("red", "edges")},
+        **{f"{family}_1h": ("slot", settings.rollup_1h_ttl) for family in ("red", "edges")},
+        "upstream_servers": ("day", _UPSTREAM_SERVERS_TTL),
+        "ledger": ("time", settings.ledger_ttl),
+    }
+    traces = f"if(TraceError = 1, {_seconds(settings.error_traces_ttl)}, {_seconds(settings.traces_ttl)})"
+    return {
+        "otel_traces": f"LogTime + toIntervalSecond({traces})",
+        **{table: f"{column} + {_interval(age)}" for table, (column, age) in ages.items()},
+    }
+
+
+def _check(applied: dict[int, str], known: list[Migration]) -> None:
+    checksums = {migration.version: migration.checksum for migration in known}
+    for version, checksum in applied.items():
+        if version not in checksums:
+            raise MigrationError(f"the database has migration {version}, which this meshflow does not know: a newer one was here")
+        if checksums[version] != checksum:
+            raise MigrationError(f"migration {version} is not the one that the database was made with")
+
+
+def _alter_expiry(client: Client, settings: StorageSettings) -> list[str]:
+    """Give tables the TTL and the deduplication window of the settings where they have another one."""
+    rows = client.query("SELECT name, engine_full FROM system.tables WHERE database = currentDatabase()").result_rows
+    engines = {str(name): str(engine) for name, engine in rows}
+    done = []
+    for table, wanted in expiry(settings).items():
+        if table not in engines:
+            raise MigrationError(
+                f"table {table} is missing though its migration is recorded: somebody dropped it; restore it, or start afresh"
+            )
+        current = re.search(r" TTL (.+?) SETTINGS ", engines[table])
+        if current is None or current[1] != wanted:
+            _note_kept(client, table, current[1] if current else "")
+            client.command(_render(f"ALTER TABLE {table} ${{on_cluster}} MODIFY TTL {wanted}", settings))
+            done.append(f"{table}: TTL {wanted}")
+        for setting in ("non_replicated_deduplication_window", "replicated_deduplication_window"):
+            if f"{setting} = {settings.deduplication_window}" not in engines[table]:
+                value = settings.deduplication_window
+                client.command(_render(f"ALTER TABLE {table} ${{on_cluster}} MODIFY SETTING {setting} = {value}", settings))
+                done.append(f"{table}: {setting} = {value}")
+    return done
+
+
+def _note_kept(client: Client, table: str, expression: str) -> None:
+    """Remember from when on the level's rows are still there: a longer TTL brings nothing back (the views ask for it)."""
+    seconds = re.fullmatch(r"slot \+ toIntervalSecond\((\d+)\)", expression)
+    if table in _FINE_LEVELS and seconds:
+        kept_s = int(seconds[1]) - _seconds(_UNROLLED)
+        client.command(f"INSERT INTO rollups (level, kept_from) SELECT '{table}', now('UTC') - {kept_s}")
+
+
+def _run(client: Client, text: str, settings: StorageSettings) -> None:
+    for statement in _statements(_render(text, settings)):
+        client.command(statement)
+
+
+def _statements(sql: str) -> list[str]:
+    code = "\n".join(line for line in sql.splitlines() if not line.lstrip().startswith("--"))
+    return [statement for part in code.split(";\n") if (statement := part.strip().rstrip(";"))]
+
+
+def _render(text: str, settings: StorageSettings) -> str:
+    replicated = "Replicated" if settings.cluster else ""
+    window = settings.deduplication_window
+    return Template(text).substitute(
+        on_cluster=f"ON CLUSTER {settings.cluster}" if settings.cluster else "",
+        MergeTree=f"{replicated}MergeTree",
+        AggregatingMergeTree=f"{replicated}AggregatingMergeTree",
+        ReplacingMergeTree=f"{replicated}ReplacingMergeTree",
+        settings=_TABLE_SETTINGS.format(window=window),
+        life_10s=_interval(settings.rollup_10s_ttl),
+        life_1m=_interval(settings.rollup_1m_ttl),
+        **{f"ttl_{table}": expression for table, expression in expiry(settings).items()},
+    )
+
+
+def _seconds(age: timedelta) -> int:
+    return int(age.total_seconds())
+
+
+def _interval(age: timedelta) -> str:
+    return f"toIntervalSecond({_seconds(age)})"
+
+
+def _read(name: str) -> str:
+    return resources.files("storage.migrations").joinpath(name).read_text(encoding="utf-8")
+
+
+_HISTORY = """\
+CREATE TABLE IF NOT EXISTS schema_migrations ${on_cluster} (
+    version UInt32,
+    name String,
+    checksum String,
+    applied_at DateTime('UTC') DEFAULT now()
+) ENGINE = ${ReplacingMergeTree}
+ORDER BY version
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1"""
+
+_TABLE_SETTINGS = (
+    "index_granularity = 8192, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1,"
+    " non_replicated_deduplication_window = {window}, replicated_deduplication_window = {window},"
+    " fsync_after_insert = 1, fsync_part_directory = 1"
+)

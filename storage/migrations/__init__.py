@@ -1,0 +1,1 @@
+"""SQL of the tables: numbered files are run once, in order; ``functions.sql`` and ``views.sql`` every time."""

@@ -1,0 +1,179 @@
+"""Settings of the log and of the store: places as URLs, and how long what is kept."""
+
+import re
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Self
+from urllib.parse import unquote, urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from schemas.topics import LOGS, METRICS, SPANS
+from schemas.units import Duration, Size
+
+_DAY = timedelta(days=1)
+_HOUR = timedelta(hours=1)
+_LOG_FORMS = "sqlite:///DIR or kafka://HOST:PORT,...[/TOPIC-PREFIX]"
+_STORE_FORMS = "chdb:///DIR or clickhouse://USER:PASSWORD@HOST:8123/DATABASE"
+
+
+@dataclass(frozen=True, slots=True)
+class SqliteLog:
+    """The embedded log: one SQLite file in ``directory``."""
+
+    directory: Path
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaLog:
+    """A Kafka cluster, and what its topics' names begin with."""
+
+    bootstrap: tuple[str, ...]
+    prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ChdbStore:
+    """ClickHouse's engine in process, its data in ``directory``."""
+
+    directory: Path
+
+
+@dataclass(frozen=True, slots=True)
+class ClickHouseStore:
+    """A ClickHouse server's HTTP interface."""
+
+    host: str
+    port: int
+    database: str
+    username: str
+    password: str = field(repr=False)
+    secure: bool
+
+
+def parse_log_url(url: str) -> SqliteLog | KafkaLog:
+    """Where the log is. ``sqlite:///DIR`` is a path as written: ``sqlite:///var/log`` is ``/var/log``, ``sqlite://./data`` is relative.
+
+    Raises ValueError with the forms that are understood.
+    """
+    scheme, _, rest = url.partition("://")
+    if scheme == "sqlite":
+        return SqliteLog(_directory(url, rest, _LOG_FORMS))
+    if scheme == "kafka":
+        hosts, _, prefix = rest.partition("/")
+        servers = tuple(server for server in hosts.split(",") if server)
+        if not servers or any(not server.rpartition(":")[2].isdigit() for server in servers):
+            raise ValueError(f"log = {url!r}: each Kafka server needs HOST:PORT, as in kafka://a:9092,b:9092")
+        if not re.fullmatch(r"[a-zA-Z0-9._-]{0,200}", prefix):
+            raise ValueError(f"log = {url!r}: a topic prefix consists of letters, digits and ._-")
+        return KafkaLog(servers, prefix)
+    raise ValueError(f"log = {url!r} is not understood; write {_LOG_FORMS}")
+
+
+def parse_store_url(url: str) -> ChdbStore | ClickHouseStore:
+    """Where the tables are (``clickhouses://`` for TLS). Raises ValueError with the forms that are understood; never shows a password."""
+    scheme, _, rest = url.partition("://")
+    if scheme == "chdb":
+        return ChdbStore(_directory(url, rest, _STORE_FORMS))
+    if scheme not in {"clickhouse", "clickhouses"}:
+        raise ValueError(f"store = {scheme}://... is not understood; write {_STORE_FORMS}")
+    parts = urlsplit(url)
+    secure = scheme == "clickhouses"
+    try:
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"store: the port of {parts.hostname} is not a number of 1-65535; write {_STORE_FORMS}") from error
+    if not parts.hostname:
+        raise ValueError(f"store = {scheme}://...: a host is missing; write {_STORE_FORMS}")
+    return ClickHouseStore(
+        host=parts.hostname,
+        port=port or (8443 if secure else 8123),
+        database=unquote(parts.path.strip("/")) or "default",
+        username=unquote(parts.username or "default"),
+        password=unquote(parts.password or ""),
+        secure=secure,
+    )
+
+
+def _directory(url: str, rest: str, forms: str) -> Path:
+    path = unquote(rest.partition("?")[0])
+    if not path.strip("/"):
+        raise ValueError(f"{url!r}: a directory is missing; write {forms}")
+    return Path(path)
+
+
+class StorageSettings(BaseModel):
+    """``[storage]`` of meshflow.toml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    data: Path = Field(Path("meshflow-data"), description="Folder of the embedded mode: the log in DIR/log, the tables in DIR/store.")
+    log: str = Field("", description=f"The log: {_LOG_FORMS}. Empty: sqlite in DIR/log of `data`.")
+    store: str = Field("", description=f"The tables: {_STORE_FORMS}. Empty: chdb in DIR/store of `data`.")
+
+    partitions: int = Field(4, ge=1, le=4096, description="Partitions of each topic in the embedded log (can be raised, not lowered).")
+    log_retention: Duration = Field(
+        _DAY, description="How long the embedded log keeps records that were read and committed (unread ones stay)."
+    )
+    log_max_bytes: Size = Field(
+        10 << 30,
+        ge=64 << 20,
+        description="Size of the embedded log; beyond it the oldest records go, read or not (the ledger counts them).",
+    )
+    log_max_pending_bytes: Size = Field(
+        256 << 20, ge=1 << 20, description="Bytes that may wait for the embedded log's disk; beyond it appends are refused as full."
+    )
+
+    traces_ttl: Duration = Field(7 * _DAY, ge=_HOUR, description="How long kept traces stay.")
+    error_traces_ttl: Duration = Field(14 * _DAY, ge=_HOUR, description="How long kept traces with an error stay.")
+    logs_ttl: Duration = Field(7 * _DAY, ge=_HOUR, description="How long log records stay.")
+    metrics_ttl: Duration = Field(7 * _DAY, ge=_HOUR, description="How long metric points stay.")
+    rollup_10s_ttl: Duration = Field(2 * _DAY, description="How long RED and edges stay in 10 s slots.")
+    rollup_1m_ttl: Duration = Field(7 * _DAY, description="How long RED and edges stay in 1 min slots.")
+    rollup_1h_ttl: Duration = Field(90 * _DAY, description="How long RED and edges stay in 1 h slots.")
+    ledger_ttl: Duration = Field(30 * _DAY, ge=_HOUR, description="How long the ledger stays.")
+    rollup_grace: Duration = Field(
+        timedelta(minutes=15),
+        description="How long after an hour's end (by log time) its rows are rolled up; what comes later is marked late.",
+    )
+    deduplication_window: int = Field(
+        20_000, ge=1_000, description="Blocks whose names a table remembers; a block repeated within them is dropped (see docs/adr/0012)."
+    )
+    cluster: str = Field("", pattern=r"^\w*$", description="ClickHouse cluster for Replicated tables (ON CLUSTER); empty: one server.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        parse_log_url(self.log_url)
+        parse_store_url(self.store_url)
+        if not timedelta(hours=2) <= self.rollup_10s_ttl - self.rollup_grace:
+            raise ValueError("rollup_10s_ttl must be at least 2h more than rollup_grace: hours are rolled up from these rows")
+        if not self.rollup_10s_ttl + timedelta(hours=2) <= self.rollup_1m_ttl <= self.rollup_1h_ttl - timedelta(hours=2):
+            raise ValueError("rollup_10s_ttl < rollup_1m_ttl < rollup_1h_ttl, each at least 2h longer than the one before, is needed")
+        if self.error_traces_ttl < self.traces_ttl:
+            raise ValueError("error_traces_ttl must not be shorter than traces_ttl")
+        return self
+
+    @property
+    def log_url(self) -> str:
+        """``log``, or the place that ``data`` gives it."""
+        return self.log or f"sqlite://{self.data / 'log'}"
+
+    @property
+    def store_url(self) -> str:
+        """``store``, or the place that ``data`` gives it."""
+        return self.store or f"chdb://{self.data / 'store'}"
+
+    @property
+    def log_place(self) -> SqliteLog | KafkaLog:
+        """``log_url``, parsed."""
+        return parse_log_url(self.log_url)
+
+    @property
+    def store_place(self) -> ChdbStore | ClickHouseStore:
+        """``store_url``, parsed."""
+        return parse_store_url(self.store_url)
+
+    def log_topics(self) -> dict[str, int]:
+        """Topic -> partitions of the embedded log."""
+        return dict.fromkeys((SPANS, METRICS, LOGS), self.partitions)
