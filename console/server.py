@@ -1,0 +1,132 @@
+"""The SQL port: ClickHouse's HTTP interface and /metrics, on aiohttp."""
+
+import asyncio
+import logging
+import socket
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from console import clickhouse
+from console.settings import ConsoleSettings
+from schemas import self_metrics
+from schemas.errors import AddressInUse, QueryFailed
+from schemas.sql import Answer, Engine, Limits, Query
+
+logger = logging.getLogger(__name__)
+
+
+class SqlServer:
+    """Answers SQL and /metrics while it runs. One event loop's; queries run in threads."""
+
+    def __init__(self, settings: ConsoleSettings, engine: Engine) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._limits = Limits(
+            settings.max_query_time.total_seconds(), settings.max_query_memory, settings.max_query_threads, settings.max_result_size
+        )
+        self._threads = ThreadPoolExecutor(settings.max_queries, "sql")
+        self._under_way = 0
+        self._timezone = time.tzname[0]
+        self._runner: web.AppRunner | None = None
+        self.port = settings.sql_port
+
+    async def start(self) -> None:
+        """Listen; :attr:`port` is then the real port. Raises AddressInUse."""
+        app = web.Application(client_max_size=self._settings.max_request_size)
+        app.router.add_get("/ping", _alive)
+        app.router.add_get("/replicas_status", _alive)
+        app.router.add_get("/metrics", _metrics)
+        app.router.add_route("*", "/", self._answer)
+        listener = _listen(self._settings.host, self._settings.sql_port)
+        self.port = listener.getsockname()[1]
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        await self._runner.setup()
+        await web.SockSite(self._runner, listener).start()
+
+    async def stop(self) -> None:
+        """Close the port, and end the queries that run."""
+        if self._runner:
+            await self._runner.cleanup()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(self._engine.interrupt)
+        await asyncio.to_thread(self._threads.shutdown)
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        query_id = request.query.get("query_id") or str(uuid.uuid4())
+        headers = {
+            "X-ClickHouse-Query-Id": query_id,
+            "X-ClickHouse-Server-Display-Name": "meshflow",
+            "X-ClickHouse-Timezone": self._timezone,
+        }
+        response = await self._respond(request, headers)
+        self_metrics.QUERIES.labels(str(response.status)).inc()
+        return response
+
+    async def _respond(self, request: web.Request, headers: dict[str, str]) -> web.Response:
+        if request.method not in {"GET", "HEAD", "POST"}:
+            return web.Response(status=501, text=f"{request.method} is not supported; use GET or POST\n", headers=headers)
+        began_ns = time.perf_counter_ns()
+        try:
+            parameters, body = await _read(request)
+            if not parameters.get("query") and not body:
+                return web.Response(text="Ok.\n", headers=headers)
+            answer = await self._run(clickhouse.read_query(parameters, request.headers, body))
+        except QueryFailed as error:
+            headers["X-ClickHouse-Exception-Code"] = str(error.code)
+            return web.Response(status=clickhouse.status_of(error.code), text=f"{error}\n", headers=headers)
+        headers["X-ClickHouse-Format"] = answer.format
+        headers["X-ClickHouse-Summary"] = clickhouse.summary(answer, time.perf_counter_ns() - began_ns)
+        headers["Content-Type"] = clickhouse.content_type(answer.format)
+        response = web.Response(body=answer.body, headers=headers)
+        if parameters.get("enable_http_compression") == "1" and "gzip" in request.headers.get("Accept-Encoding", ""):
+            response.enable_compression(web.ContentCoding.gzip)
+        return response
+
+    async def _run(self, query: Query) -> Answer:
+        """Run a query in a thread, when its turn comes; what waits is bounded."""
+        if self._under_way >= self._settings.max_queries + self._settings.max_waiting_queries:
+            reason = f"{self._under_way} queries are under way already"
+            raise clickhouse.failed(clickhouse.TOO_MANY_SIMULTANEOUS_QUERIES, "TOO_MANY_SIMULTANEOUS_QUERIES", reason)
+        self._under_way += 1
+        future = self._threads.submit(self._engine.execute, query, self._limits)
+        loop = asyncio.get_running_loop()
+        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._done))
+        return await asyncio.wrap_future(future)
+
+    def _done(self) -> None:
+        self._under_way -= 1
+
+
+async def _read(request: web.Request) -> tuple[dict[str, str], bytes]:
+    """URL parameters, with those of a form, and the rest of the body."""
+    parameters = dict(request.query)
+    try:
+        if request.content_type == "multipart/form-data":
+            for name, value in (await request.post()).items():
+                if not isinstance(value, str):
+                    raise clickhouse.failed(clickhouse.UNSUPPORTED, "NOT_IMPLEMENTED", "external tables are not supported here")
+                parameters[name] = value
+            return parameters, b""
+        return parameters, await request.read() if request.method == "POST" else b""
+    except web.HTTPRequestEntityTooLarge as error:
+        raise clickhouse.failed(clickhouse.QUERY_IS_TOO_LARGE, "QUERY_IS_TOO_LARGE", "the query is too large") from error
+
+
+async def _alive(_: web.Request) -> web.Response:
+    return web.Response(text="Ok.\n")
+
+
+async def _metrics(_: web.Request) -> web.Response:
+    return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise AddressInUse(f"SQL cannot listen on {host}:{port}: {error.strerror}; choose another with --sql-port") from error

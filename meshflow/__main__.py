@@ -1,0 +1,5 @@
+"""``python -m meshflow``."""
+
+from meshflow.cli import main
+
+main()

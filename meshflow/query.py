@@ -1,0 +1,75 @@
+"""Asks read-only SQL: of a running ``meshflow up``, of any ClickHouse HTTP port, or of a data folder at rest."""
+
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+from console.settings import ConsoleSettings
+from meshflow.settings import Settings
+from schemas.errors import MeshflowError, QueryFailed
+from schemas.sql import Limits, Query
+from storage.settings import ChdbStore
+
+PORTS_FILE = "ports.json"
+"""In the data folder while ``up`` runs: its ports, by name."""
+
+
+class NothingToAsk(MeshflowError):
+    """There is neither a running meshflow nor a data folder."""
+
+
+def ask(sql: str, output_format: str, settings: Settings, url: str | None) -> bytes:
+    """The answer in ``output_format`` (a FORMAT clause of the query wins). Raises QueryFailed, NothingToAsk."""
+    url = url or _running(settings.storage.data)
+    if url:
+        return _ask_over_http(sql, output_format, url, settings.console)
+    place = settings.storage.store_place
+    if not isinstance(place, ChdbStore):
+        scheme = "https" if place.secure else "http"
+        account = urllib.parse.urlencode({"database": place.database, "user": place.username, "password": place.password, "readonly": 1})
+        return _ask_over_http(sql, output_format, f"{scheme}://{place.host}:{place.port}/?{account}", settings.console)
+    return _ask_at_rest(sql, output_format, place.directory, settings.console)
+
+
+def limits(settings: ConsoleSettings) -> Limits:
+    """What one query may cost."""
+    return Limits(settings.max_query_time.total_seconds(), settings.max_query_memory, settings.max_query_threads, settings.max_result_size)
+
+
+def _running(data: Path) -> str:
+    """URL of the SQL port of the ``up`` that uses a data folder; "" when none does."""
+    try:
+        ports = json.loads((data / PORTS_FILE).read_bytes())
+        url = f"http://{ports['host']}:{ports['sql']}/"
+        with urllib.request.urlopen(f"{url}ping", timeout=5):  # noqa: S310 - an address that meshflow wrote
+            return url
+    except (OSError, ValueError, KeyError):
+        return ""
+
+
+def _ask_over_http(sql: str, output_format: str, url: str, settings: ConsoleSettings) -> bytes:
+    if not url.startswith(("http://", "https://")):
+        raise NothingToAsk(f"{url!r} is not a URL of SQL over HTTP; write it like http://127.0.0.1:8123")
+    joined = f"{url}{'&' if '?' in url else '?'}{urllib.parse.urlencode({'default_format': output_format})}"
+    try:
+        with urllib.request.urlopen(joined, sql.encode(), timeout=settings.max_query_time.total_seconds() + 30) as response:  # noqa: S310
+            body: bytes = response.read()
+            return body
+    except urllib.error.HTTPError as error:
+        raise QueryFailed(int(error.headers.get("X-ClickHouse-Exception-Code", 0)), error.read().decode(errors="replace").strip()) from None
+    except OSError as error:
+        raise NothingToAsk(f"{urllib.parse.urlsplit(url).netloc} does not answer: {getattr(error, 'reason', error)}") from error
+
+
+def _ask_at_rest(sql: str, output_format: str, store: Path, settings: ConsoleSettings) -> bytes:
+    from storage.engine import ChdbEngine  # noqa: PLC0415 - chdb takes a second to load and is not needed over HTTP
+
+    if not store.is_dir():
+        raise NothingToAsk(f"there is no running meshflow and no data in {store}; start `meshflow up`, or say --data or --url")
+    engine = ChdbEngine(str(store.resolve()))
+    try:
+        return engine.execute(Query(sql, output_format), limits(settings)).body
+    finally:
+        engine.close()
