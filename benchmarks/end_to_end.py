@@ -1,0 +1,108 @@
+"""``meshflow up`` under a load program of its own: what a span costs from the gRPC port until everything about it is stored.
+
+A case starts ``up`` on an empty folder that keeps 2 % of traces, has ``benchmarks.load`` send all spans (as fast as they are acknowledged,
+or at the 50,000 a second that meshflow is sized for), and waits until the ledger has them all and the process is idle. CPU is the whole
+``up`` process's from its being ready to that moment (the load program's is not in it), peak RSS is ``up``'s own. The rate is spans over
+the time until all are stored, without the delay that panes have by design (``wait`` + 1 panes).
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import Case, Measurement, main, peak_rss_mib
+from tests.e2e.up import ROOT, Up, eventually
+
+CONFIG = """
+[processing]
+pane = "5s"
+wait = 2
+
+[[sampling.policies]]
+name = "two-per-cent"
+type = "probabilistic"
+probabilistic = { sampling_percentage = 2.0 }
+"""
+DELAY_S = 15.0
+SPANS_PER_REQUEST = 200
+WITHIN_S = 240.0
+
+
+def run(spans: int, services: int, operations: int, rate: int) -> Measurement:
+    """One case: ``services * operations`` keys, evenly spread; ``rate`` spans a second (0: as fast as it goes)."""
+    measurement = Measurement(spans)
+    with tempfile.TemporaryDirectory(prefix="meshflow-bench-") as folder:
+        up = Up(Path(folder), CONFIG)
+        try:
+            up.start()
+            with _load(up.grpc, spans, services, operations, rate) as load:
+                assert load.stdin is not None
+                assert load.stdout is not None
+                load.stdout.readline()  # "ready"
+                begin_s, cpu_before_s = time.perf_counter(), _cpu_s(up.pid)
+                load.stdin.write("go\n")
+                load.stdin.close()
+                sent: dict[str, Any] = json.loads(load.stdout.readline())
+                sent_s = time.perf_counter() - begin_s
+            eventually(lambda: up.ledger()["received"] >= spans, lambda: f"all spans stored: {up.ledger()}", WITHIN_S, every_s=0.5)
+            measurement.wall_s = max(sent_s, time.perf_counter() - begin_s - DELAY_S)
+            _wait_until_idle(up.pid)
+            measurement.cpu_s = _cpu_s(up.pid) - cpu_before_s
+            measurement.peak_rss_mib = peak_rss_mib(up.pid)
+            ledger = up.ledger()
+            rows = up.count("SELECT count() FROM red_10s")
+            disk_mib = _size_mib(up.data)
+        finally:
+            up.stop(signal.SIGKILL)
+    measurement.note = (
+        f"{sent['bytes'] / spans:.0f} B a span; sent in {sent_s:.1f} s by a load program that took {sent['cpu_s']:.1f} CPU s;"
+        f" kept {ledger['kept'] / spans:.2%}; {rows / spans:.2f} red rows a span;"
+        f" {disk_mib:,.0f} MiB on disk; {sent['retried']} refused and sent again"
+    )
+    if ledger["received"] != spans:
+        raise RuntimeError(f"{spans} spans were sent, the ledger has {ledger}")
+    return measurement
+
+
+def _load(target: str, spans: int, services: int, operations: int, rate: int) -> subprocess.Popen[str]:
+    arguments = {"target": target, "spans": spans, "services": services, "operations": operations, "rate": rate}
+    arguments["spans-per-request"] = SPANS_PER_REQUEST
+    command = [sys.executable, "-m", "benchmarks.load", "--wait", *(f"--{name}={value}" for name, value in arguments.items())]
+    return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def _cpu_s(pid: int) -> float:
+    """User + system seconds of a process, and of its finished children (proc(5), fields 14 to 17 of stat)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
+def _wait_until_idle(pid: int) -> None:
+    """Merges in the background belong to the cost: wait until the process takes less than a tenth of a core."""
+    before_s = _cpu_s(pid)
+    for _ in range(30):
+        time.sleep(1)
+        now_s = _cpu_s(pid)
+        if now_s - before_s < 0.1:
+            return
+        before_s = now_s
+
+
+def _size_mib(folder: Path) -> float:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / (1 << 20)
+
+
+CASES = [
+    Case(f"end to end, {keys}{pace}", "up", run, {"spans": 1_000_000, "services": services, "operations": 10, "rate": rate})
+    for services, keys in ((100, "100 services"), (10_000, "10,000 services x 10 operations"))
+    for rate, pace in ((0, ""), (50_000, ", at 50,000 spans/s"))
+]
+
+if __name__ == "__main__":
+    main("End to end", CASES)
