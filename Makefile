@@ -1,0 +1,67 @@
+# Each target makes .venv first: with uv where it is there, else with Python's own venv and pip.
+# PYTHON=/path/to/python3.11 picks the interpreter; DEMO_SECONDS=60 ends the demo by itself.
+
+# The first that runs and is new enough: a name on PATH may be a pyenv shim of a version that is not chosen.
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.14 python3; do \
+	if "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then command -v "$$name"; break; fi; done)
+BIN := .venv/bin
+READY := .venv/.meshflow-installed
+NATIVE := $(wildcard native/Cargo.toml native/Cargo.lock native/src/*.rs)
+RUST := $(shell command -v cargo 2>/dev/null)
+BENCH ?=
+PYTEST ?=
+
+.PHONY: help install demo test lint format bench docs
+
+help:
+	@echo "make install   .venv with meshflow and what developing it needs"
+	@echo "make demo      a captured Envoy mesh through meshflow, live in this terminal (DEMO_SECONDS=60: end by itself)"
+	@echo "make test      every test (PYTEST='-k edges' for some)"
+	@echo "make lint      ruff, mypy, import contracts; rustfmt and clippy where cargo is there"
+	@echo "make bench     what a span costs, as a table (BENCH='--json FILE' for lines)"
+	@echo "make docs      docs/settings.md and docs/self-metrics.md from the code"
+
+install: $(READY)
+
+$(READY): pyproject.toml $(NATIVE)
+	@if [ -z "$(PYTHON)" ]; then echo "meshflow needs Python 3.11 or newer; none was found. Install it, or say PYTHON=/path/to/python." >&2; exit 1; fi
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "meshflow needs Python 3.11 or newer; $(PYTHON) is older. Say PYTHON=/path/to/a newer one." >&2; exit 1; }
+	@if [ -z "$(RUST)" ]; then echo "cargo is not there: meshflow is installed without its native decoder and runs on the (slower) Python one."; fi
+	@if command -v uv >/dev/null 2>&1; then \
+		{ [ -x $(BIN)/python ] || uv venv --quiet --python "$(PYTHON)" .venv; } \
+		&& uv pip install --quiet --python $(BIN)/python --editable . --group dev; \
+	else \
+		{ [ -x $(BIN)/python ] || $(PYTHON) -m venv .venv; } \
+		&& $(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1' \
+		&& $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group dev; \
+	fi
+	@touch $(READY)
+
+demo: $(READY)
+	@$(BIN)/python -m meshflow.demo
+
+test: $(READY)
+	@if [ -n "$(RUST)" ]; then cargo test --quiet --no-default-features --manifest-path native/Cargo.toml; fi
+	@$(BIN)/python -m pytest $(PYTEST)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	@if [ -n "$(RUST)" ] && [ -f native/Cargo.toml ]; then \
+		cargo fmt --manifest-path native/Cargo.toml --check \
+		&& cargo clippy --quiet --manifest-path native/Cargo.toml --all-targets -- --deny warnings; \
+	else echo "cargo is not there: rustfmt and clippy are left out"; fi
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	@if [ -n "$(RUST)" ] && [ -f native/Cargo.toml ]; then cargo fmt --manifest-path native/Cargo.toml; fi
+
+bench: $(READY)
+	@$(BIN)/python -m benchmarks.run $(BENCH)
+
+docs: $(READY)
+	@$(BIN)/python -m meshflow.reference

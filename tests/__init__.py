@@ -1,0 +1,1 @@
+"""Tests. A package, so that test files may import helpers as ``tests.mesh.mesh``."""

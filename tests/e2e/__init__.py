@@ -1,0 +1,1 @@
+"""``meshflow up`` as a process of its own."""

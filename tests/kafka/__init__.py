@@ -1,0 +1,1 @@
+"""A real Kafka, and what runs on it."""

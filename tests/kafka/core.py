@@ -1,0 +1,81 @@
+"""What the processors make of a Kafka log read in one go: what workers must have stored, whatever happened to them."""
+
+import threading
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from processors.logs import LogsProcessor
+from processors.metrics import MetricsProcessor
+from processors.panes import Emit
+from processors.partition import Processor
+from processors.pipeline import SpanProcessor
+from processors.sampling.settings import SamplingSettings
+from processors.settings import ProcessorSettings
+from schemas.log import Commit, TopicPartition
+from schemas.tables import Block
+from schemas.topics import LOGS, METRICS
+from tests.kafka.place import KafkaPlace
+
+ALL = 1 << 40
+
+
+def make_processor(settings: ProcessorSettings, tp: TopicPartition, commit: Commit | None = None) -> Processor:
+    if tp.topic == METRICS:
+        return MetricsProcessor(tp, settings, commit)
+    if tp.topic == LOGS:
+        return LogsProcessor(tp, settings, commit)
+    return SpanProcessor(tp, settings, SamplingSettings(), commit)
+
+
+class Undisturbed(NamedTuple):
+    """What one reading of the whole log gives."""
+
+    blocks: dict[str, Block]
+    """By token."""
+    commits: dict[TopicPartition, Commit]
+    """The last one of each partition."""
+
+
+async def undisturbed(place: KafkaPlace, settings: ProcessorSettings) -> Undisturbed:
+    reader = await place.open_reader("undisturbed")
+    emits: list[Emit] = []
+    commits: dict[TopicPartition, Commit] = {}
+    for tp in await reader.partitions():
+        processor = make_processor(settings, tp)
+        emitted = processor.feed(await reader.read(tp, await reader.beginning(tp), ALL))
+        emits += emitted
+        if emitted:
+            commits[tp] = emitted[-1].commit
+    await reader.close()
+    return Undisturbed(by_token(block for emit in emits for block in emit.blocks), commits)
+
+
+def by_token(blocks: Iterable[Block]) -> dict[str, Block]:
+    """Blocks by token; those of one token must be equal."""
+    known: dict[str, Block] = {}
+    for block in blocks:
+        first = known.setdefault(block.token, block)
+        assert first.rows.equals(block.rows), block.token
+    return known
+
+
+class Store:
+    """A sink that keeps everything; it can be told to fail."""
+
+    def __init__(self) -> None:
+        self.blocks: list[Block] = []
+        self.fault: Exception | None = None
+        self._guard = threading.Lock()
+
+    def write(self, block: Block) -> None:
+        if self.fault:
+            raise self.fault
+        with self._guard:
+            self.blocks.append(block)
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+    def sum(self, column: str) -> int:
+        """Of the ledger, each block once."""
+        return sum(sum(block.rows[column].to_pylist()) for block in by_token(self.blocks).values() if block.table == "ledger")

@@ -1,0 +1,61 @@
+"""``meshflow ingest`` and ``meshflow process`` as processes of their own, around one Kafka."""
+
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from tests.e2e.up import LONG_S, MESHFLOW, ROOT
+
+PANE = ("--pane", "1s")
+
+
+class Command:
+    """One process, its output in a file."""
+
+    def __init__(self, folder: Path, name: str, log_url: str, *arguments: str, config: str = "") -> None:
+        self._file = folder / f"{name}.log"
+        config_file = folder / "meshflow.toml"
+        config_file.write_text(config)
+        self._command = ["env", f"MESHFLOW_LOG={log_url}", *MESHFLOW, "--config", str(config_file), *arguments]
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def launch(self) -> None:
+        """Start without waiting."""
+        self._before = len(self.output()) if self._file.exists() else 0
+        with self._file.open("ab") as log:
+            self.process = subprocess.Popen(self._command, stdout=log, stderr=log, cwd=ROOT)
+
+    def wait_for(self, pattern: str) -> str:
+        """Wait until the newest process has said this; its group."""
+        end_s = time.monotonic() + LONG_S
+        while not (match := re.search(pattern, self.output()[self._before :])):
+            assert self.process is not None
+            assert self.process.poll() is None, self.output()
+            assert time.monotonic() < end_s, self.output()
+            time.sleep(0.1)
+        return match[1]
+
+    def output(self) -> str:
+        return self._file.read_text()
+
+    def kill(self) -> None:
+        """``kill -9``."""
+        self.stop(signal.SIGKILL)
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """Ask it to end; its exit code."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        return self.process.wait(LONG_S)
+
+
+def ingest(folder: Path, log_url: str, config: str = "") -> Command:
+    return Command(folder, "ingest", log_url, "ingest", "--grpc-port", "0", "--http-port", "0", "--metrics-port", "0", *PANE, config=config)
+
+
+def worker(folder: Path, log_url: str, config: str = "") -> Command:
+    """It stores in chdb in ``folder/data``."""
+    return Command(folder, "process", log_url, "process", "--data", str(folder / "data"), "--metrics-port", "0", *PANE, config=config)

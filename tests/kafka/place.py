@@ -1,0 +1,31 @@
+"""Topics of one test on the shared broker."""
+
+import asyncio
+import uuid
+
+from ingest.kafka import KafkaLogWriter
+from ingest.settings import KafkaWriterSettings
+from tests.kafka.broker import Cluster
+from tests.kafka.reader import KafkaLogReader
+from tests.storage.log_contract import PARTITIONS
+
+
+class KafkaPlace:
+    def __init__(self, cluster: Cluster, settings: KafkaWriterSettings | None = None) -> None:
+        self.cluster = cluster
+        self.settings = settings or KafkaWriterSettings()
+        self.prefix = f"{uuid.uuid4().hex[:8]}."
+
+    @property
+    def url(self) -> str:
+        """As MESHFLOW_LOG has it."""
+        return f"kafka://{self.cluster.bootstrap}/{self.prefix}"
+
+    async def open_writer(self, partitions: dict[str, int] | None = None) -> KafkaLogWriter:
+        return await KafkaLogWriter.open(self.cluster.bootstrap.split(","), partitions or PARTITIONS, self.settings, self.prefix)
+
+    async def open_reader(self, group: str = "contract") -> KafkaLogReader:
+        return await KafkaLogReader.open(self.cluster.bootstrap, self.prefix, self.prefix + group)
+
+    async def pass_time(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)

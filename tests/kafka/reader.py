@@ -1,0 +1,78 @@
+"""What is in a Kafka log, as schemas.log.LogReader: for tests, which hold it against what the Faust app makes of it."""
+
+import asyncio
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from aiokafka import TopicPartition as KafkaPartition
+from aiokafka.structs import OffsetAndMetadata
+
+from schemas.log import Commit, Record, TopicPartition
+from schemas.topics import TOPICS
+
+
+class KafkaLogReader:
+    """Reads single partitions; commits as the group ``group``."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, prefix: str) -> None:
+        self._consumer = consumer
+        self._prefix = prefix
+
+    @classmethod
+    async def open(cls, bootstrap: str, prefix: str, group: str) -> "KafkaLogReader":
+        consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=group, enable_auto_commit=False, auto_offset_reset="none")
+        await consumer.start()
+        reader = cls(consumer, prefix)
+        consumer.assign([reader._kafka(tp) for tp in await reader.partitions()])
+        return reader
+
+    async def partitions(self) -> list[TopicPartition]:
+        """See schemas.log.LogReader.partitions."""
+        cluster = await self._consumer._client.fetch_all_metadata()  # partitions_for_topic knows of subscribed topics only
+        return [
+            TopicPartition(topic, partition)
+            for topic in TOPICS
+            for partition in sorted(cluster.partitions_for_topic(self._prefix + topic) or ())
+        ]
+
+    async def beginning(self, tp: TopicPartition) -> int:
+        """See schemas.log.LogReader.beginning."""
+        return int((await self._consumer.beginning_offsets([self._kafka(tp)]))[self._kafka(tp)])
+
+    async def end(self, tp: TopicPartition) -> int:
+        """See schemas.log.LogReader.end."""
+        return int((await self._consumer.end_offsets([self._kafka(tp)]))[self._kafka(tp)])
+
+    async def read(self, tp: TopicPartition, offset: int, max_bytes: int) -> list[Record]:
+        """See schemas.log.LogReader.read."""
+        kafka, end = self._kafka(tp), await self.end(tp)
+        self._consumer.seek(kafka, offset)
+        records: list[Record] = []
+        taken = 0
+        while offset < end and taken < max_bytes:
+            message = await asyncio.wait_for(self._consumer.getone(kafka), 30)
+            records.append(record_of(message))
+            taken += records[-1].size + 1
+            offset = message.offset + 1
+        return records
+
+    async def committed(self, tp: TopicPartition) -> Commit | None:
+        """See schemas.log.LogReader.committed."""
+        known = (await self._consumer._coordinator.fetch_committed_offsets([self._kafka(tp)])).get(self._kafka(tp))
+        return Commit(known.offset, known.metadata) if known and known.offset >= 0 else None
+
+    async def commit(self, tp: TopicPartition, commit: Commit) -> None:
+        """See schemas.log.LogReader.commit."""
+        await self._consumer.commit({self._kafka(tp): OffsetAndMetadata(commit.offset, commit.metadata)})
+
+    async def close(self) -> None:
+        """See schemas.log.LogReader.close."""
+        await self._consumer.stop()
+
+    def _kafka(self, tp: TopicPartition) -> KafkaPartition:
+        return KafkaPartition(self._prefix + tp.topic, tp.partition)
+
+
+def record_of(message: ConsumerRecord) -> Record:
+    """A Kafka record as meshflow's."""
+    headers = {name: int(value) for name, value in message.headers}
+    return Record(message.offset, message.timestamp * 1_000_000, message.value, len(message.value), headers=headers)

@@ -1,0 +1,245 @@
+"""Faust workers on a real broker store what one undisturbed reading of the same log gives."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from functools import partial
+
+import pytest
+from aiokafka import TopicPartition as KafkaPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.records_to_delete import RecordsToDelete
+
+from benchmarks.load import make_requests
+from ingest.kafka import KafkaLogWriter
+from processors.app import build_app, serve
+from processors.panes import DeadLetter
+from processors.settings import ProcessorSettings
+from schemas import otlp
+from schemas.errors import LogUnavailable, SinkRejected
+from schemas.log import Append, Commit, TopicPartition
+from schemas.topics import LOGS, METRICS, SPANS
+from tests.kafka.broker import Cluster
+from tests.kafka.core import Store, by_token, make_processor, undisturbed
+from tests.kafka.place import KafkaPlace
+
+pytestmark = pytest.mark.component("kafka")
+
+PARTITIONS = 2
+TOPICS = {SPANS: PARTITIONS, METRICS: PARTITIONS, LOGS: PARTITIONS}
+SETTINGS = ProcessorSettings.model_validate(
+    {"pane": "200ms", "wait": 2, "lookback": "1s", "partitions": PARTITIONS, "kafka": {"commit_every": "100ms", "session_timeout": "3s"}}
+)
+PANE_S = 0.2
+
+
+class Worker:
+    """An app that runs in the test's loop."""
+
+    def __init__(self, place: KafkaPlace, store: Store) -> None:
+        self.letters: list[tuple[TopicPartition, DeadLetter]] = []
+        self._stop = asyncio.Event()
+        bootstrap = place.cluster.bootstrap.split(",")
+        self.app = build_app(bootstrap, place.prefix, SETTINGS, partial(make_processor, SETTINGS), sink=store, set_aside=self._set_aside)
+        self.running = asyncio.create_task(serve(self.app, self._stop))
+
+    async def _set_aside(self, tp: TopicPartition, letters: Sequence[DeadLetter]) -> None:
+        self.letters += [(tp, letter) for letter in letters]
+
+    async def stop(self) -> bool:
+        self._stop.set()
+        return await self.running
+
+
+class Load:
+    """Spans at a steady pace, with ticks, as ingest would write them."""
+
+    def __init__(self, place: KafkaPlace) -> None:
+        self._place = place
+        self._stop = asyncio.Event()
+        self.sent = 0
+
+    async def __aenter__(self) -> "Load":
+        self._writer = await self._place.open_writer(TOPICS)
+        self._task = asyncio.create_task(self._send())
+        self._ticking = asyncio.create_task(tick(self._writer))
+        return self
+
+    async def _send(self) -> None:
+        for request in make_requests(100_000, 10, 5, 20, seed=7, spans_per_s=400):
+            if self._stop.is_set():
+                return
+            parts = otlp.split(SPANS, request, PARTITIONS)
+            with suppress(LogUnavailable):
+                await self._writer.append([Append(TopicPartition(SPANS, number), part) for number, part in parts.parts.items()])
+                self.sent += parts.items
+            await asyncio.sleep(0.05)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._stop.set()
+        await self._task
+        await asyncio.sleep(PANE_S * 10)  # ticks close the last panes
+        self._ticking.cancel()
+        await self._writer.close()
+
+
+async def tick(writer: KafkaLogWriter) -> None:
+    while True:
+        await asyncio.sleep(PANE_S / 4)
+        with suppress(LogUnavailable):
+            await writer.tick(round(PANE_S * 1e9))
+
+
+async def eventually(happened: Callable[[], Awaitable[bool] | bool], what: str, *workers: Worker) -> None:
+    for _ in range(600):
+        for worker in workers:
+            if worker.running.done():
+                worker.running.result()
+        answer = happened()
+        if answer if isinstance(answer, bool) else await answer:
+            return
+        await asyncio.sleep(0.1)
+    pytest.fail(f"did not happen: {what}")
+
+
+async def assert_as_undisturbed(place: KafkaPlace, store: Store, *workers: Worker) -> None:
+    expected = (await undisturbed(place, SETTINGS)).blocks
+    await eventually(lambda: expected.keys() <= {block.token for block in store.blocks}, "everything is stored", *workers)
+    stored = by_token(store.blocks)
+    assert stored.keys() == expected.keys()
+    for token, block in expected.items():
+        assert stored[token].rows.equals(block.rows), token
+
+
+async def one_knows_the_watermark(*workers: Worker) -> bool:
+    return [await worker.app.watermark_ns() > 0 for worker in workers].count(True) == 1
+
+
+async def test_workers_that_come_and_go_store_what_one_reading_gives(broker: Cluster) -> None:
+    place, store = KafkaPlace(broker), Store()
+    async with Load(place) as load:
+        first = Worker(place, store)
+        await eventually(lambda: len(store.blocks) > 20, "the first worker stores", first)
+        second = Worker(place, store)
+        await eventually(lambda: len(second.app.partitions) > 0, "the second worker has partitions", first, second)
+        assert set(first.app.partitions).isdisjoint(second.app.partitions)
+        await eventually(partial(one_knows_the_watermark, first, second), "one of the two rolls up", first, second)
+        await asyncio.sleep(1)
+        assert await first.stop()
+        await eventually(lambda: len(second.app.partitions) == len(TOPICS) * PARTITIONS, "the second worker has all", second)
+        await asyncio.sleep(1)
+    await assert_as_undisturbed(place, store, second)
+    assert store.sum("received") == load.sent == store.sum("kept") + store.sum("dropped")
+    assert await second.stop()
+
+
+async def test_a_worker_begins_where_the_last_one_ended_and_decides_nothing_twice(broker: Cluster) -> None:
+    place, store = KafkaPlace(broker), Store()
+    async with Load(place):
+        first = Worker(place, store)
+        await eventually(lambda: len(store.blocks) > 20, "the first worker stores", first)
+        assert await first.stop()
+        before = len(store.blocks)
+        second = Worker(place, store)
+        await eventually(lambda: len(store.blocks) > before + 20, "the second worker stores", second)
+    await assert_as_undisturbed(place, store, second)
+    assert await second.stop()
+    repeated = Counter(block.token for block in store.blocks) - Counter({block.token for block in store.blocks})
+    assert {token.partition(":")[0] for token in repeated} <= {"red_10s"}, "what is stored when a pane closes, before it is decided"
+    assert repeated.total() <= SETTINGS.wait * PARTITIONS
+
+
+async def test_what_retention_removed_is_counted_as_lost(broker: Cluster) -> None:
+    place, store = KafkaPlace(broker), Store()
+    writer = await place.open_writer(TOPICS)
+    tp = TopicPartition(SPANS, 0)
+    part = next(
+        parts.parts[0] for request in make_requests(1_000, 2, 2, 20, seed=3) if 0 in (parts := otlp.split(SPANS, request, PARTITIONS)).parts
+    )
+    for _ in range(10):
+        await writer.append([Append(tp, part)])
+    reader = await place.open_reader("meshflow")
+    clock = f"pane_ns={SETTINGS.pane_ns} shift_ns=0"
+    await reader.commit(tp, Commit(2, f"next=1 from=4 {clock}"))
+    await reader.close()
+    admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap)
+    await admin.start()
+    await admin.delete_records({KafkaPartition(place.prefix + SPANS, 0): RecordsToDelete(before_offset=7)})
+    await admin.close()
+    worker = Worker(place, store)
+    ticking = asyncio.create_task(tick(writer))
+    await eventually(lambda: store.sum("lost") > 0 and store.sum("received") > 0, "the ledger tells", worker)
+    assert store.sum("lost") == 3, "offsets 4 to 6: 2 and 3 were emitted before"
+    assert store.sum("received") == 3 * otlp.split(SPANS, part, 1).items
+    ticking.cancel()
+    await writer.close()
+    assert await worker.stop()
+
+
+async def test_a_poison_record_is_set_aside_and_reading_goes_on(broker: Cluster) -> None:
+    place, store = KafkaPlace(broker), Store()
+    writer = await place.open_writer(TOPICS)
+    for topic in (SPANS, LOGS, METRICS):
+        await writer.append([Append(TopicPartition(topic, 1), b"\xff\xff not OTLP", {"refused": 2})])
+    worker = Worker(place, store)
+    ticking = asyncio.create_task(tick(writer))
+    await eventually(lambda: store.sum("rejected") == 3, "the ledger tells", worker)
+    assert store.sum("refused") == 6
+    assert {(tp, letter.offset) for tp, letter in worker.letters} == {(TopicPartition(topic, 1), 0) for topic in TOPICS}
+    ticking.cancel()
+    await writer.close()
+    assert await worker.stop()
+
+
+async def test_what_the_database_refuses_for_good_ends_the_worker(broker: Cluster) -> None:
+    place, store = KafkaPlace(broker), Store()
+    store.fault = SinkRejected("not a block")
+    async with Load(place):
+        worker = Worker(place, store)
+        with pytest.raises(SinkRejected):
+            await asyncio.wait_for(worker.running, 60)
+
+
+async def test_a_broker_that_comes_back_finds_the_worker_going_on(broker: Cluster) -> None:
+    place, store = KafkaPlace(broker), Store()
+    async with Load(place):
+        worker = Worker(place, store)
+        await eventually(lambda: len(store.blocks) > 10, "the worker stores", worker)
+        broker.nodes[0].stop()
+        await asyncio.sleep(1)
+        broker.nodes[0].launch()
+        await asyncio.to_thread(broker.nodes[0].wait_ready)
+        before = len(store.blocks)
+        await eventually(lambda: len(store.blocks) > before + 20, "the worker goes on", worker)
+    await assert_as_undisturbed(place, store, worker)
+    assert await worker.stop()
+
+
+async def test_a_commit_beyond_the_end_is_told(broker: Cluster) -> None:
+    place, store = KafkaPlace(broker), Store()
+    await (await place.open_writer(TOPICS)).close()
+    reader = await place.open_reader("meshflow")
+    await reader.commit(TopicPartition(SPANS, 0), Commit(5, ""))
+    await reader.close()
+    with pytest.raises(LogUnavailable, match="was the topic made anew"):
+        await asyncio.wait_for(Worker(place, store).running, 60)
+
+
+async def test_no_broker_is_told(broker: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("processors.app._START_S", 0.5)
+    nowhere = KafkaPlace(Cluster(broker.nodes[0].folder / "nowhere"))
+    with pytest.raises(LogUnavailable, match="does not answer"):
+        await asyncio.wait_for(Worker(nowhere, Store()).running, 60)
+
+
+async def test_a_worker_waits_for_topics_and_checks_them(broker: Cluster) -> None:
+    place, store = KafkaPlace(broker), Store()
+    worker = Worker(place, store)
+    await asyncio.sleep(0.5)
+    assert not worker.running.done()
+    await (await place.open_writer({SPANS: 3})).close()
+    with pytest.raises(LogUnavailable, match=r"has 3 partitions, processing\.partitions says 2"):
+        await asyncio.wait_for(worker.running, 60)
+    idle = Worker(KafkaPlace(broker), store)
+    assert await idle.stop()

@@ -1,0 +1,153 @@
+"""The log on Kafka: the contract of every log, on a real broker, and what is Kafka's own."""
+
+import asyncio
+import random
+
+import pytest
+from aiokafka import AIOKafkaConsumer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
+
+from benchmarks.load import make_requests
+from ingest.dead_letters import DeadLetterWriter
+from ingest.settings import KafkaWriterSettings
+from schemas.errors import LogUnavailable
+from schemas.log import Append
+from schemas.topics import DEAD_LETTER, SPANS
+from schemas.units import parse_duration
+from tests.kafka.broker import Cluster
+from tests.kafka.place import KafkaPlace
+from tests.storage.log_contract import ENOUGH, A, LogContract
+
+pytestmark = pytest.mark.component("kafka")
+
+
+class TestKafkaLog(LogContract):
+    @pytest.fixture
+    def place(self, broker: Cluster) -> KafkaPlace:
+        return KafkaPlace(broker)
+
+
+async def test_a_gather_over_the_topics_limit_becomes_several_records(broker: Cluster) -> None:
+    place = KafkaPlace(broker, KafkaWriterSettings(max_record=1 << 20))
+    writer, reader = await place.open_writer(), await place.open_reader()
+    gather = b"".join(make_requests(4_000, 5, 5, 100, seed=1))
+    assert len(gather) > 3 << 20
+    await writer.append([Append(A, gather, {"rejected": 3}), Append(A, b"")])
+    records = await reader.read(A, 0, 1 << 30)
+    assert len(records) > 3
+    assert records[-1].size == 0
+    assert [dict(record.headers) for record in records] == [{"rejected": 3}] + [{}] * (len(records) - 1)
+    sent = TracesData.FromString(gather)
+    logged = TracesData.FromString(b"".join(record.unpack() for record in records))
+    assert _spans(logged) == _spans(sent)
+    await writer.close()
+    await reader.close()
+
+
+def _spans(data: TracesData) -> list[tuple[bytes, bytes, bytes]]:
+    return [
+        (resource.resource.SerializeToString(), scope.scope.SerializeToString(), span.SerializeToString())
+        for resource in data.resource_spans
+        for scope in resource.scope_spans
+        for span in scope.spans
+    ]
+
+
+async def test_an_item_that_no_record_can_hold_is_counted(broker: Cluster) -> None:
+    place = KafkaPlace(broker, KafkaWriterSettings(max_record=1 << 20))
+    writer, reader = await place.open_writer(), await place.open_reader()
+    data = TracesData()
+    spans = data.resource_spans.add().scope_spans.add().spans
+    for size in (10, 3 << 20, 20):
+        spans.add().attributes.add(key="noise").value.bytes_value = random.Random(size).randbytes(size)
+    spans.add().attributes.add(key="zeros").value.bytes_value = bytes(3 << 20)  # compressed it fits
+    await writer.append([Append(A, data.SerializeToString())])
+    records = await reader.read(A, 0, 1 << 30)
+    assert sum(record.headers.get("rejected", 0) for record in records) == 1
+    assert len(_spans(TracesData.FromString(b"".join(record.unpack() for record in records)))) == 3
+    await writer.close()
+    await reader.close()
+
+
+async def test_topics_that_do_not_fit_are_named(broker: Cluster) -> None:
+    place = KafkaPlace(broker)
+    admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap)
+    await admin.start()
+    await admin.create_topics([NewTopic(place.prefix + SPANS, 3, 1, topic_configs={"cleanup.policy": "compact"})])
+    await admin.close()
+    with pytest.raises(LogUnavailable) as refused:
+        await place.open_writer()
+    assert "has 3 partitions, processing.partitions says 2" in str(refused.value)
+    assert "meshflow needs LogAppendTime" in str(refused.value)
+    assert "cleanup.policy=compact" in str(refused.value)
+
+
+async def test_several_writers_may_open_at_once_and_one_tick_is_enough(broker: Cluster) -> None:
+    place = KafkaPlace(broker)
+    writers = await asyncio.gather(*(place.open_writer() for _ in range(3)))
+    reader = await place.open_reader()
+    await asyncio.sleep(0.5)
+    for writer in writers:
+        await writer.tick(500_000_000)
+    assert [record.size for record in await reader.read(A, 0, ENOUGH)] == [0]
+    for writer in writers:
+        await writer.close()
+    await reader.close()
+
+
+async def test_a_broker_that_is_away_is_told_in_time_and_what_was_given_up_may_come_later(broker: Cluster) -> None:
+    place = KafkaPlace(broker, KafkaWriterSettings(append_timeout=parse_duration("1s")))
+    writer, reader = await place.open_writer(), await place.open_reader()
+    await writer.append([Append(A, b"before")])
+    broker.nodes[0].pause()
+    try:
+        outcomes = await asyncio.gather(*(writer.append([Append(A, b"%d" % i * 20_000)]) for i in range(5)), return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {LogUnavailable}
+        with pytest.raises(LogUnavailable):
+            await writer.tick(0)
+    finally:
+        broker.nodes[0].resume()
+    await _eventually_appended(writer, b"after")
+    values = [record.unpack() for record in await reader.read(A, 0, ENOUGH)]
+    assert values[0] == b"before"
+    assert values[-1] == b"after"
+    assert len(values) == len(set(values)), "nothing twice"
+    await writer.close()
+    await reader.close()
+
+
+async def _eventually_appended(writer: object, value: bytes) -> None:
+    for _ in range(60):
+        try:
+            await writer.append([Append(A, value)])  # type: ignore[attr-defined]
+        except LogUnavailable:
+            continue
+        return
+    pytest.fail("the writer did not recover")
+
+
+async def test_no_broker_at_all_is_told(broker: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ingest.kafka_topics.TIMEOUT_S", 1.0)
+    nowhere = Cluster(broker.nodes[0].folder / "nowhere")
+    with pytest.raises(LogUnavailable, match="does not answer"):
+        await KafkaPlace(nowhere).open_writer()
+
+
+async def test_dead_letters_name_the_record_and_the_reason(broker: Cluster) -> None:
+    place = KafkaPlace(broker)
+    await (await place.open_writer()).close()
+    letters = DeadLetterWriter(broker.bootstrap.split(","), place.prefix)
+    await letters.write(A, [(7, "not OTLP"), (9, "too large")])
+    await letters.close()
+    consumer = AIOKafkaConsumer(place.prefix + DEAD_LETTER, bootstrap_servers=broker.bootstrap, auto_offset_reset="earliest")
+    await consumer.start()
+    first, second = [await asyncio.wait_for(consumer.getone(), 30) for _ in range(2)]
+    await consumer.stop()
+    assert first.key == f"{place.prefix}{SPANS}/0/7".encode()
+    assert {name: value.decode() for name, value in second.headers} == {
+        "topic": place.prefix + SPANS,
+        "partition": "0",
+        "offset": "9",
+        "reason": "too large",
+    }

@@ -1,0 +1,1 @@
+"""A real Envoy mesh on this machine."""

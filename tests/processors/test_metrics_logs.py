@@ -1,0 +1,297 @@
+"""Data points and log records: column by column, the real Envoy capture, copies, restarts."""
+
+import gzip
+import random
+import struct
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, LogsData, ResourceLogs, ScopeLogs
+from opentelemetry.proto.metrics.v1.metrics_pb2 import (
+    AGGREGATION_TEMPORALITY_DELTA,
+    Exemplar,
+    ExponentialHistogram,
+    ExponentialHistogramDataPoint,
+    Gauge,
+    Histogram,
+    HistogramDataPoint,
+    Metric,
+    MetricsData,
+    NumberDataPoint,
+    ResourceMetrics,
+    ScopeMetrics,
+    Sum,
+    Summary,
+    SummaryDataPoint,
+)
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+
+from processors.items import ItemProcessor
+from processors.logs import LogsProcessor
+from processors.metrics import MetricsProcessor
+from processors.panes import Emit
+from processors.settings import ProcessorSettings
+from schemas import topics
+from schemas.errors import MalformedOtlp
+from schemas.log import Commit, Record, TopicPartition
+from schemas.otlp_logs import decode_logs
+from schemas.otlp_metrics import decode_points
+from schemas.tables import SCHEMAS
+
+CAPTURES = Path(__file__).parents[1] / "data" / "envoy"
+TIME = 1_700_000_000_000_000_000
+PANE_NS = 1_000_000_000
+SETTINGS = ProcessorSettings.model_validate({"pane": "1s", "lookback": "3s", "partitions": 1})
+
+
+@cache
+def capture(name: str) -> tuple[bytes, ...]:
+    data, at, requests = gzip.decompress((CAPTURES / f"{name}.bin.gz").read_bytes()), 0, []
+    while at < len(data):
+        (length,) = struct.unpack_from(">I", data, at)
+        requests.append(data[at + 4 : at + 4 + length])
+        at += 4 + length
+    return tuple(requests)
+
+
+def text(key: str, value: str) -> KeyValue:
+    return KeyValue(key=key, value=AnyValue(string_value=value))
+
+
+def metrics(*given: Metric) -> bytes:
+    resource = Resource(attributes=[text("service.name", "shop"), text("zone", "z1")])
+    scope = InstrumentationScope(name="meter", version="2", attributes=[text("s", "t")], dropped_attributes_count=3)
+    of_scope = ScopeMetrics(scope=scope, metrics=given, schema_url="scope-url")
+    return MetricsData(
+        resource_metrics=[ResourceMetrics(resource=resource, scope_metrics=[of_scope], schema_url="resource-url")]
+    ).SerializeToString()
+
+
+def logs(*records: LogRecord, service: str = "shop") -> bytes:
+    resource = Resource(attributes=[text("service.name", service)])
+    of_scope = ScopeLogs(scope=InstrumentationScope(name="logger"), log_records=records, schema_url="scope-url")
+    return LogsData(resource_logs=[ResourceLogs(resource=resource, scope_logs=[of_scope], schema_url="resource-url")]).SerializeToString()
+
+
+def only(table: pa.Table) -> dict[str, Any]:
+    (row,) = table.to_pylist(maps_as_pydicts="strict")
+    return {name: value.value if hasattr(value, "value") else value for name, value in row.items()}
+
+
+EXEMPLAR = Exemplar(
+    time_unix_nano=TIME, as_int=4, trace_id=bytes(15) + b"\1", span_id=bytes(7) + b"\2", filtered_attributes=[text("user", "u")]
+)
+HEAD = {
+    "ResourceAttributes": {"service.name": "shop", "zone": "z1"}, "ResourceSchemaUrl": "resource-url", "ScopeName": "meter",
+    "ScopeVersion": "2", "ScopeAttributes": {"s": "t"}, "ScopeDroppedAttrCount": 3, "ScopeSchemaUrl": "scope-url", "ServiceName": "shop",
+    "MetricName": "m", "MetricDescription": "d", "MetricUnit": "By", "Attributes": {"a": "b"}, "StartTimeUnix": TIME - 5, "TimeUnix": TIME,
+    "Flags": 1,
+}  # fmt: skip
+POINT: dict[str, Any] = {"attributes": [text("a", "b")], "start_time_unix_nano": TIME - 5, "time_unix_nano": TIME, "flags": 1}
+EXTREMES: dict[str, Any] = {"count": 6, "sum": 7.5, "min": 0.5, "max": 3}
+EXEMPLARS = {
+    "Exemplars.FilteredAttributes": [{"user": "u"}], "Exemplars.Value": [4.0], "Exemplars.SpanId": ["0000000000000002"],
+    "Exemplars.TraceId": [bytes(15).hex() + "01"],
+}  # fmt: skip
+NO_EXEMPLARS: dict[str, list[Any]] = {name: [] for name in EXEMPLARS}
+DELTA = AGGREGATION_TEMPORALITY_DELTA
+
+
+@pytest.mark.parametrize(
+    ("table", "data", "values"),
+    [
+        (
+            "gauge",
+            {"gauge": Gauge(data_points=[NumberDataPoint(as_double=1.5, exemplars=[EXEMPLAR], **POINT)])},
+            {"Value": 1.5, **EXEMPLARS},
+        ),
+        ("gauge", {"gauge": Gauge(data_points=[NumberDataPoint(**POINT)])}, {"Value": 0.0, **NO_EXEMPLARS}),
+        (
+            "sum",
+            {"sum": Sum(is_monotonic=True, aggregation_temporality=DELTA, data_points=[NumberDataPoint(as_int=-2, **POINT)])},
+            {"Value": -2.0, "IsMonotonic": True, "AggregationTemporality": 1, **NO_EXEMPLARS},
+        ),
+        (
+            "histogram",
+            {
+                "histogram": Histogram(
+                    aggregation_temporality=DELTA,
+                    data_points=[HistogramDataPoint(bucket_counts=[4, 2], explicit_bounds=[1], **EXTREMES, **POINT)],
+                )
+            },
+            {"Count": 6, "Sum": 7.5, "Min": 0.5, "Max": 3.0, "BucketCounts": [4, 2], "ExplicitBounds": [1.0], "AggregationTemporality": 1},
+        ),
+        (
+            "exponential_histogram",
+            {
+                "exponential_histogram": ExponentialHistogram(
+                    aggregation_temporality=DELTA,
+                    data_points=[
+                        ExponentialHistogramDataPoint(
+                            scale=-3,
+                            zero_count=1,
+                            positive=ExponentialHistogramDataPoint.Buckets(offset=-1, bucket_counts=[2, 3]),
+                            negative=ExponentialHistogramDataPoint.Buckets(offset=5, bucket_counts=[4]),
+                            **EXTREMES,
+                            **POINT,
+                        )
+                    ],
+                )
+            },
+            {
+                "Count": 6, "Sum": 7.5, "Min": 0.5, "Max": 3.0, "Scale": -3, "ZeroCount": 1, "PositiveOffset": -1,
+                "PositiveBucketCounts": [2, 3], "NegativeOffset": 5, "NegativeBucketCounts": [4], "AggregationTemporality": 1,
+            },
+        ),
+        (
+            "summary",
+            {
+                "summary": Summary(
+                    data_points=[
+                        SummaryDataPoint(
+                            count=6, sum=7.5, quantile_values=[SummaryDataPoint.ValueAtQuantile(quantile=0.5, value=2)], **POINT
+                        )
+                    ]
+                )
+            },
+            {"Count": 6, "Sum": 7.5, "ValueAtQuantiles.Quantile": [0.5], "ValueAtQuantiles.Value": [2.0]},
+        ),
+    ],
+)  # fmt: skip
+def test_a_point_column_by_column(table: str, data: dict[str, Any], values: dict[str, Any]) -> None:
+    tables = decode_points([b"", metrics(Metric(name="m", description="d", unit="By", **data))])
+    assert {name for name, items in tables.items() if items.rows.num_rows} == {f"otel_metrics_{table}"}
+    row = only(tables[f"otel_metrics_{table}"].rows)
+    assert {name: row[name] for name in HEAD | values} == HEAD | values
+
+
+def test_envoys_microseconds_are_set_right() -> None:
+    point = NumberDataPoint(start_time_unix_nano=TIME // 1000 - 7, time_unix_nano=TIME)
+    assert (
+        only(decode_points([metrics(Metric(name="m", sum=Sum(data_points=[point])))])["otel_metrics_sum"].rows)["StartTimeUnix"]
+        == TIME - 7_000
+    )
+
+
+def test_a_log_record_column_by_column() -> None:
+    record = LogRecord(
+        observed_time_unix_nano=TIME, severity_number=9, severity_text="INFO", body=AnyValue(string_value="hello"), flags=0x101,  # type: ignore[arg-type]  # SeverityNumber
+        trace_id=bytes(15) + b"\1", span_id=bytes(8), attributes=[text("a", "b")], event_name="e",
+    )  # fmt: skip
+    assert only(decode_logs([logs(record)]).rows) == {
+        "Timestamp": TIME, "TraceId": bytes(15).hex() + "01", "SpanId": "", "TraceFlags": 1, "SeverityText": "INFO", "SeverityNumber": 9,
+        "ServiceName": "shop", "Body": "hello", "ResourceSchemaUrl": "resource-url", "ResourceAttributes": {"service.name": "shop"},
+        "ScopeSchemaUrl": "scope-url", "ScopeName": "logger", "ScopeVersion": "", "ScopeAttributes": {}, "LogAttributes": {"a": "b"},
+        "EventName": "e",
+    }  # fmt: skip
+
+
+def test_equal_records_of_one_message_are_two_and_a_message_sent_again_is_a_copy() -> None:
+    record = LogRecord(time_unix_nano=TIME, body=AnyValue(string_value="again"))
+    once, twice = decode_logs([logs(record, record)]).identities, decode_logs([logs(record, record)] * 2).identities
+    assert len(set(once.to_pylist())) == 2
+    assert twice.to_pylist() == once.to_pylist() * 2
+    assert decode_logs([logs(record, service="other")]).identities[0] not in once.to_pylist()
+
+
+@pytest.mark.parametrize("decode", [decode_logs, decode_points])
+def test_a_malformed_payload_is_named(decode: Any) -> None:
+    with pytest.raises(MalformedOtlp) as caught:
+        decode([b"", b"\x0a\x05"])
+    assert caught.value.record == 1
+
+
+def log_of(payloads: Sequence[bytes], per_pane: int) -> list[Record]:
+    """Payloads as records of a log, then a record far later that closes the last pane."""
+    records = [Record(i, TIME + i * PANE_NS // per_pane, payload, len(payload)) for i, payload in enumerate(payloads)]
+    return [*records, Record(len(records), TIME + 10**12, b"", 0)]
+
+
+def processor(kind: type[MetricsProcessor | LogsProcessor], commit: Commit | None = None) -> ItemProcessor:
+    topic = topics.METRICS if kind is MetricsProcessor else topics.LOGS
+    return kind(TopicPartition(topic, 0), SETTINGS, commit)
+
+
+def totals(emits: Sequence[Emit]) -> Counter[str]:
+    """Rows of each table, and the ledger's sums."""
+    sums: Counter[str] = Counter()
+    for block in (block for emit in emits for block in emit.blocks):
+        assert block.rows.schema == SCHEMAS[block.table]
+        if block.table == "ledger":
+            (row,) = block.rows.to_pylist()
+            sums.update({name: row[name] for name in ("received", "rejected", "duplicate", "kept", "dropped", "stored")})
+        else:
+            sums[block.table] += block.rows.num_rows
+    return sums
+
+
+def test_envoys_access_logs() -> None:
+    requests = capture("logs")
+    sums = totals(processor(LogsProcessor).feed(log_of([*requests, *requests[-9:]], 20)))
+    copies = decode_logs(requests[-9:]).rows.num_rows
+    assert sums == {
+        "otel_logs": 2195, "received": 2195 + copies, "duplicate": copies, "kept": 2195, "stored": 2195, "rejected": 0, "dropped": 0,
+    }  # fmt: skip
+
+
+def test_envoys_metrics() -> None:
+    requests = capture("metrics")
+    assert len(requests) == 360
+    sample = requests[:60]
+    sums = totals(processor(MetricsProcessor).feed(log_of([*sample, sample[0]], 30)))
+    per_request = [sum(items.rows.num_rows for items in decode_points([request]).values()) for request in sample]
+    assert sums["stored"] == sums["kept"] == sum(per_request)
+    assert sums["duplicate"] == per_request[0]
+    assert sum(sums[table] for table in sums if table.startswith("otel_")) == sums["stored"]
+
+
+def test_copies_older_than_the_lookback_are_not_known() -> None:
+    payload = logs(LogRecord(time_unix_nano=TIME))
+    sums = totals(processor(LogsProcessor).feed(log_of([payload, b"", b"", payload, b"", b"", b"", b"", payload], 1)))
+    assert (sums["kept"], sums["duplicate"]) == (2, 1)
+
+
+def test_a_malformed_record_is_set_aside() -> None:
+    emits = processor(LogsProcessor).feed(log_of([logs(LogRecord(time_unix_nano=TIME)), b"\x0a\x05", logs(LogRecord(time_unix_nano=1))], 3))
+    assert [letter.offset for emit in emits for letter in emit.dead_letters] == [1]
+    sums = totals(emits)
+    assert (sums["received"], sums["rejected"], sums["kept"]) == (3, 1, 2)
+
+
+def test_silence_emits_nothing() -> None:
+    emits = processor(LogsProcessor).feed(log_of([b""] * 5, 1))
+    assert [block for emit in emits for block in emit.blocks] == []
+
+
+PAYLOADS = [logs(*(LogRecord(time_unix_nano=TIME + i * 7 + j) for j in range(3)), service=f"s{i % 2}") for i in range(8)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 7), min_size=1, max_size=40), st.integers(1, 6), st.integers(0, 2**32))
+def test_blocks_do_not_depend_on_polls_and_restarts(choice: list[int], per_pane: int, seed: int) -> None:
+    chance = random.Random(seed)
+    records = log_of([PAYLOADS[i] if i else b"" for i in choice], per_pane)
+    expected = {block.token: block.rows for emit in processor(LogsProcessor).feed(records) for block in emit.blocks}
+    found: dict[str, pa.Table] = {}
+    it, commit, at = processor(LogsProcessor), None, 0
+    while at < len(records):
+        step = chance.randint(1, 6)
+        for emit in it.feed(records[at : at + step]):
+            for block in emit.blocks:
+                assert found.setdefault(block.token, block.rows).equals(block.rows)
+            commit = emit.commit
+        at += step
+        if chance.random() < 0.3:
+            it = processor(LogsProcessor, commit)
+            at = it.offset or 0
+    assert found.keys() == expected.keys()
+    assert all(found[token].equals(rows) for token, rows in expected.items())
+    assert sum(rows.num_rows for token, rows in expected.items() if token.startswith("otel_logs")) >= 3 * bool(any(choice))

@@ -1,0 +1,142 @@
+"""Tables and migrations, on the engine itself."""
+
+import re
+from datetime import timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from schemas.tables import SCHEMAS
+from storage import migrate as migration
+from storage.client import open_client
+from storage.migrate import MigrationError, ddl, migrate
+from storage.settings import StorageSettings
+from tests.storage.stores import opened, scalar, settings_for
+
+SNAPSHOT = Path(__file__).parent / "ddl.sql"
+
+_TYPES = {
+    pa.string(): {"String", "LowCardinality(String)"},
+    pa.uint8(): {"UInt8"},
+    pa.uint16(): {"UInt16"},
+    pa.uint32(): {"UInt32", "DateTime", "DateTime('UTC')"},
+    pa.uint64(): {"UInt64"},
+    pa.int16(): {"Int16"},
+    pa.int32(): {"Int32"},
+    pa.float64(): {"Float64"},
+    pa.bool_(): {"Bool"},
+    pa.timestamp("ns", tz="UTC"): {"DateTime64(9)"},
+}
+
+
+def _names(kind: pa.DataType) -> set[str]:
+    if pa.types.is_map(kind):
+        return {f"Map({key}, {item})" for key in _names(kind.key_type) for item in _names(kind.item_type)}
+    if pa.types.is_list(kind):
+        return {f"Array({item})" for item in _names(kind.value_type)}
+    return _TYPES[kind]
+
+
+def _plain(kind: str) -> str:
+    return re.sub(r"^SimpleAggregateFunction\(\w+, (.*)\)$", r"\1", kind)
+
+
+def test_columns_are_those_of_the_blocks(tmp_path: Path) -> None:
+    with opened(settings_for(tmp_path)) as client:
+        rows = client.query(
+            "SELECT table, name, type FROM system.columns WHERE database = currentDatabase() AND default_kind = '' ORDER BY table, position"
+        ).result_rows
+    tables: dict[str, list[tuple[str, str]]] = {}
+    for table, name, kind in rows:
+        tables.setdefault(table, []).append((name, _plain(kind)))
+    for table, schema in SCHEMAS.items():
+        assert [name for name, _ in tables[table]] == schema.names, table
+        wrong = [(field, kind) for field, (_, kind) in zip(schema, tables[table], strict=True) if kind not in _names(field.type)]
+        assert not wrong, table
+
+
+def test_ddl_is_the_snapshot() -> None:
+    """What is run, word for word. A released migration must not change; to renew: `python -m tests.storage.test_store_migrations`."""
+    assert ddl(StorageSettings()) == SNAPSHOT.read_text()
+
+
+def test_ddl_of_a_cluster_is_replicated_everywhere() -> None:
+    text = ddl(StorageSettings(cluster="mesh"))
+    created = re.findall(r"^CREATE (?:TABLE IF NOT EXISTS|OR REPLACE (?:VIEW|FUNCTION)) \w+(.*)$", text, re.MULTILINE)
+    assert created
+    assert all(rest.startswith(" ON CLUSTER mesh") for rest in created)
+    assert set(re.findall(r"ENGINE = (\w+)", text)) == {f"Replicated{kind}MergeTree" for kind in ("", "Aggregating", "Replacing")}
+
+
+def test_migrating_again_does_nothing(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path)
+    client = open_client(settings.store_place)
+    assert [name[:4] for name in migrate(client, settings)] == ["0001", "0002", "0003"]
+    assert migrate(client, settings) == []
+    client.close()
+    client = open_client(settings.store_place)
+    assert migrate(client, settings) == []
+    assert scalar(client, "SELECT quantileOfHistogram(map(toInt16(0), toUInt64(1)), 0.5)") > 0, "functions are there after a restart"
+    client.close()
+
+
+@pytest.mark.parametrize("statements", [1, 4, 9])
+def test_a_migration_that_was_killed_in_the_middle_is_finished(tmp_path: Path, statements: int) -> None:
+    settings = settings_for(tmp_path)
+    client = open_client(settings.store_place)
+    everything = [text for each in migration.migrations() for text in migration._statements(migration._render(each.text, settings))]
+    for text in everything[:statements]:
+        client.command(text)
+    assert len(migrate(client, settings)) == 3
+    assert scalar(client, "SELECT count() FROM system.tables WHERE database = currentDatabase() AND name LIKE 'otel%'") == 8
+    client.close()
+
+
+def test_a_changed_or_newer_migration_is_refused(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path)
+    with opened(settings) as client:
+        client.command("INSERT INTO schema_migrations (version, name, checksum) VALUES (9000, 'later', 'x')")
+        with pytest.raises(MigrationError, match=r"9000.*newer"):
+            migrate(client, settings)
+        client.command("TRUNCATE TABLE schema_migrations")
+        client.command("INSERT INTO schema_migrations (version, name, checksum) VALUES (1, 'other', 'x')")
+        with pytest.raises(MigrationError, match="migration 1 is not the one"):
+            migrate(client, settings)
+
+
+def test_a_table_that_somebody_dropped_is_named(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path)
+    with opened(settings) as client:
+        client.command("DROP TABLE otel_logs")
+        with pytest.raises(MigrationError, match="table otel_logs is missing"):
+            migrate(client, settings)
+
+
+def test_settings_that_changed_are_applied(tmp_path: Path) -> None:
+    with opened(settings_for(tmp_path)) as client:
+        changed = settings_for(tmp_path, error_traces_ttl=timedelta(days=30), rollup_10s_ttl=timedelta(days=3), deduplication_window=5_000)
+        done = migrate(client, changed)
+        assert any(line.startswith("otel_traces: TTL") for line in done)
+        engine = scalar(client, "SELECT engine_full FROM system.tables WHERE name = 'otel_traces'")
+        assert "if(TraceError = 1, 2592000, 604800)" in engine
+        assert "non_replicated_deduplication_window = 5000" in engine
+        kept = client.query("SELECT level, dateDiff('hour', max(kept_from), now('UTC')) FROM rollups GROUP BY level ORDER BY 1").result_rows
+        assert kept == [("edges_10s", 48), ("red_10s", 48)], "rows older than the former TTL will not come back"
+        assert migrate(client, changed) == []
+
+
+def test_expired_traces_go_by_class_and_by_whole_parts(tmp_path: Path) -> None:
+    with opened(settings_for(tmp_path)) as client:
+        client.command("SYSTEM STOP MERGES otel_traces")
+        for error in (0, 1):
+            for days in (1, 10, 20):
+                client.command(f"INSERT INTO otel_traces (TraceId, TraceError, LogTime) SELECT 'x', {error}, now() - INTERVAL {days} DAY")
+        client.command("SYSTEM START MERGES otel_traces")
+        client.command("OPTIMIZE TABLE otel_traces FINAL")
+        ages = "SELECT TraceError, dateDiff('day', LogTime, now()) AS days FROM otel_traces ORDER BY ALL"
+        assert client.query(ages).result_rows == [(0, 1), (1, 1), (1, 10)]
+
+
+if __name__ == "__main__":
+    SNAPSHOT.write_text(ddl(StorageSettings()))
