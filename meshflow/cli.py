@@ -84,7 +84,7 @@ def up(context: click.Context, /, **given: Any) -> None:
         ("processing", "wait"): given["wait"],
     }
     loaded = _settings(context, options)
-    from meshflow import embedded, wiring  # noqa: PLC0415 - brings polars and chdb, which other commands need not wait for
+    from meshflow import embedded, lifecycle  # noqa: PLC0415 - brings polars and chdb, which other commands need not wait for
 
     def tell(ports: embedded.Ports) -> None:
         click.echo(
@@ -95,7 +95,7 @@ def up(context: click.Context, /, **given: Any) -> None:
 
     try:
         embedded.run(loaded.settings, tell)
-    except wiring.ProcessingFailed as error:
+    except lifecycle.ProcessingFailed as error:
         _fail(str(error), EXIT_BROKEN)
 
 
@@ -117,15 +117,15 @@ def ingest(context: click.Context, /, **given: Any) -> None:
         ("processing", "pane"): given["pane"],
     }
     settings = _settings(context, options).settings
-    from meshflow import distributed  # noqa: PLC0415 - brings faust and grpcio
+    from meshflow import ingesting  # noqa: PLC0415 - brings grpcio
 
-    def tell(ports: distributed.IngestPorts) -> None:
+    def tell(ports: ingesting.IngestPorts) -> None:
         click.echo(
             f"meshflow ingest is ready\n  OTLP/gRPC  {ports.host}:{ports.grpc}\n  OTLP/HTTP  http://{ports.host}:{ports.http}\n"
             f"  metrics    http://{settings.console.host}:{ports.metrics}/metrics\nCtrl-C ends it."
         )
 
-    distributed.run_ingest(settings, tell)
+    ingesting.run_ingest(settings, tell)
 
 
 @main.command()

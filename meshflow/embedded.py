@@ -12,9 +12,10 @@ from pathlib import Path
 from console.server import SqlServer
 from ingest.server import IngestServer
 from meshflow.consume import Consumer
+from meshflow.lifecycle import cancel, raise_from, stop_on_signals, tick
 from meshflow.query import PORTS_FILE
 from meshflow.settings import Settings
-from meshflow.wiring import cancel, keep_rolling_up, make_processor, migrate, raise_from, stop_on_signals, tell_retry, tick
+from meshflow.wiring import keep_rolling_up, make_processor, migrate, tell_retry
 from schemas.errors import LogUnavailable, SinkUnavailable
 from schemas.sql import Engine
 from schemas.units import to_ns

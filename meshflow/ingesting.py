@@ -1,0 +1,55 @@
+"""``meshflow ingest``: receivers in front of a log on Kafka, any number of them."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from ingest.kafka import KafkaLogWriter
+from ingest.server import IngestServer
+from meshflow import quiet_logs
+from meshflow.lifecycle import cancel, kafka_place, metrics_port, raise_from, stop_on_signals, tick
+from meshflow.settings import Settings
+from schemas.topics import TOPICS
+from schemas.units import to_ns
+
+
+@dataclass(frozen=True, slots=True)
+class IngestPorts:
+    """Where a running ``meshflow ingest`` listens."""
+
+    host: str
+    grpc: int
+    http: int
+    metrics: int
+
+
+def run_ingest(settings: Settings, on_ready: Callable[[IngestPorts], None]) -> None:
+    """Receive OTLP into Kafka until SIGINT or SIGTERM. Raises MeshflowError when it cannot start."""
+    asyncio.run(_ingest(settings, on_ready))
+
+
+async def _ingest(settings: Settings, on_ready: Callable[[IngestPorts], None]) -> None:
+    stop = stop_on_signals()
+    quiet_logs.install()
+    place = kafka_place(settings)
+    async with AsyncExitStack() as parts:  # closed in reverse: receivers first, the log's writer last
+        topics = dict.fromkeys(TOPICS, settings.processing.partitions)
+        writer = await KafkaLogWriter.open(place.bootstrap, topics, settings.ingest.kafka, place.prefix)
+        parts.push_async_callback(writer.close)
+        ticking = asyncio.create_task(tick(writer, to_ns(settings.processing.pane)), name="ticking")
+        parts.push_async_callback(cancel, ticking)
+        ingest = IngestServer(settings.ingest, writer, settings.processing.partitions)
+        await ingest.start()
+        parts.push_async_callback(ingest.stop)
+        metrics = parts.enter_context(metrics_port(settings))
+        on_ready(IngestPorts(settings.ingest.host, ingest.grpc_port, ingest.http_port, metrics))
+        await _first(stop, ticking)
+
+
+async def _first(stop: asyncio.Event, task: "asyncio.Task[None]") -> None:
+    """Return when told to stop. Raises ProcessingFailed should the task fail before."""
+    stopped = asyncio.create_task(stop.wait())
+    done, _ = await asyncio.wait({stopped, task}, return_when=asyncio.FIRST_COMPLETED)
+    if task in done:
+        raise_from(task)

@@ -1,0 +1,87 @@
+"""How a process of meshflow begins, goes on and ends, whatever it does; without what only some of them do (no polars, no chdb)."""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from prometheus_client import start_http_server
+
+from meshflow.settings import Settings
+from schemas import otlp
+from schemas.errors import AddressInUse, LogUnavailable, MeshflowError
+from schemas.log import LogWriter
+from storage.settings import KafkaLog
+
+logger = logging.getLogger(__name__)
+
+
+class ProcessingFailed(MeshflowError):
+    """Processing met an error that trying again would not mend. What was acknowledged is in the log and is read at the next start."""
+
+
+def stop_on_signals() -> asyncio.Event:
+    """Set by SIGINT or SIGTERM, from now on; a second one ends the process at once."""
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, _on_signal, stop)
+    if not otlp.native:
+        logger.warning("the native decoder is not built (no cargo at install time?): meshflow runs on the slower one in Python")
+    return stop
+
+
+async def tick(writer: LogWriter, pane_ns: int) -> None:
+    """Keep log time going where nothing comes in (invariant 5)."""
+    while True:
+        await asyncio.sleep(pane_ns / 4e9)
+        try:
+            await writer.tick(pane_ns)
+        except LogUnavailable as error:
+            logger.warning("no tick: %s", error)
+
+
+async def cancel(task: "asyncio.Task[None]") -> None:
+    """End a task and wait for it."""
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+def raise_from(task: "asyncio.Task[Any]") -> None:
+    """Tell that a task that goes on for ever has failed. Raises ProcessingFailed."""
+    error = task.exception()
+    logger.critical("%s failed", task.get_name(), exc_info=error)
+    raise ProcessingFailed(f"{task.get_name()} failed: {type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def metrics_port(settings: Settings) -> Iterator[int]:
+    """/metrics, in a thread of its own; its port."""
+    host, port = settings.console.host, settings.console.metrics_port
+    try:
+        server, thread = start_http_server(port, host)
+    except OSError as error:
+        raise AddressInUse(f"{host}:{port} (console.metrics_port) cannot be listened on: {os.strerror(error.errno or 0)}") from error
+    try:
+        yield int(server.server_port)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def kafka_place(settings: Settings) -> KafkaLog:
+    """The log's brokers. Raises LogUnavailable where the log is another one."""
+    place = settings.storage.log_place
+    if not isinstance(place, KafkaLog):
+        raise LogUnavailable("`ingest` and `process` need a log on Kafka: MESHFLOW_LOG=kafka://HOST:PORT,... (storage.log)")
+    return place
+
+
+def _on_signal(stop: asyncio.Event) -> None:
+    if stop.is_set():
+        os._exit(130)
+    stop.set()
