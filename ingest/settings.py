@@ -1,8 +1,9 @@
 """Settings of the receivers (``[ingest]`` in meshflow.toml)."""
 
 from datetime import timedelta
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from schemas.units import Duration, Size
 
@@ -22,6 +23,32 @@ class KafkaWriterSettings(BaseModel):
         gt=timedelta(0),
         description="How long the brokers may take for an append (9s until a dead one is replaced); then its requests are refused.",
     )
+
+
+class TlsSettings(BaseModel):
+    """TLS of both receivers; files in PEM, read again when they change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    certificate: str = Field("", description="File of the certificate (and its chain). Empty: plain text.")
+    key: str = Field("", description="File of the certificate's key.")
+    client_ca: str = Field("", description="File of the CAs that clients' certificates come from; set, a client needs one (mTLS).")
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if bool(self.certificate) != bool(self.key):
+            raise ValueError("certificate and key go together")
+        if self.client_ca and not self.certificate:
+            raise ValueError("client_ca needs certificate and key")
+        return self
+
+
+class AuthSettings(BaseModel):
+    """Tokens that senders must show."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tokens: str = Field("", description="File of bearer tokens, one a line, read again when it changes. Empty: no token is asked for.")
 
 
 class IngestSettings(BaseModel):
@@ -59,4 +86,6 @@ class IngestSettings(BaseModel):
     max_concurrent_streams: int = Field(1024, gt=0, description="Requests under way on one gRPC connection (Envoy: up to 1,024).")
     keepalive_time: Duration = Field(timedelta(minutes=1), description="Silence on a gRPC connection after which it is pinged.")
     keepalive_timeout: Duration = Field(timedelta(seconds=20), description="Wait for a ping's answer; and for the next HTTP request.")
+    tls: TlsSettings = Field(default=TlsSettings(), description="TLS of both receivers.")
+    auth: AuthSettings = Field(default=AuthSettings(), description="Tokens that senders must show.")
     kafka: KafkaWriterSettings = Field(default=KafkaWriterSettings(), description="Writing to Kafka.")

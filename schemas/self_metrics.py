@@ -10,6 +10,14 @@ REQUESTS = Counter(
 ITEMS = Counter("meshflow_ingest_items", "Spans, data points and log records accepted into the log, by topic.", ["topic"])
 REJECTED = Counter("meshflow_ingest_rejected_items", "Items refused as invalid (their sender was told), by topic.", ["topic"])
 REFUSED = Counter("meshflow_ingest_refused_items", "Items turned away because the log was full or away, by topic.", ["topic"])
+UNAUTHENTICATED = Counter(
+    "meshflow_ingest_unauthenticated",
+    "Export requests without a token that holds, by protocol and reason (no_token, not_bearer, unknown_token).",
+    ["protocol", "reason"],
+)
+CREDENTIALS_BROKEN = Gauge(
+    "meshflow_ingest_credentials_broken", "1 while a changed file of certificates or tokens cannot be used and the old ones hold."
+)
 GATHER_BYTES = Gauge("meshflow_ingest_gather_bytes", "Bytes waiting to be appended to the log or being appended.")
 APPEND_SECONDS = Histogram("meshflow_log_append_seconds", "Time until a gather was durable in the log.")
 LAG_RECORDS = Gauge("meshflow_process_lag_records", "Records of a partition that are not read yet.", ["topic", "partition"])
