@@ -9,11 +9,16 @@ from dataclasses import dataclass
 
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
+from ingest.security import NO_TOKEN, NOT_BEARER, UNKNOWN_TOKEN
 from schemas.errors import LogFull, LogUnavailable, MalformedOtlp, MeshflowError
 
 
 class RequestTooLarge(MeshflowError):
     """The request is larger than a limit allows at any time: sending it again will not help."""
+
+
+class RequestTooSlow(MeshflowError):
+    """The request's body did not come in time."""
 
 
 class UnsupportedMedia(MeshflowError):
@@ -60,6 +65,15 @@ class Refusal:
         return status
 
 
+_ASKED = 'this receiver asks for "authorization: Bearer TOKEN"'
+
+UNAUTHENTICATED = {
+    NO_TOKEN: Refusal(code_pb2.UNAUTHENTICATED, 401, f"{_ASKED}; the request has no token"),
+    NOT_BEARER: Refusal(code_pb2.UNAUTHENTICATED, 401, f"{_ASKED}; the request has another scheme"),
+    UNKNOWN_TOKEN: Refusal(code_pb2.UNAUTHENTICATED, 401, "the token is none of this receiver's"),
+}
+"""By the reason that :func:`ingest.security.authorize` gives."""
+
 INTERNAL = Refusal(code_pb2.INTERNAL, 500, "an internal error; the receiver's log has the details")
 
 
@@ -70,6 +84,8 @@ def refusal_of(error: Exception, retry_after_s: float) -> Refusal:
             return Refusal(code_pb2.INVALID_ARGUMENT, 400, str(error))
         case UnsupportedMedia():
             return Refusal(code_pb2.INVALID_ARGUMENT, 415, str(error))
+        case RequestTooSlow():
+            return Refusal(code_pb2.DEADLINE_EXCEEDED, 408, str(error))
         case RequestTooLarge():
             return Refusal(code_pb2.RESOURCE_EXHAUSTED, 413, str(error))
         case LogFull():

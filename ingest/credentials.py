@@ -48,7 +48,7 @@ class CredentialsWatch:
         """Read the files now; what cannot be used is told (once) and changes nothing."""
         async with self._reading:
             try:
-                credentials = await asyncio.to_thread(read_credentials, self._tls, self._auth)
+                credentials = await asyncio.to_thread(read_credentials, self._tls, self._auth, self.current)
                 if credentials != self.current:
                     await self._on_change(credentials)
             except CredentialsInvalid as error:

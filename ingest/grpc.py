@@ -12,8 +12,9 @@ import grpc
 from google.rpc import code_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from ingest.admission import Refusal
+from ingest.admission import UNAUTHENTICATED, Refusal
 from ingest.receive import Receiver
+from ingest.security import Credentials, TlsIdentity, authorize
 from ingest.settings import IngestSettings
 from schemas import self_metrics, topics
 from schemas.errors import AddressInUse
@@ -58,27 +59,81 @@ class _Health(health.aio.HealthServicer):  # type: ignore[misc]  # grpcio-health
         self._stopping.set()
 
 
+class _Exports(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no types
+    """Which code takes a call. A call without a token that holds goes to one that refuses it and never reads (unpacks) its message."""
+
+    def __init__(self, receiver: Receiver, credentials: Credentials) -> None:
+        self.credentials = credentials
+        self._taking = {
+            f"/{service}/Export": grpc.unary_unary_rpc_method_handler(_export(topic, receiver)) for service, topic in SERVICES.items()
+        }
+        self._refusing = {
+            (f"/{service}/Export", reason): grpc.stream_unary_rpc_method_handler(_refuse_all(topic, reason))
+            for service, topic in SERVICES.items()
+            for reason in UNAUTHENTICATED
+        }
+
+    def service(self, details: Any) -> Any:
+        """See grpc.GenericRpcHandler."""
+        handler = self._taking.get(details.method)
+        tokens = self.credentials.tokens
+        if handler is None or tokens is None:
+            return handler
+        shown = next((value for key, value in details.invocation_metadata if key == "authorization"), None)
+        reason = authorize(None if shown is None else shown.encode(errors="replace"), tokens)
+        return handler if reason is None else self._refusing[details.method, reason]
+
+
+class _ServerTls:
+    """grpcio's TLS credentials, whose certificates can be replaced: it asks for them at each new connection."""
+
+    def __init__(self, identity: TlsIdentity) -> None:
+        self._next: Any = None
+        self.credentials = grpc.dynamic_ssl_server_credentials(_configuration(identity), self._take, bool(identity.client_ca))
+
+    def replace(self, identity: TlsIdentity) -> None:
+        """From the next connection on."""
+        self._next = _configuration(identity)
+
+    def _take(self) -> Any:
+        """Called by threads of grpcio's own; None is "no change"."""
+        configuration, self._next = self._next, None
+        return configuration
+
+
 class GrpcServer:
     """The gRPC receiver on ``settings.host``; ``port`` is the one it got."""
 
-    def __init__(self, receiver: Receiver, settings: IngestSettings) -> None:
+    def __init__(self, receiver: Receiver, settings: IngestSettings, credentials: Credentials) -> None:
         self._server = grpc.aio.server(options=_channel_options(settings))
         self._health = _Health()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        self._server.add_generic_rpc_handlers(tuple(_handler(service, topic, receiver) for service, topic in SERVICES.items()))
+        self._exports = _Exports(receiver, credentials)
+        self._server.add_generic_rpc_handlers((self._exports,))
+        self._tls = _ServerTls(credentials.tls) if credentials.tls else None
         self._address = f"[{settings.host}]" if ":" in settings.host else settings.host
         self._wanted_port = settings.grpc_port
         self.port = 0
 
     async def start(self) -> None:
         """Listen. Raises AddressInUse."""
+        address = f"{self._address}:{self._wanted_port}"
         try:
-            self.port = self._server.add_insecure_port(f"{self._address}:{self._wanted_port}")
+            if self._tls is None:
+                self.port = self._server.add_insecure_port(address)
+            else:
+                self.port = self._server.add_secure_port(address, self._tls.credentials)
         except RuntimeError as error:
-            raise AddressInUse(f"OTLP/gRPC cannot listen on {self._address}:{self._wanted_port}: {error}") from error
+            raise AddressInUse(f"OTLP/gRPC cannot listen on {address}: {error}") from error
         await self._server.start()
         for service in SERVICES:
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+
+    def replace(self, credentials: Credentials) -> None:
+        """Tokens hold at once, certificates for new connections."""
+        self._exports.credentials = credentials
+        if self._tls is not None and credentials.tls is not None:
+            self._tls.replace(credentials.tls)
 
     async def stop(self, grace_s: float) -> None:
         """Take no new requests, finish those that have begun; cut them off after ``grace_s``."""
@@ -100,14 +155,14 @@ def _channel_options(settings: IngestSettings) -> list[tuple[str, int]]:
         ("grpc.keepalive_time_ms", _ms(settings.keepalive_time)),
         ("grpc.keepalive_timeout_ms", _ms(settings.keepalive_timeout)),
         ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.server_handshake_timeout_ms", _ms(settings.keepalive_timeout)),
         ("grpc.http2.min_ping_interval_without_data_ms", _MIN_PING_INTERVAL_MS),
         ("grpc.so_reuseport", 0),  # a second receiver on the port must fail to start, not take half of the requests
     ]
 
 
-def _handler(service: str, topic: str, receiver: Receiver) -> Any:
-    method = grpc.unary_unary_rpc_method_handler(_export(topic, receiver))
-    return grpc.method_handlers_generic_handler(service, {"Export": method})
+def _configuration(identity: TlsIdentity) -> Any:
+    return grpc.ssl_server_certificate_configuration([(identity.key, identity.certificate)], identity.client_ca or None)
 
 
 def _export(topic: str, receiver: Receiver) -> Callable[[bytes, Any], Awaitable[bytes]]:
@@ -125,6 +180,17 @@ def _export(topic: str, receiver: Receiver) -> Callable[[bytes, Any], Awaitable[
         return partial_success(topic, result.rejected, result.reason).SerializeToString()
 
     return export
+
+
+def _refuse_all(topic: str, reason: str) -> Callable[[Any, Any], Awaitable[bytes]]:
+    async def refuse(_unread: Any, context: Any) -> bytes:
+        refusal = UNAUTHENTICATED[reason]
+        self_metrics.UNAUTHENTICATED.labels("grpc", reason).inc()
+        self_metrics.REQUESTS.labels("grpc", topic, refusal.code_name).inc()
+        await _refuse(refusal, context)
+        return b""
+
+    return refuse
 
 
 async def _refuse(refusal: Refusal, context: Any) -> None:

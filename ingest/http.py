@@ -4,17 +4,20 @@ OTLP specification, "OTLP/HTTP": 200 with the Export response, errors with ``goo
 429 and 503 with Retry-After may be repeated, 400, 413 and 415 must not.
 """
 
+import asyncio
 import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from aiohttp import web
 from google.protobuf.message import Message
 from google.rpc import code_pb2
 
-from ingest.admission import Accepted, Refusal, RequestTooLarge, UnsupportedMedia, refusal_of
+from ingest.admission import UNAUTHENTICATED, Accepted, Refusal, RequestTooLarge, RequestTooSlow, UnsupportedMedia, refusal_of
 from ingest.receive import Receiver, Unpack
+from ingest.security import Credentials, TlsIdentity, authorize
 from ingest.settings import IngestSettings
 from schemas import otlp_json, self_metrics, topics
 from schemas.errors import AddressInUse, MalformedOtlp
@@ -24,6 +27,8 @@ PATHS = {"/v1/traces": topics.SPANS, "/v1/metrics": topics.METRICS, "/v1/logs": 
 
 PROTOBUF = "application/x-protobuf"
 JSON = "application/json"
+
+_BACKLOG = 1024  # connections that wait to be accepted: a mesh comes back all at once
 
 _GZIP_WBITS = 31  # zlib's window bits for data with a gzip header
 
@@ -66,10 +71,9 @@ class _Encoding:
         plain = gunzip(body, self.limit) if self.gzip else body
         return otlp_json.to_protobuf(topic, plain) if self.json else plain
 
-    def answer(self, message: Message, status: int = 200, retry_after: str | None = None) -> web.Response:
+    def answer(self, message: Message, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
         """``message`` as the body of a response."""
         body = to_json(message) if self.json else message.SerializeToString()
-        headers = {"Retry-After": retry_after} if retry_after else None
         return web.Response(body=body, status=status, content_type=JSON if self.json else PROTOBUF, headers=headers)
 
     def success(self, topic: str, accepted: Accepted) -> web.Response:
@@ -81,7 +85,12 @@ class _Encoding:
 
     def refusal(self, refusal: Refusal) -> web.Response:
         """The error and its ``google.rpc.Status``."""
-        return self.answer(refusal.status(), refusal.http_status, refusal.retry_after_header)
+        headers = {}
+        if refusal.retry_after_header is not None:
+            headers["Retry-After"] = refusal.retry_after_header
+        if refusal.http_status == 401:
+            headers["WWW-Authenticate"] = 'Bearer realm="meshflow"'
+        return self.answer(refusal.status(), refusal.http_status, headers)
 
 
 def _encoding(content_type: str, content_encoding: str, settings: IngestSettings) -> _Encoding:
@@ -94,27 +103,33 @@ def _encoding(content_type: str, content_encoding: str, settings: IngestSettings
     return _Encoding(json, content_encoding == "gzip", limit)
 
 
-async def _body(request: web.Request, limit: int) -> bytes:
-    """The body as sent. Raises RequestTooLarge, at once where the request says its length."""
+async def _body(request: web.Request, limit: int, timeout_s: float) -> bytes:
+    """The body as sent. Raises RequestTooLarge, at once where the request says its length, and RequestTooSlow."""
     if (request.content_length or 0) > limit:
         raise RequestTooLarge(f"the request has {request.content_length:,} bytes, more than {limit:,}")
     chunks: list[bytes] = []
     size = 0
-    async for chunk in request.content.iter_any():
-        size += len(chunk)
-        if size > limit:
-            raise RequestTooLarge(f"the request has more than {limit:,} bytes")
-        chunks.append(chunk)
+    try:
+        async with asyncio.timeout(timeout_s):
+            async for chunk in request.content.iter_any():
+                size += len(chunk)
+                if size > limit:
+                    raise RequestTooLarge(f"the request has more than {limit:,} bytes")
+                chunks.append(chunk)
+    except TimeoutError:
+        raise RequestTooSlow(f"{size:,} bytes of the body came in {timeout_s:g} s, and not its end") from None
     return b"".join(chunks)
 
 
 class HttpServer:
     """The HTTP receiver on ``settings.host``; ``port`` is the one it got."""
 
-    def __init__(self, receiver: Receiver, settings: IngestSettings) -> None:
+    def __init__(self, receiver: Receiver, settings: IngestSettings, credentials: Credentials) -> None:
         self._receiver = receiver
         self._settings = settings
+        self._credentials = credentials
         self._runner: web.AppRunner | None = None
+        self._listening: list[asyncio.Server] = []
         self._stopping = False
         self.port = 0
 
@@ -123,7 +138,7 @@ class HttpServer:
         app = web.Application()
         app.router.add_get("/health", self._health)
         for path, topic in PATHS.items():
-            app.router.add_post(path, self._export(topic))
+            app.router.add_post(path, self._export(topic), expect_handler=self._expect)
         settings = self._settings
         self._runner = web.AppRunner(
             app,
@@ -136,30 +151,67 @@ class HttpServer:
         )
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, settings.host, settings.http_port).start()
+            self._listening = [await self._listen(self._credentials.tls, host=settings.host, port=settings.http_port)]
         except OSError as error:
             await self._runner.cleanup()
             raise AddressInUse(f"OTLP/HTTP cannot listen on {settings.host}:{settings.http_port}: {error}") from error
-        self.port = self._runner.addresses[0][1]
+        self.port = self._listening[0].sockets[0].getsockname()[1]
+
+    async def replace(self, credentials: Credentials) -> None:
+        """Tokens hold at once, certificates for new connections: the same sockets are listened on with a new context.
+
+        OpenSSL would resume sessions that were made with the old one, without asking for a certificate again.
+        """
+        if credentials.tls != self._credentials.tls:
+            sockets = [socket.dup() for server in self._listening for socket in server.sockets]
+            before, self._listening = self._listening, [await self._listen(credentials.tls, sock=socket) for socket in sockets]
+            for server in before:
+                server.close()
+        self._credentials = credentials
 
     async def stop(self) -> None:
         """Take no new requests, finish those that have begun; cut them off some time after ``settings.drain_time``."""
         self._stopping = True
+        for server in self._listening:
+            server.close()
         if self._runner is not None:
             await self._runner.cleanup()
+
+    async def _listen(self, tls: TlsIdentity | None, **where: Any) -> asyncio.Server:
+        assert self._runner is not None
+        assert self._runner.server is not None
+        handshake_s = self._settings.keepalive_timeout.total_seconds() if tls else None
+        return await asyncio.get_running_loop().create_server(
+            self._runner.server, ssl=tls.context if tls else None, ssl_handshake_timeout=handshake_s, backlog=_BACKLOG, **where
+        )
 
     async def _health(self, _request: web.Request) -> web.Response:
         if self._stopping:
             return web.json_response({"status": "NOT_SERVING"}, status=503)
         return web.json_response({"status": "SERVING"})
 
+    async def _expect(self, request: web.Request) -> None:
+        """Ask for the body (100 Continue) only where it will be read."""
+        if request.headers.get("Expect", "").lower() == "100-continue" and self._refused(request) is None:
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0  # so that aiohttp does not take the answer's headers for written
+
+    def _refused(self, request: web.Request) -> str | None:
+        shown = request.headers.get("Authorization")
+        return authorize(None if shown is None else shown.encode(errors="surrogateescape"), self._credentials.tokens)
+
     def _export(self, topic: str) -> Callable[[web.Request], Awaitable[web.Response]]:
+        timeout_s = self._settings.body_timeout.total_seconds()
+
         async def export(request: web.Request) -> web.Response:
-            encoding = _Encoding(json=True, gzip=False, limit=0)  # for the answer, until the request's own is known
+            encoding = _Encoding(json=request.content_type != PROTOBUF, gzip=False, limit=0)  # for the answer, until all of it is known
+            if reason := self._refused(request):
+                self_metrics.UNAUTHENTICATED.labels("http", reason).inc()
+                return _count(topic, UNAUTHENTICATED[reason], encoding)
             try:
                 encoding = _encoding(request.content_type, request.headers.get("Content-Encoding", "").lower(), self._settings)
-                body = await _body(request, encoding.limit)
-            except (UnsupportedMedia, RequestTooLarge) as error:
+                body = await _body(request, encoding.limit, timeout_s)
+            except (UnsupportedMedia, RequestTooLarge, RequestTooSlow) as error:
                 return _count(topic, refusal_of(error, 0), encoding)
             return _count(topic, await self._receiver.receive(topic, body, encoding.unpack(topic)), encoding)
 

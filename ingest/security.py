@@ -30,11 +30,12 @@ class CredentialsInvalid(MeshflowError):
 
 @dataclass(frozen=True, slots=True)
 class TlsIdentity:
-    """What a TLS listener shows and asks for, as PEM. ``client_ca`` empty: clients need no certificate."""
+    """What a TLS listener shows and asks for, as PEM, and as OpenSSL has it. ``client_ca`` empty: clients need no certificate."""
 
     certificate: bytes
     key: bytes = field(repr=False)
-    client_ca: bytes = b""
+    client_ca: bytes
+    context: ssl.SSLContext = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,27 +96,31 @@ def exposure(settings: IngestSettings) -> str | None:
     return None
 
 
-def read_credentials(tls: TlsSettings, auth: AuthSettings) -> Credentials:
-    """Read and check every file that the settings name (blocks). Raises CredentialsInvalid."""
+def read_credentials(tls: TlsSettings, auth: AuthSettings, known: Credentials | None = None) -> Credentials:
+    """Read and check every file that the settings name (blocks); parts that are as in ``known`` are taken from there.
+
+    Raises CredentialsInvalid.
+    """
     tokens = parse_tokens(_read(auth.tokens), auth.tokens) if auth.tokens else None
     if not tls.certificate:
         return Credentials(tokens)
-    identity = _read_identity(tls)
-    server_context(tls)
-    if _read_identity(tls) != identity:
-        raise CredentialsInvalid(f"{tls.certificate} or a file beside it changed while it was read")
+    pem = _read_pem(tls)
+    if known is not None and known.tls is not None and pem == (known.tls.certificate, known.tls.key, known.tls.client_ca):
+        return Credentials(tokens, known.tls)
+    identity = TlsIdentity(*pem, context=_server_context(tls))
+    if _read_pem(tls) != pem:  # OpenSSL reads files by itself: what it read must be what is returned
+        raise CredentialsInvalid(f"{tls.certificate} or a file that goes with it changed while it was read")
     return Credentials(tokens, identity)
 
 
-def server_context(tls: TlsSettings) -> ssl.SSLContext:
-    """OpenSSL's context of the files (blocks); a new one each time, so that nothing of an old one lives on. Raises CredentialsInvalid."""
+def _server_context(tls: TlsSettings) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.set_alpn_protocols(["http/1.1"])
     try:
         # "": a key with a passphrase is an error instead of a question on the terminal
         context.load_cert_chain(tls.certificate, tls.key, password="")
     except (OSError, ValueError) as error:
-        raise CredentialsInvalid(f"{tls.certificate} with {tls.key} is no certificate and its key in PEM: {_why(error)}") from error
+        raise CredentialsInvalid(f"{tls.certificate} and {tls.key} are no certificate and its key in PEM: {_why(error)}") from error
     if tls.client_ca:
         context.verify_mode = ssl.CERT_REQUIRED
         try:
@@ -125,8 +130,8 @@ def server_context(tls: TlsSettings) -> ssl.SSLContext:
     return context
 
 
-def _read_identity(tls: TlsSettings) -> TlsIdentity:
-    return TlsIdentity(_read(tls.certificate), _read(tls.key), _read(tls.client_ca) if tls.client_ca else b"")
+def _read_pem(tls: TlsSettings) -> tuple[bytes, bytes, bytes]:
+    return _read(tls.certificate), _read(tls.key), _read(tls.client_ca) if tls.client_ca else b""
 
 
 def _read(path: str) -> bytes:

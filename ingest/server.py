@@ -1,28 +1,34 @@
 """Both receivers and their group commit as one thing that starts and stops."""
 
 import asyncio
+import logging
 from typing import Any
 
+from ingest.credentials import CredentialsWatch
 from ingest.gather import Gather
 from ingest.grpc import GrpcServer
 from ingest.http import HttpServer
 from ingest.receive import Receiver
+from ingest.security import Credentials, exposure
 from ingest.settings import IngestSettings
 from schemas.log import LogWriter
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class IngestServer:
     """Receives OTLP over gRPC and HTTP into ``log``, whose topics have ``partitions`` partitions each.
 
-    Make it on a running event loop. The log stays the caller's: close it after :meth:`stop`.
+    Make it on a running event loop. The log stays the caller's: close it after :meth:`stop`. Raises CredentialsInvalid.
     """
 
     def __init__(self, settings: IngestSettings, log: LogWriter, partitions: int) -> None:
         self._settings = settings
         self._gather = Gather(log, settings)
         self._receiver = Receiver(self._gather, partitions, settings)
-        self._grpc = GrpcServer(self._receiver, settings)
-        self._http = HttpServer(self._receiver, settings)
+        self._credentials = CredentialsWatch(settings, self._replace)
+        self._grpc = GrpcServer(self._receiver, settings, self._credentials.current)
+        self._http = HttpServer(self._receiver, settings, self._credentials.current)
 
     @property
     def grpc_port(self) -> int:
@@ -41,12 +47,19 @@ class IngestServer:
 
     async def start(self) -> None:
         """Listen. Raises AddressInUse (nothing listens then)."""
+        if warning := exposure(self._settings):
+            _LOGGER.warning(warning)
         try:
             await self._http.start()
             await self._grpc.start()
+            await self._credentials.start()
         except BaseException:
             await self.stop()
             raise
+
+    async def reload_credentials(self) -> None:
+        """Read the files of certificates and tokens now, instead of within two seconds of their change."""
+        await self._credentials.reload()
 
     async def stop(self) -> None:
         """Accept nothing new, answer what was begun, then return: within ``drain_time`` and a second or two.
@@ -55,6 +68,7 @@ class IngestServer:
         """
         drain_s = self._settings.drain_time.total_seconds()
         self._gather.hurry()
+        await self._credentials.stop()
         stopping = asyncio.gather(self._grpc.stop(drain_s + 1), self._http.stop())
         if not await _within(stopping, drain_s):
             await self._gather.close()
@@ -64,6 +78,10 @@ class IngestServer:
         await self._gather.close()
         await settled
         self._receiver.close()
+
+    async def _replace(self, credentials: Credentials) -> None:
+        await self._http.replace(credentials)
+        self._grpc.replace(credentials)
 
 
 async def _within(awaited: "asyncio.Future[Any]", timeout_s: float) -> bool:

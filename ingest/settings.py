@@ -85,7 +85,10 @@ class IngestSettings(BaseModel):
     max_connection_age_grace: Duration = Field(timedelta(seconds=30), description="How long requests on such a connection may still take.")
     max_concurrent_streams: int = Field(1024, gt=0, description="Requests under way on one gRPC connection (Envoy: up to 1,024).")
     keepalive_time: Duration = Field(timedelta(minutes=1), description="Silence on a gRPC connection after which it is pinged.")
-    keepalive_timeout: Duration = Field(timedelta(seconds=20), description="Wait for a ping's answer; and for the next HTTP request.")
+    keepalive_timeout: Duration = Field(timedelta(seconds=20), description="Wait for a ping's answer, a handshake, the next HTTP request.")
+    body_timeout: Duration = Field(
+        timedelta(minutes=1), gt=timedelta(0), description="How long the body of an HTTP request may take to come; then it is refused."
+    )
     tls: TlsSettings = Field(default=TlsSettings(), description="TLS of both receivers.")
     auth: AuthSettings = Field(default=AuthSettings(), description="Tokens that senders must show.")
     kafka: KafkaWriterSettings = Field(default=KafkaWriterSettings(), description="Writing to Kafka.")
