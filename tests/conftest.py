@@ -33,9 +33,20 @@ def _kafka_missing() -> str:
     return missing()
 
 
+def _collector_missing() -> str:
+    from tests.collector.build import missing  # noqa: PLC0415 - asked for here alone
+
+    return missing()
+
+
 KEPT_VARIABLES = {"MESHFLOW_DECODER", "MESHFLOW_TEST_REQUIRE"}
 
-COMPONENTS: dict[str, Callable[[], str]] = {"native": _native_missing, "envoy": _envoy_missing, "kafka": _kafka_missing}
+COMPONENTS: dict[str, Callable[[], str]] = {
+    "native": _native_missing,
+    "envoy": _envoy_missing,
+    "kafka": _kafka_missing,
+    "collector": _collector_missing,
+}
 """Component name to a question that answers "" or why the component is missing."""
 
 
