@@ -22,6 +22,7 @@ from ingest.settings import IngestSettings
 from processors.sampling.settings import SamplingSettings
 from processors.settings import ProcessorSettings
 from schemas.errors import MeshflowError
+from schemas.kafka_security import KafkaSecuritySettings
 from storage.settings import StorageSettings
 
 FILE = "meshflow.toml"
@@ -31,6 +32,9 @@ NOT_SETTINGS = frozenset({"MESHFLOW_DECODER", "MESHFLOW_TEST_REQUIRE"})
 """Variables that something other than the settings reads."""
 DERIVED = {("storage", "partitions"): ("processing", "partitions"), ("storage", "rollup_grace"): ("processing", "rollup_grace")}
 """What storage has to know of processing: not set by itself, taken from there."""
+
+_SECRET = frozenset({"store", "log", "password", "key_password"})
+"""Settings whose values an error must not show."""
 
 _PASSWORD = re.compile(r"(://[^:/@]*:)[^@]*@")
 
@@ -54,6 +58,7 @@ class Settings(BaseSettings):
     processing: ProcessorSettings = Field(default_factory=ProcessorSettings, description="Panes, windows and limits.")
     sampling: SamplingSettings = Field(default_factory=SamplingSettings, description="Which traces are kept.")
     storage: StorageSettings = Field(default_factory=StorageSettings, description="The log and the tables, and how long they keep what.")
+    kafka: KafkaSecuritySettings = Field(default_factory=KafkaSecuritySettings, description="TLS and login of Kafka's brokers.")
     console: ConsoleSettings = Field(default_factory=ConsoleSettings, description="SQL over HTTP and /metrics.")
 
 
@@ -200,7 +205,7 @@ def _explain(fault: Any, above: Name, origins: Mapping[Name, str]) -> str:
         return f"{where}: there is no {kind} {dotted}{_hint(name[-1], siblings)}; `meshflow config` lists all"
     message = str(fault["msg"]).removeprefix("Value error, ")
     given = fault["input"]
-    shown = f" = {given!r}" if isinstance(given, str | int | float | bool) and name[-1:] not in {("store",), ("log",)} else ""
+    shown = f" = {given!r}" if isinstance(given, str | int | float | bool) and not _SECRET.intersection(name) else ""
     return f"{where}: {dotted}{shown}: {message[:1].lower()}{message[1:]}"
 
 
