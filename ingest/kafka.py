@@ -16,6 +16,7 @@ from ingest import kafka_topics
 from ingest.oversize import cut
 from ingest.settings import KafkaWriterSettings
 from schemas.errors import LogUnavailable
+from schemas.kafka_security import PLAINTEXT, KafkaSecuritySettings
 from schemas.log import Append, TopicPartition
 from schemas.units import NS_PER_S
 
@@ -35,11 +36,19 @@ class KafkaLogWriter:
     An append that was given up may still get into the log later: processing drops its spans as copies.
     """
 
-    def __init__(self, bootstrap: Sequence[str], topics: Mapping[str, int], settings: KafkaWriterSettings, prefix: str = "") -> None:
+    def __init__(
+        self,
+        bootstrap: Sequence[str],
+        topics: Mapping[str, int],
+        settings: KafkaWriterSettings,
+        prefix: str = "",
+        security: KafkaSecuritySettings = PLAINTEXT,
+    ) -> None:
         """See :meth:`open`, which makes a usable one."""
         self._bootstrap = list(bootstrap)
         self._topics = dict(topics)
         self._prefix = prefix
+        self._security = security
         self._settings = settings
         self._timeout_s = settings.append_timeout.total_seconds()
         self._limits: Mapping[str, int] = {}
@@ -55,16 +64,21 @@ class KafkaLogWriter:
 
     @classmethod
     async def open(
-        cls, bootstrap: Sequence[str], topics: Mapping[str, int], settings: KafkaWriterSettings, prefix: str = ""
+        cls,
+        bootstrap: Sequence[str],
+        topics: Mapping[str, int],
+        settings: KafkaWriterSettings,
+        prefix: str = "",
+        security: KafkaSecuritySettings = PLAINTEXT,
     ) -> "KafkaLogWriter":
         """Connect; make ``topics`` (name -> partitions, each name after ``prefix``) where they are not there, else check them.
 
         Raises LogUnavailable: no broker answers, or a topic is not as it has to be.
         """
-        writer = cls(bootstrap, topics, settings, prefix)
+        writer = cls(bootstrap, topics, settings, prefix, security)
         try:
             async with asyncio.timeout(kafka_topics.TIMEOUT_S):
-                writer._limits = await kafka_topics.ensure(bootstrap, topics, settings, prefix)
+                writer._limits = await kafka_topics.ensure(bootstrap, topics, settings, prefix, security)
                 await writer._connected()
                 await writer._look(list(writer._acked_s))
         except (KafkaError, TimeoutError) as error:
@@ -136,6 +150,7 @@ class KafkaLogWriter:
                     max_request_size=_REQUEST_BYTES,
                     request_timeout_ms=int(self._timeout_s * 1000),
                     metadata_max_age_ms=60_000,
+                    **self._security.client_options(),
                 )
                 try:
                     await producer.start()
@@ -165,7 +180,9 @@ class KafkaLogWriter:
         if not tps:
             return
         if self._watcher is None:
-            watcher = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, enable_auto_commit=False, metadata_max_age_ms=60_000)
+            watcher = AIOKafkaConsumer(
+                bootstrap_servers=self._bootstrap, enable_auto_commit=False, metadata_max_age_ms=60_000, **self._security.client_options()
+            )
             try:
                 await watcher.start()
             except BaseException:

@@ -10,6 +10,7 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from ingest.settings import KafkaWriterSettings
 from schemas.errors import LogUnavailable
+from schemas.kafka_security import KafkaSecuritySettings
 from schemas.topics import DEAD_LETTER
 from schemas.units import to_ns
 
@@ -19,13 +20,15 @@ TIMEOUT_S = 30.0
 _NS_PER_MS = 1_000_000
 
 
-async def ensure(bootstrap: Sequence[str], topics: Mapping[str, int], settings: KafkaWriterSettings, prefix: str) -> dict[str, int]:
+async def ensure(
+    bootstrap: Sequence[str], topics: Mapping[str, int], settings: KafkaWriterSettings, prefix: str, security: KafkaSecuritySettings
+) -> dict[str, int]:
     """Make or check ``topics`` (name -> partitions) and the dead letters' topic; the largest record of each topic, in bytes.
 
     Raises LogUnavailable when a topic is not as it has to be, KafkaError.
     """
     wanted = {**topics, DEAD_LETTER: 1}
-    admin = AIOKafkaAdminClient(bootstrap_servers=list(bootstrap), request_timeout_ms=int(TIMEOUT_S * 1000))
+    admin = AIOKafkaAdminClient(bootstrap_servers=list(bootstrap), request_timeout_ms=int(TIMEOUT_S * 1000), **security.client_options())
     try:
         await admin.start()
         present = set(await admin.list_topics())

@@ -35,7 +35,7 @@ async def _ingest(settings: Settings, on_ready: Callable[[IngestPorts], None]) -
     place = kafka_place(settings)
     async with AsyncExitStack() as parts:  # closed in reverse: receivers first, the log's writer last
         topics = dict.fromkeys(TOPICS, settings.processing.partitions)
-        writer = await KafkaLogWriter.open(place.bootstrap, topics, settings.ingest.kafka, place.prefix)
+        writer = await KafkaLogWriter.open(place.bootstrap, topics, settings.ingest.kafka, place.prefix, settings.kafka)
         parts.push_async_callback(writer.close)
         ticking = asyncio.create_task(tick(writer, to_ns(settings.processing.pane)), name="ticking")
         parts.push_async_callback(cancel, ticking)
