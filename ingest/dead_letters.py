@@ -1,56 +1,89 @@
-"""Records that could not be processed -> ``otlp_dead_letter`` on Kafka: where they are, and why. Rare, so connected on first use."""
+"""Records that could not be processed -> ``otlp_dead_letter`` on Kafka: where they are, why, and what is in them.
+
+Rare, so connected on first use.
+"""
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
-from schemas.log import TopicPartition
+from schemas.errors import MalformedOtlp
+from schemas.log import DeadLetter, Record, TopicPartition
 from schemas.topics import DEAD_LETTER
 
 _LOGGER = logging.getLogger(__name__)
 _RETRY_S = 1.0
 
+MAX_BYTES = 900 << 10
+"""Of a payload that goes along: brokers take records up to 1 MiB where nobody told them otherwise."""
+
 
 class DeadLetterWriter:
-    """Writes one record for each dead letter.
+    """Writes one record for each dead letter; its value is the payload.
 
     Its key is ``TOPIC/PARTITION/OFFSET`` of the record that was set aside, by which a repetition is known; headers ``topic``,
-    ``partition``, ``offset``, ``reason``. The record itself stays where it is, for as long as its topic keeps it.
+    ``partition``, ``offset``, ``time_ns`` (when the log took it), ``size`` (bytes of OTLP), ``reason``, ``key`` (where it had one) and
+    ``payload``: ``whole``, ``cut`` (its first bytes) or ``left out`` (too large to be held, or for the topic). The record itself also
+    stays where it is, for as long as its topic keeps it.
     """
 
-    def __init__(self, bootstrap: Sequence[str], prefix: str) -> None:
+    def __init__(self, bootstrap: Sequence[str], prefix: str, options: Mapping[str, Any] | None = None) -> None:
+        """``options``: aiokafka's arguments for connecting (TLS, SASL)."""
         self._bootstrap = list(bootstrap)
         self._prefix = prefix
+        self._options = dict(options or {})
         self._producer: AIOKafkaProducer | None = None
         self._connecting = asyncio.Lock()
 
-    async def write(self, tp: TopicPartition, letters: Sequence[tuple[int, str]]) -> None:
-        """Return when (offset, reason) of each record are in the topic; as long as brokers are away, wait."""
-        while True:
-            try:
-                producer = await self._connected()
-                for offset, reason in letters:
-                    place = {"topic": self._prefix + tp.topic, "partition": str(tp.partition), "offset": str(offset)}
-                    headers = [(name, text.encode()) for name, text in {**place, "reason": reason}.items()]
-                    await producer.send_and_wait(self._prefix + DEAD_LETTER, b"", key="/".join(place.values()).encode(), headers=headers)
-            except KafkaError as error:
-                _LOGGER.warning("dead letters wait: %r", error)
-                await asyncio.sleep(_RETRY_S)
-            else:
-                return
+    async def write(self, tp: TopicPartition, letters: Sequence[DeadLetter]) -> None:
+        """Return when all are in the topic; as long as brokers are away, wait."""
+        for letter in letters:
+            while True:
+                try:
+                    await self._send(await self._connected(), tp, letter)
+                except KafkaError as error:
+                    _LOGGER.warning("dead letters wait: %r", error)
+                    await asyncio.sleep(_RETRY_S)
+                else:
+                    break
 
     async def close(self) -> None:
         """Let go of the brokers."""
         if self._producer is not None:
             await self._producer.stop()
 
+    async def _send(self, producer: AIOKafkaProducer, tp: TopicPartition, letter: DeadLetter) -> None:
+        record = letter.record
+        place = (self._prefix + tp.topic, str(tp.partition), str(record.offset))
+        headers = [
+            *((name, text.encode()) for name, text in zip(("topic", "partition", "offset"), place, strict=True)),
+            ("time_ns", str(record.append_time_ns).encode()),
+            ("size", str(record.size).encode()),
+            ("reason", letter.reason.encode()),
+            *([("key", record.key[:MAX_BYTES])] if record.key else []),
+        ]
+        payload, extent = _payload(record)
+        for value, named in ((payload, extent), (b"", "left out")):
+            try:
+                await producer.send_and_wait(
+                    self._prefix + DEAD_LETTER, value, key="/".join(place).encode(), headers=[*headers, ("payload", named.encode())]
+                )
+            except MessageSizeTooLargeError:
+                if not value:
+                    raise
+            else:
+                return
+
     async def _connected(self) -> AIOKafkaProducer:
         async with self._connecting:
             if self._producer is None:
-                producer = AIOKafkaProducer(bootstrap_servers=self._bootstrap, acks="all")
+                producer = AIOKafkaProducer(
+                    bootstrap_servers=self._bootstrap, acks="all", compression_type="zstd", max_request_size=4 << 20, **self._options
+                )
                 try:
                     await producer.start()
                 except BaseException:
@@ -58,3 +91,14 @@ class DeadLetterWriter:
                     raise
                 self._producer = producer
             return self._producer
+
+
+def _payload(record: Record) -> tuple[bytes, str]:
+    """What goes along of a record's payload (packed, where it cannot be unpacked), and how much of it that is."""
+    if record.size and not record.payload:
+        return b"", "left out"
+    try:
+        payload = record.unpack()
+    except MalformedOtlp:
+        payload = record.payload
+    return payload[:MAX_BYTES], "whole" if len(payload) <= MAX_BYTES else "cut"

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -11,10 +11,9 @@ from meshflow import quiet_logs
 from meshflow.lifecycle import ProcessingFailed, kafka_place, metrics_port, stop_on_signals
 from meshflow.settings import Settings
 from meshflow.wiring import keep_rolling_up, make_processor, migrate, tell_retry
-from processors.app import ProcessApp, build_app, serve
-from processors.panes import DeadLetter
+from processors.brokers import Brokers
+from processors.worker import Worker
 from schemas.errors import MeshflowError
-from schemas.log import TopicPartition
 from storage.client import open_client
 from storage.rollups import run_rollups
 from storage.sink import RetryingSink, open_sink
@@ -43,22 +42,19 @@ async def _process(settings: Settings, on_ready: Callable[[int], None]) -> None:
         letters = DeadLetterWriter(place.bootstrap, place.prefix)
         parts.push_async_callback(letters.close)
 
-        async def set_aside(tp: TopicPartition, dead: Sequence[DeadLetter]) -> None:
-            await letters.write(tp, [(letter.offset, letter.reason) for letter in dead])
-
-        app = build_app(
-            place.bootstrap,
+        worker = Worker(
+            Brokers(place.bootstrap),
             place.prefix,
             settings.processing,
             lambda tp, commit: make_processor(settings, tp, commit),
             sink=sink,
-            set_aside=set_aside,
+            set_aside=letters.write,
         )
         parts.callback(sink.stop)  # ends the threads that wait for the database
         client = await asyncio.to_thread(open_client, settings.storage.store_place)
         parts.callback(client.close)
         stop_rolling_up = asyncio.Event()
-        rolling_up = asyncio.create_task(_roll_up(settings, app, client, stop_rolling_up), name="rolling up")
+        rolling_up = asyncio.create_task(_roll_up(settings, worker, client, stop_rolling_up), name="rolling up")
 
         async def finish() -> None:
             stop_rolling_up.set()
@@ -67,7 +63,7 @@ async def _process(settings: Settings, on_ready: Callable[[int], None]) -> None:
         parts.push_async_callback(finish)
         on_ready(parts.enter_context(metrics_port(settings)))
         try:
-            clean = await serve(app, stop)
+            clean = await worker.serve(stop)
         except MeshflowError:
             raise
         except Exception as error:
@@ -77,12 +73,12 @@ async def _process(settings: Settings, on_ready: Callable[[int], None]) -> None:
         raise ProcessingFailed("stopped before all in hand was stored or committed; the next worker reads it again")
 
 
-async def _roll_up(settings: Settings, app: ProcessApp, client: Any, stop: asyncio.Event) -> None:
+async def _roll_up(settings: Settings, worker: Worker, client: Any, stop: asyncio.Event) -> None:
     """Roll closed hours up, where this worker is the one to do it: the one that has the first partition of spans."""
     loop = asyncio.get_running_loop()
 
     def roll_up() -> int:
-        watermark_ns = asyncio.run_coroutine_threadsafe(app.watermark_ns(), loop).result()
+        watermark_ns = asyncio.run_coroutine_threadsafe(worker.watermark_ns(), loop).result()
         return run_rollups(client, watermark_ns=watermark_ns, settings=settings.storage) if watermark_ns else 0
 
     await keep_rolling_up(roll_up, stop)

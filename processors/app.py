@@ -1,17 +1,17 @@
-"""The reader of a log on Kafka: a Faust app. The only file that knows Faust.
+"""The reader of topics on Kafka: a Faust app. The only file that knows Faust (docs/adr/0020).
 
 Faust does membership, fetching, back-pressure and dispatch (one agent for each partition). Its acks are not used, since it would commit
-past records that are still needed (invariant 4): aiokafka's consumer, which Faust drives, commits what processors say, with metadata, and
-reading begins there after each rebalance. Whatever fails ends the worker, loudly; another one, or the next start, reads the lookback again.
+past records that are still needed (invariant 4): aiokafka's consumer, which Faust drives, commits what the work says, with metadata, and
+reading begins there after each rebalance. Whatever fails ends the worker, loudly; another one, or the next start, goes on from the commit.
 """
 
 import asyncio
 import logging
+import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import faust
 from aiokafka import AIOKafkaConsumer
@@ -21,15 +21,11 @@ from aiokafka.structs import OffsetAndMetadata
 from faust.app.base import BootStrategy
 from faust.transport.drivers import aiokafka as driver
 
-from processors.panes import DeadLetter, Emit, PaneClock
-from processors.partition import Arrival, Partition, Processor, decided_until_ns
-from processors.settings import ProcessorSettings
-from schemas import self_metrics
+from processors.brokers import Brokers, Probe, wait_for_topics
+from processors.cursor import Arrival, Cursor
+from processors.settings import KafkaReaderSettings
 from schemas.errors import LogUnavailable
-from schemas.log import Commit, Record, TopicPartition
-from schemas.sink import Sink
-from schemas.topics import SPANS, TOPICS
-from schemas.units import NS_PER_S
+from schemas.log import COUNTS, Commit, Record
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -37,20 +33,49 @@ _BUFFERED_RECORDS = 4
 """Records that wait for each agent; what is fetched beyond them stays with the consumer."""
 
 _FETCH_BYTES = 4 << 20
+"""Of a partition at a time; brokers send a record that is larger, alone."""
+
 _KAFKA_S = 10.0
 """How long a request to the brokers may take before it is given up (aiokafka itself would try for ever)."""
 
 _PATIENCE = 5
 _CRASHED_S = 5.0
 """How long a crashed app may take to stop: its parts may wait for one another for ever."""
-_START_S = 30.0
-"""How long a start waits for the brokers."""
 
-MakeProcessor = Callable[[TopicPartition, Commit | None], Processor]
-SetAside = Callable[[TopicPartition, Sequence[DeadLetter]], Awaitable[None]]
-"""Puts dead letters where they can be looked at."""
+_COUNT = re.compile(rb"[0-9]{1,18}")
 
 _T = TypeVar("_T")
+_C = TypeVar("_C", bound=Cursor)
+
+
+class Work(Protocol[_C]):
+    """What is done with the records that an app reads."""
+
+    @property
+    def topics(self) -> Mapping[str, int | None]:
+        """Kafka's names of the topics to read; how many partitions each must have (None: any number)."""
+
+    @property
+    def in_hand(self) -> "Iterable[asyncio.Task[Any]]":
+        """What has begun and is to be finished before a stop."""
+
+    def cursor(self, topic: str, number: int, commit: Commit | None, beginning: int, end: int) -> _C:
+        """Begin with a partition that was assigned; it is closed when it is taken away."""
+
+    async def take(self, cursor: _C, record: Record, *, more: bool) -> None:
+        """Take the record of the cursor's next offset; the next one comes when this returns. ``more``: it is there already.
+
+        Cancelled at a stop or when the partition is taken away. Anything raised ends the app.
+        """
+
+    async def look_after(self, cursor: _C) -> None:
+        """Called before each commit by time."""
+
+    def publish(self, cursor: _C, end: int | None) -> None:
+        """Show how far it is; ``end``: the offset after the newest record there is, where known."""
+
+    def withdraw(self, cursor: _C) -> None:
+        """Show it no longer: it was taken away."""
 
 
 class _Boot(BootStrategy):
@@ -58,14 +83,14 @@ class _Boot(BootStrategy):
 
 
 class _Consumer(driver.Consumer):
-    """Begins to read where processors want to, not at the committed offset."""
+    """Begins to read where cursors are, not at the committed offset."""
 
-    app: "ProcessApp"
+    app: "ReaderApp"
 
     async def perform_seek(self) -> None:
         """Called after every rebalance, sometimes twice, and once with the old partitions still."""
         here = self.assignment()
-        await self.seek_wait({tp: partition.next_offset for tp, partition in self.app.partitions.items() if tp in here})
+        await self.seek_wait({kp: cursor.next_offset for kp, cursor in self.app.cursors.items() if kp in here})
 
     async def kafka(self, ask: Callable[[AIOKafkaConsumer], Awaitable[_T]]) -> _T:
         """Ask aiokafka's consumer, in the loop of its own thread."""
@@ -81,37 +106,33 @@ class _Transport(driver.Transport):
     Consumer = _Consumer
 
 
-class ProcessApp(faust.App):
-    """Processes the partitions that the group gives it. Made by :func:`build_app`."""
+class ReaderApp(faust.App):
+    """Does its work on the partitions that the group gives it. Made by :func:`build_app`, run by :func:`serve`."""
 
     BootStrategy = _Boot
     consumer: _Consumer
-    partitions: dict[Any, Partition]
+    cursors: dict[Any, Any]
     """By Faust's partition; made anew after every rebalance."""
-    settings: ProcessorSettings
-    bootstrap: list[str]
-    prefix: str
-    make_processor: MakeProcessor
-    sink: Sink
-    set_aside: SetAside
-    threads: ThreadPoolExecutor
-    in_hand: "set[asyncio.Task[None]]"
+    settings: KafkaReaderSettings
+    brokers: Brokers
+    probe: Probe
+    work: Work[Any]
     stopping: bool
 
     def _new_transport(self) -> driver.Transport:
         return _Transport(self.conf.broker_consumer, self)
 
     async def begin(self) -> None:
-        """Make a processor for each partition that was assigned, at its committed offset."""
-        tps = [KafkaPartition(*tp) for tp in self.consumer.assignment()]
+        """Make a cursor for each partition that was assigned, at its committed offset."""
+        kps = [KafkaPartition(*kp) for kp in self.consumer.assignment()]
 
         async def look(kafka: AIOKafkaConsumer) -> tuple[dict[Any, Any], dict[Any, int], dict[Any, int]]:
-            committed = await kafka._coordinator.fetch_committed_offsets(tps)  # the public method gives no metadata
-            return committed, await kafka.beginning_offsets(tps), await kafka.end_offsets(tps)
+            committed = await kafka._coordinator.fetch_committed_offsets(kps)  # the public method gives no metadata
+            return committed, await kafka.beginning_offsets(kps), await kafka.end_offsets(kps)
 
-        committed, beginning, end = await self._patiently(look) if tps else ({}, {}, {})
-        self.partitions = {kp: self._partition(kp, committed.get(kp), beginning[kp], end[kp]) for kp in tps}
-        _LOGGER.info("processing %s", ", ".join(sorted(f"{kp.topic}/{kp.partition}" for kp in tps)) or "no partition")
+        committed, beginning, end = await self._patiently(look) if kps else ({}, {}, {})
+        self.cursors = {kp: self.work.cursor(kp.topic, kp.partition, _commit(committed.get(kp)), beginning[kp], end[kp]) for kp in kps}
+        _LOGGER.info("reading %s", ", ".join(sorted(f"{kp.topic}/{kp.partition}" for kp in kps)) or "no partition")
 
     async def _patiently(self, ask: Callable[[AIOKafkaConsumer], Awaitable[_T]]) -> _T:
         """Brokers may be about to elect a leader."""
@@ -123,83 +144,53 @@ class ProcessApp(faust.App):
                 await asyncio.sleep(1)
         return await self.consumer.kafka(ask)
 
-    def _partition(self, kp: Any, committed: Any, beginning: int, end: int) -> Partition:
-        tp = TopicPartition(kp.topic.removeprefix(self.prefix), kp.partition)
-        commit = Commit(committed.offset, committed.metadata) if committed is not None and committed.offset >= 0 else None
-        clock = PaneClock.of(tp, self.settings.partitions, self.settings.pane_ns)
-        return Partition(tp, self.make_processor(tp, commit), clock, beginning, end)
-
-    async def take(self, kp: Any, message: Any) -> None:
-        """Process one record, if it is the next one of its partition; return when what it settles is stored."""
-        partition = self.partitions.get(kp)
-        if partition is None or self.stopping:
+    async def take(self, message: Any) -> None:
+        """Hand one record to the work, if it is the next one of its partition."""
+        kp = message.tp
+        cursor = self.cursors.get(kp)
+        if cursor is None or self.stopping:
             return  # of an assignment that is gone, or for the next worker to read
-        arrival = partition.arrival(message.offset, time.monotonic())
+        arrival = cursor.arrival(message.offset, time.monotonic())
         if arrival is Arrival.AHEAD:
-            arrival = await self._bridge(kp, partition, message.offset)
-        if arrival is not Arrival.TAKE:
-            return
-        record = record_of(message)
-        if not partition.opens_pane(record):
-            partition.feed(record)  # it is put with the others of its pane, no more
-            return
-        task = asyncio.create_task(self._close_pane(partition, record))
-        self.in_hand.add(task)
-        task.add_done_callback(self._let_go)
-        await asyncio.shield(task)  # a stop cancels agents, but lets what is in hand be finished
+            arrival = await self._bridge(kp, cursor, message.offset)
+        if arrival is Arrival.TAKE:
+            await self.work.take(cursor, record_of(message), more=message.offset + 1 < (self.consumer.highwater(kp) or 0))
 
-    def _let_go(self, task: "asyncio.Task[None]") -> None:
-        self.in_hand.discard(task)
-        if not task.cancelled() and (error := task.exception()):
-            _LOGGER.debug("a pane was not stored", exc_info=error)  # the agent crashes of it, unless the partition went away before
-
-    async def _bridge(self, kp: Any, partition: Partition, offset: int) -> Arrival:
-        async def first(kafka: AIOKafkaConsumer) -> int:
-            return int((await kafka.beginning_offsets([kp]))[kp])
-
-        wanted = partition.next_offset
+    async def _bridge(self, kp: Any, cursor: Cursor, offset: int) -> Arrival:
+        wanted = cursor.next_offset
         try:
-            beginning = await self.consumer.kafka(first)
+            beginning, there = await self.probe.look(kp, wanted)
         except (KafkaError, TimeoutError) as error:  # the next record asks again
-            _LOGGER.warning("%s/%d: where it begins is not known: %r", *partition.tp, error)
+            _LOGGER.warning("%s/%d: what is at offset %d is not known: %r", *kp, wanted, error)
             return Arrival.SKIP
-        seek = partition.bridge(offset, beginning, time.monotonic())
-        _LOGGER.warning("%s/%d: wanted offset %d, got %d, go on with %d", *partition.tp, wanted, offset, partition.next_offset)
+        if cursor.next_offset != wanted or cursor.closed:
+            return Arrival.SKIP
+        seek = cursor.bridge(offset, beginning, there, time.monotonic())
+        level = logging.DEBUG if beginning <= wanted and there == offset else logging.WARNING  # transactions leave such gaps all the time
+        _LOGGER.log(level, "%s/%d: wanted offset %d, got %d, go on with %d", *kp, wanted, offset, cursor.next_offset)
         if seek is None:
             return Arrival.TAKE
         await self.consumer.seek_wait({kp: seek})
         return Arrival.SKIP
 
-    async def _close_pane(self, partition: Partition, record: Record) -> None:
-        emits = await self._in_thread(partition.feed, record)
-        for emit in emits:
-            if emit.dead_letters and not partition.closed:
-                await self._set_aside(partition.tp, emit.dead_letters)
-            if not await self._in_thread(self._write, partition, emit):
-                return
-            partition.stored(emit)
-            self_metrics.PANES.labels(partition.tp.topic).inc(bool(emit.blocks))
+    async def keep(self) -> None:
+        """What is due from time to time: look after the work, commit, show how far it is."""
+        for cursor in list(self.cursors.values()):
+            await self.work.look_after(cursor)
+        await self.commit_cursors()
+        cursors = dict(self.cursors)
 
-    async def _in_thread(self, work: Callable[..., _T], *arguments: Any) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self.threads, work, *arguments)
+        async def newest(kafka: AIOKafkaConsumer) -> dict[Any, int | None]:
+            return {kp: kafka.highwater(kp) for kp in cursors if kp in kafka.assignment()}
 
-    def _write(self, partition: Partition, emit: Emit) -> bool:
-        """Whether all was stored; else the partition was taken away before."""
-        for block in emit.blocks:
-            if partition.closed:
-                return False
-            self.sink.write(block)
-        return not partition.closed
+        with suppress(KafkaError, TimeoutError):
+            for kp, end in (await self.consumer.kafka(newest)).items():
+                if not cursors[kp].closed:
+                    self.work.publish(cursors[kp], end)
 
-    async def _set_aside(self, tp: TopicPartition, letters: Sequence[DeadLetter]) -> None:
-        for letter in letters:
-            _LOGGER.error("%s/%d: record %d is set aside: %s", *tp, letter.offset, letter.reason)
-        self_metrics.DEAD_LETTERS.labels(tp.topic).inc(len(letters))
-        await self.set_aside(tp, letters)
-
-    async def commit_panes(self) -> None:
-        """Commit how far each partition is stored."""
-        due = {kp: partition.commit for kp, partition in self.partitions.items() if partition.commit != partition.committed}
+    async def commit_cursors(self) -> None:
+        """Commit how far the work is."""
+        due = {kp: cursor.commit for kp, cursor in self.cursors.items() if cursor.commit != cursor.committed}
         offsets = {kp: OffsetAndMetadata(commit.offset, commit.metadata) for kp, commit in due.items() if commit}
         if not offsets:
             return
@@ -209,70 +200,39 @@ class ProcessApp(faust.App):
             _LOGGER.warning("not committed yet: %r", error)
             return
         for kp, commit in due.items():
-            if kp in self.partitions:
-                self.partitions[kp].committed = commit
+            if kp in self.cursors:
+                self.cursors[kp].committed = commit
 
-    async def publish(self) -> None:
-        """Show lag, pane and decision delay of each partition."""
-        partitions = dict(self.partitions)
-
-        async def newest(kafka: AIOKafkaConsumer) -> dict[Any, int | None]:
-            return {kp: kafka.highwater(kp) for kp in partitions if kp in kafka.assignment()}
-
-        for kp, end in (await self.consumer.kafka(newest)).items():
-            partition = partitions[kp]
-            if end is not None:
-                self_metrics.LAG_RECORDS.labels(*partition.tp).set(max(0, end - partition.next_offset))
-            if (pane := partition.next_pane) is not None and (delay_ns := partition.decision_delay_ns) is not None:
-                self_metrics.PANE.labels(*partition.tp).set(pane)
-                self_metrics.DECISION_DELAY_SECONDS.labels(*partition.tp).set(delay_ns / NS_PER_S)
-
-    async def watermark_ns(self) -> int:
-        """Log time up to which what is known of spans is stored, by every worker; 0 while that is not known of one.
-
-        0 also where another worker has the first partition: of a group, one worker is told.
-        """
-        tps = [KafkaPartition(self.prefix + SPANS, number) for number in range(self.settings.partitions)]
-        if tps[0] not in self.partitions:
-            return 0
-        try:
-            committed = await self.consumer.kafka(lambda kafka: kafka._coordinator.fetch_committed_offsets(tps))
-        except (KafkaError, TimeoutError) as error:
-            _LOGGER.warning("how far the group is is not known: %r", error)
-            return 0
-        commits = [Commit(known.offset, known.metadata) if (known := committed.get(tp)) else None for tp in tps]
-        return min(decided_until_ns(commit) if commit else 0 for commit in commits)
+    async def committed(self, topic: str, count: int) -> list[Commit | None]:
+        """The group's newest commit of each of a topic's partitions. Raises KafkaError, TimeoutError."""
+        kps = [KafkaPartition(topic, number) for number in range(count)]
+        known = await self.consumer.kafka(lambda kafka: kafka._coordinator.fetch_committed_offsets(kps))
+        return [_commit(known.get(kp)) for kp in kps]
 
     async def leave(self) -> None:
         """Commit, then let go of every partition: it may be another worker's next."""
-        await self.commit_panes()
-        old, self.partitions = self.partitions, {}
-        for partition in old.values():
-            partition.closed = True
-            for gauge in (self_metrics.LAG_RECORDS, self_metrics.PANE, self_metrics.DECISION_DELAY_SECONDS):
-                gauge.remove(*map(str, partition.tp))
+        await self.commit_cursors()
+        old, self.cursors = self.cursors, {}
+        for cursor in old.values():
+            cursor.closed = True
+            self.work.withdraw(cursor)
 
     async def finish(self) -> None:
         """Begin nothing new, finish what is in hand, and commit."""
         self.stopping = True
         if self.crashed:
             return
-        if self.in_hand:
-            await asyncio.wait(self.in_hand, timeout=self.settings.kafka.stop_time.total_seconds())
+        if in_hand := set(self.work.in_hand):
+            await asyncio.wait(in_hand, timeout=self.settings.stop_time.total_seconds())
         await self.leave()
 
 
-def build_app(
-    bootstrap: Sequence[str], prefix: str, settings: ProcessorSettings, make_processor: MakeProcessor, *, sink: Sink, set_aside: SetAside
-) -> ProcessApp:
-    """An app that processes ``otlp_*`` topics of a cluster (names after ``prefix``) as one of its group's workers; run it by :func:`serve`.
-
-    ``sink`` tries again by itself while the database is away; it is used from several threads.
-    """
-    session_s = settings.kafka.session_timeout.total_seconds()
-    app = ProcessApp(
-        prefix + settings.kafka.group,
-        broker=[f"kafka://{server}" for server in bootstrap],
+def build_app(brokers: Brokers, group: str, settings: KafkaReaderSettings, work: Work[Any]) -> ReaderApp:
+    """An app that does ``work`` as one of the members of ``group``."""
+    session_s = settings.session_timeout.total_seconds()
+    app = ReaderApp(
+        group,
+        broker=[f"kafka://{server}" for server in brokers.bootstrap],
         store="memory://",
         web_enabled=False,
         topic_disable_leader=True,
@@ -288,31 +248,26 @@ def build_app(
         broker_rebalance_timeout=30.0,
         broker_max_poll_interval=1e6,  # once passed, Faust would leave the group and never come back
     )
-    app.partitions, app.in_hand, app.stopping = {}, set(), False
-    app.bootstrap = list(bootstrap)
-    app.settings, app.prefix, app.make_processor, app.sink, app.set_aside = settings, prefix, make_processor, sink, set_aside
-    app.threads = ThreadPoolExecutor(settings.kafka.threads, thread_name_prefix="meshflow-process")
+    app.cursors, app.stopping = {}, False
+    app.brokers, app.settings, app.work, app.probe = brokers, settings, work, Probe(brokers)
     _declare(app)
     return app
 
 
-def _declare(app: ProcessApp) -> None:
+def _declare(app: ReaderApp) -> None:
     """Hang agent, timer and signals on the app; Faust knows them by decoration only."""
-    names = [app.prefix + topic for topic in TOPICS]
-    topic = app.topic(*names, acks=False, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
+    topic = app.topic(*app.work.topics, acks=False, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
 
     @app.agent(topic, isolated_partitions=True)
-    async def process(stream: Any) -> None:
+    async def read(stream: Any) -> None:
         async with _crashing(app):
             async for event in stream.noack().events():
-                await app.take(event.message.tp, event.message)
+                await app.take(event.message)
 
-    @app.timer(app.settings.kafka.commit_every.total_seconds())  # type: ignore[untyped-decorator]  # Faust does not type it
-    async def commit() -> None:
+    @app.timer(app.settings.commit_every.total_seconds())  # type: ignore[untyped-decorator]  # Faust does not type it
+    async def keep() -> None:
         async with _crashing(app):
-            await app.commit_panes()
-            with suppress(KafkaError, TimeoutError):
-                await app.publish()
+            await app.keep()
 
     @app.on_rebalance_complete.connect(weak=False)  # awaited before perform_seek and before the first record
     async def complete(*_: Any, **__: Any) -> None:
@@ -331,7 +286,7 @@ def _declare(app: ProcessApp) -> None:
 class _crashing:  # noqa: N801 - used as contextlib's are
     """Ends the app on any error: Faust would start an agent again, without the record at fault."""
 
-    def __init__(self, app: ProcessApp) -> None:
+    def __init__(self, app: ReaderApp) -> None:
         self._app = app
 
     async def __aenter__(self) -> None:
@@ -342,68 +297,39 @@ class _crashing:  # noqa: N801 - used as contextlib's are
             await self._app.crash(error)
 
 
-async def serve(app: ProcessApp, stop: asyncio.Event) -> bool:
+async def serve(app: ReaderApp, stop: asyncio.Event) -> bool:
     """Run until ``stop``; True when what was in hand is stored and committed.
 
-    False: brokers or database did not answer in time; then threads may still hang in them, and the process has to end itself.
+    False: brokers or the work did not answer in time; then threads may still hang in them, and the process has to end itself.
     Raises LogUnavailable for an error of Kafka's, or what else the app crashed of.
     """
-    if not await _find_topics(app, stop):
+    if not await wait_for_topics(app.brokers, app.work.topics, stop):
         return True
     starting = asyncio.ensure_future(app.start())
     ends = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(app._crashed.wait())]
     await asyncio.wait([starting, *ends], return_when=asyncio.FIRST_COMPLETED)
     if starting.done() and not starting.exception():
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-    grace_s = _CRASHED_S if app.crashed else app.settings.kafka.stop_time.total_seconds() + 2 * _KAFKA_S
+    grace_s = _CRASHED_S if app.crashed else app.settings.stop_time.total_seconds() + 2 * _KAFKA_S
     stopping = asyncio.ensure_future(app.stop())
     await asyncio.wait([stopping], timeout=grace_s)
     for end in (starting, stopping, *ends):
         end.cancel()
     await asyncio.gather(starting, stopping, *ends, return_exceptions=True)
-    app.threads.shutdown(wait=False, cancel_futures=True)
+    await app.probe.close()
     error = app.crash_reason if app.crashed else None if starting.cancelled() else starting.exception()
     if error:
         raise LogUnavailable(f"Kafka does not answer: {error!r}") if isinstance(error, KafkaError) else error
-    return not stopping.cancelled() and not stopping.exception() and not app.in_hand
-
-
-async def _find_topics(app: ProcessApp, stop: asyncio.Event) -> bool:
-    """Wait until brokers answer and have a topic to process (``meshflow ingest`` makes them); False when stopped before.
-
-    Raises LogUnavailable: no broker answered for a while, or a topic has not as many partitions as the settings say.
-    """
-    give_up_s = time.monotonic() + _START_S
-    told = False
-    while not stop.is_set():
-        client = AIOKafkaConsumer(bootstrap_servers=app.bootstrap)
-        try:
-            await client.start()
-            cluster = await client._client.fetch_all_metadata()
-            counts = {topic: len(cluster.partitions_for_topic(app.prefix + topic) or ()) for topic in TOPICS}
-        except KafkaError as error:
-            if time.monotonic() > give_up_s:
-                raise LogUnavailable(f"Kafka at {','.join(app.bootstrap)} does not answer: {error!r}") from error
-            counts = {}
-        finally:
-            await client.stop()
-        for topic, count in counts.items():
-            if count not in {0, app.settings.partitions}:
-                raise LogUnavailable(
-                    f"topic {app.prefix + topic} has {count} partitions, processing.partitions says {app.settings.partitions}"
-                )
-        if any(counts.values()):
-            return True
-        if counts and not told:
-            _LOGGER.warning("waiting for topics %s: `meshflow ingest` makes them", ", ".join(app.prefix + topic for topic in TOPICS))
-            told = True
-        with suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), 1)
-    return False
+    return not stopping.cancelled() and not stopping.exception() and not any(not task.done() for task in app.work.in_hand)
 
 
 def record_of(message: Any) -> Record:
-    """A record as Faust gives it (its time is float seconds of the broker's whole milliseconds)."""
+    """A record as Faust gives it (its time is float seconds of the broker's whole milliseconds; one without a time is of 1970)."""
     value = message.value or b""
-    headers = {name: int(count) for name, count in message.headers or () if name in {"rejected", "refused"} and count.isdigit()}
-    return Record(message.offset, round(message.timestamp * 1000) * 1_000_000, value, len(value), headers=headers)
+    headers = {name: int(count) for name, count in message.headers or () if name in COUNTS and _COUNT.fullmatch(count or b"")}
+    append_time_ns = max(0, round(message.timestamp * 1000)) * 1_000_000
+    return Record(message.offset, append_time_ns, value, len(value), headers=headers, key=message.key or b"")
+
+
+def _commit(known: Any) -> Commit | None:
+    return Commit(known.offset, known.metadata) if known is not None and known.offset >= 0 else None

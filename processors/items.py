@@ -7,10 +7,10 @@ import polars as pl
 import pyarrow as pa
 
 from processors.ledger import Fates, ledger
-from processors.panes import DeadLetter, Emit, Pane, PaneClock, Panes, Step
+from processors.panes import Emit, Pane, PaneClock, Panes, Step, surplus_letters, unpack
 from processors.settings import ProcessorSettings
 from schemas.errors import MalformedOtlp
-from schemas.log import Commit, Record, TopicPartition
+from schemas.log import Commit, DeadLetter, Record, TopicPartition
 from schemas.otlp_columns import Items
 from schemas.tables import SCHEMAS, Block
 from schemas.units import NS_PER_S
@@ -62,7 +62,7 @@ class ItemProcessor:
         blocks = []
         if step.emit_closed:
             blocks = self._blocks(pane, tables, identities, len(dead_letters) + pane.surplus_items)
-            dead_letters += [DeadLetter(record.offset, "over the limit of one pane (processing.pane_bytes)") for record in pane.surplus]
+            dead_letters += surplus_letters(pane)
         if identities:
             self._seen[pane.number] = pl.concat([frame.select(_IDENTITY).unique() for frame in identities.values()])
         self._seen = {number: seen for number, seen in self._seen.items() if number >= step.keep_from}
@@ -123,18 +123,17 @@ def _portions(records: Sequence[Record]) -> list[list[Record]]:
 
 
 def _decode_portion(decode: Decode, records: Sequence[Record]) -> tuple[Mapping[str, Items], list[DeadLetter]]:
-    payloads = [record.unpack() for record in records]
+    payloads, letters = unpack(records)
     try:
-        return decode(payloads), []
+        return decode(payloads), letters
     except MalformedOtlp:
-        good, bad = [], []
-        for record, payload in zip(records, payloads, strict=True):
+        for number, record in enumerate(records):
             try:
-                decode([payload])
-                good.append(payload)
+                decode(payloads[number : number + 1])
             except MalformedOtlp as error:
-                bad.append(DeadLetter(record.offset, str(error)))
-        return decode(good), bad
+                letters.append(DeadLetter(record, str(error)))
+                payloads[number] = b""
+        return decode(payloads), letters
 
 
 def _identities(items: Items) -> pl.DataFrame:

@@ -2,13 +2,14 @@
 
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import pyarrow as pa
 
-from schemas.log import Commit, Record, TopicPartition
+from schemas.errors import MalformedOtlp
+from schemas.log import Commit, DeadLetter, Record, TopicPartition
 from schemas.tables import Block
 from schemas.topics import pane_of, pane_shift_ns
 
@@ -46,14 +47,6 @@ class PaneClock(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """A record that could not be processed, and why."""
-
-    offset: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class Emit:
     """What a processor hands out: blocks to store, and then what to commit."""
 
@@ -82,6 +75,7 @@ class Pane:
         """Take a record in; its payload is kept packed until the pane is decided. ``count``: how many items a payload has."""
         self.rejected += record.headers.get("rejected", 0)
         self.refused += record.headers.get("refused", 0)
+        self.lost += record.headers.get("lost", 0)
         if not record.size:
             return
         self.bytes += record.size
@@ -89,7 +83,7 @@ class Pane:
             self.records.append(_packed(record))
         else:
             self.surplus.append(replace(record, payload=b"", codec=""))
-            self.surplus_items += count(record.unpack())
+            self.surplus_items += _count(record, count)
 
 
 class Step(NamedTuple):
@@ -193,6 +187,31 @@ class Panes:
         unread = next((offset for pane, offset in self._starts if pane >= (self._next or 0)), self._starts[-1][1])
         pane_ns, shift_ns = self._clock
         return Commit(self._starts[0][1], f"next={self._next} from={unread} pane_ns={pane_ns} shift_ns={shift_ns}")
+
+
+def unpack(records: Sequence[Record]) -> tuple[list[bytes], list[DeadLetter]]:
+    """The payloads of records, b"" in place of those that cannot be unpacked, and these as dead letters."""
+    payloads, letters = [], []
+    for record in records:
+        try:
+            payloads.append(record.unpack())
+        except MalformedOtlp as error:
+            payloads.append(b"")
+            letters.append(DeadLetter(record, str(error)))
+    return payloads, letters
+
+
+def surplus_letters(pane: Pane) -> list[DeadLetter]:
+    """The records over the pane's limit as dead letters."""
+    return [DeadLetter(record, "over the limit of one pane (processing.pane_bytes)") for record in pane.surplus]
+
+
+def _count(record: Record, count: Count) -> int:
+    """Items of a record; one that cannot be unpacked counts as one."""
+    try:
+        return count(record.unpack())
+    except MalformedOtlp:
+        return 1
 
 
 def _packed(record: Record) -> Record:

@@ -1,17 +1,11 @@
-"""One assigned partition of a log that is read record by record: what to do with each offset that arrives, and what to commit. No I/O."""
+"""One assigned partition of a log that is read record by record into a processor. No I/O."""
 
 from collections.abc import Sequence
-from enum import Enum, auto
 from typing import Protocol
 
+from processors.cursor import Cursor
 from processors.panes import Emit, PaneClock
-from schemas.errors import LogUnavailable
 from schemas.log import Commit, Record, TopicPartition
-
-SEEKS = 10
-"""How often the same missing offsets are read again before they are taken for ones without a record (transaction markers)."""
-
-SEEK_EVERY_S = 1.0
 
 
 class Processor(Protocol):
@@ -28,70 +22,20 @@ class Processor(Protocol):
         """Records of [wanted, beginning) were removed before they could be read."""
 
 
-class Arrival(Enum):
-    """What to do with an offset that arrived."""
-
-    TAKE = auto()
-    SKIP = auto()
-    """Seen already, or fetched before a seek."""
-    AHEAD = auto()
-    """Offsets are missing before it: ask where the log begins, then :meth:`Partition.bridge`."""
-
-
-class Partition:
-    """How far a processor is. ``closed``: the partition went to another worker; nothing of it is to be stored or committed any more."""
+class Partition(Cursor):
+    """How far a processor is. Log time never goes back: a record stamped earlier than the one before it counts as of that one's time."""
 
     def __init__(self, tp: TopicPartition, processor: Processor, clock: PaneClock, beginning: int, end: int) -> None:
-        """``beginning``, ``end``: the first offset that is there, and the one that the next record will get.
-
-        Raises LogUnavailable when the commit lies beyond the end: it is of another topic of this name.
-        """
-        self.tp = tp
+        """See :class:`processors.cursor.Cursor`."""
         self.processor = processor
-        self.closed = False
-        self.commit: Commit | None = None
-        self.committed: Commit | None = None
         self.log_time_ns = 0
         self._clock = clock
         self._pane: int | None = None
-        self._seeks = 0
-        self._seek_s = float("-inf")
-        offset = beginning if processor.offset is None else processor.offset
-        if offset > end:
-            raise LogUnavailable(
-                f"{tp.topic}/{tp.partition} ends at {end}, but {offset} is committed:"
-                " was the topic made anew? Then remove the consumer group's offsets"
-            )
-        if offset < beginning:
-            processor.gap(offset, beginning)
-        self.next_offset = max(offset, beginning)
+        super().__init__(tp, processor.offset, beginning, end)
 
-    def arrival(self, offset: int, now_s: float) -> Arrival:
-        """What to do with the record of this offset; ``now_s`` is a monotonic clock's."""
-        if offset == self.next_offset:
-            return Arrival.TAKE
-        if offset < self.next_offset or now_s < self._seek_s + SEEK_EVERY_S:
-            return Arrival.SKIP
-        return Arrival.AHEAD
-
-    def bridge(self, offset: int, beginning: int, now_s: float) -> int | None:
-        """Between the next offset and this one records are missing: None to go on with this one, else the offset to seek.
-
-        What retention has removed (all before ``beginning``) is lost. The rest was dropped on the way and is read again; where that
-        does not help, there never was a record.
-        """
-        if beginning > self.next_offset:
-            until = min(beginning, offset)
-            self.processor.gap(self.next_offset, until)
-            self.next_offset = until
-            self._seeks = 0
-        if offset > self.next_offset and self._seeks < SEEKS:
-            self._seeks += 1
-            self._seek_s = now_s
-            return self.next_offset
-        self._seeks = 0
-        self.next_offset = offset
-        return None
+    def lose(self, wanted: int, until: int) -> None:
+        """Records of [wanted, until) will never be read: the ledger counts them."""
+        self.processor.gap(wanted, until)
 
     def opens_pane(self, record: Record) -> bool:
         """Whether this record is of a later pane than the last one, so that feeding it is work."""
@@ -103,8 +47,7 @@ class Partition:
         pane = self._clock.pane_at(record.append_time_ns)
         self._pane = pane if self._pane is None else max(pane, self._pane)
         self.log_time_ns = max(self.log_time_ns, record.append_time_ns)
-        self.next_offset = record.offset + 1
-        self._seeks = 0
+        self.taken(record.offset)
         return emits
 
     def stored(self, emit: Emit) -> None:

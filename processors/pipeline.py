@@ -3,15 +3,17 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from processors import panes
 from processors.calls import Calls, Window, calls_of
 from processors.deduplicate import drop_copies, first_copies, with_keys
 from processors.edges import edges
 from processors.ledger import Fates, ledger
 from processors.limits import Labels
-from processors.panes import DeadLetter, Emit, Pane, PaneClock, Panes, Step
+from processors.panes import Emit, Pane, PaneClock, Panes, Step, surplus_letters
 from processors.red import red
 from processors.sampling.sampler import Sampler
 from processors.sampling.settings import SamplingSettings
@@ -20,7 +22,7 @@ from processors.slots import PaneTime
 from processors.traces import write_traces
 from schemas import otlp
 from schemas.errors import MalformedOtlp
-from schemas.log import Commit, Record, TopicPartition
+from schemas.log import Commit, DeadLetter, Record, TopicPartition
 from schemas.spans import SpanBatch
 from schemas.tables import Block
 from schemas.units import NS_PER_S, to_ns
@@ -132,9 +134,11 @@ class SpanProcessor:
 
 
 def decode(pane: Pane, attribute_keys: Sequence[str]) -> tuple[SpanBatch, int, list[DeadLetter]]:
-    """A pane's spans, how many items were rejected, and the records set aside: malformed ones (one item each) and those over the limit."""
-    payloads = [record.unpack() for record in pane.records]
-    letters = []
+    """A pane's spans, how many items were rejected, and the records set aside: malformed ones (one item each) and those over the limit.
+
+    Rejected too are spans without a valid trace id or span id, which only foreign writers append (ingest refuses them).
+    """
+    payloads, letters = panes.unpack(pane.records)
     try:
         batch = otlp.decode_spans(payloads, attribute_keys)
     except MalformedOtlp:
@@ -142,12 +146,19 @@ def decode(pane: Pane, attribute_keys: Sequence[str]) -> tuple[SpanBatch, int, l
             try:
                 otlp.decode_spans(payloads[number : number + 1])
             except MalformedOtlp as error:
-                letters.append(DeadLetter(record.offset, str(error)))
+                letters.append(DeadLetter(record, str(error)))
                 payloads[number] = b""
         batch = otlp.decode_spans(payloads, attribute_keys)
-    rejected = len(letters) + pane.surplus_items
-    letters += [DeadLetter(record.offset, "over the limit of one pane (processing.pane_bytes)") for record in pane.surplus]
-    return batch, rejected, letters
+    identified = with_ids(batch)
+    rejected = len(letters) + pane.surplus_items + len(batch) - len(identified)
+    return identified, rejected, letters + surplus_letters(pane)
+
+
+def with_ids(batch: SpanBatch) -> SpanBatch:
+    """The spans that have a trace id and a span id; one of a wrong length, or zero, is none."""
+    trace_hi, trace_lo, span_id = (batch.spans[name].to_numpy() for name in ("trace_hi", "trace_lo", "span_id"))
+    valid = (trace_hi | trace_lo).astype(np.bool_) & span_id.astype(np.bool_)
+    return batch if valid.all() else replace(batch, spans=batch.spans.filter(pa.array(valid)))
 
 
 def unpack(pane: Pane, wanted: pl.Series) -> list[bytes]:

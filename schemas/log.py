@@ -6,6 +6,11 @@ from typing import NamedTuple, Protocol
 
 import pyarrow as pa
 
+from schemas.errors import MalformedOtlp
+
+COUNTS = frozenset({"rejected", "refused", "lost"})
+"""Headers of records that the ledger adds up."""
+
 
 class TopicPartition(NamedTuple):
     """One ordered log."""
@@ -19,8 +24,9 @@ class Append:
     """What a writer is asked to append.
 
     ``value`` is a whole OTLP message (``TracesData`` / ``MetricsData`` / ``LogsData``) of one partition; empty for a tick or for
-    a record that only carries counts. ``headers`` are counts that the ledger adds up: ``rejected`` (items refused as invalid),
-    ``refused`` (items turned away because the log was full or away); absent means 0.
+    a record that only carries counts. ``headers`` are counts that the ledger adds up (COUNTS): ``rejected`` (items refused as invalid),
+    ``refused`` (items turned away because the log was full or away), ``lost`` (records of another topic that were gone before they
+    could be read); absent means 0.
     """
 
     tp: TopicPartition
@@ -41,13 +47,31 @@ class Record:
     size: int
     codec: str = ""
     headers: Mapping[str, int] = field(default_factory=dict)
+    key: bytes = b""
+    """As a foreign writer set it; meshflow's own records have none."""
 
     def unpack(self) -> bytes:
-        """The OTLP bytes."""
+        """The OTLP bytes. Raises MalformedOtlp when what was stored is not what the codec makes."""
         if not self.codec:
             return self.payload
-        unpacked: bytes = pa.decompress(self.payload, decompressed_size=self.size, codec=self.codec, asbytes=True)
+        try:
+            unpacked: bytes = pa.decompress(self.payload, decompressed_size=self.size, codec=self.codec, asbytes=True)
+        except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
+            raise MalformedOtlp(f"the record cannot be unpacked ({self.codec}): {error}") from error
         return unpacked
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record that could not be processed, and why. Its payload is empty, though its size is not, where it was too much to hold."""
+
+    record: Record
+    reason: str
+
+    @property
+    def offset(self) -> int:
+        """The record's."""
+        return self.record.offset
 
 
 @dataclass(frozen=True, slots=True)

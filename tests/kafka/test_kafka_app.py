@@ -13,12 +13,12 @@ from aiokafka.admin.records_to_delete import RecordsToDelete
 
 from benchmarks.load import make_requests
 from ingest.kafka import KafkaLogWriter
-from processors.app import build_app, serve
-from processors.panes import DeadLetter
+from processors.brokers import Brokers
 from processors.settings import ProcessorSettings
+from processors.worker import Worker as KafkaWorker
 from schemas import otlp
 from schemas.errors import LogUnavailable, SinkRejected
-from schemas.log import Append, Commit, TopicPartition
+from schemas.log import Append, Commit, DeadLetter, TopicPartition
 from schemas.topics import LOGS, METRICS, SPANS
 from tests.kafka.broker import Cluster
 from tests.kafka.core import Store, by_token, make_processor, undisturbed
@@ -40,9 +40,9 @@ class Worker:
     def __init__(self, place: KafkaPlace, store: Store) -> None:
         self.letters: list[tuple[TopicPartition, DeadLetter]] = []
         self._stop = asyncio.Event()
-        bootstrap = place.cluster.bootstrap.split(",")
-        self.app = build_app(bootstrap, place.prefix, SETTINGS, partial(make_processor, SETTINGS), sink=store, set_aside=self._set_aside)
-        self.running = asyncio.create_task(serve(self.app, self._stop))
+        brokers = Brokers(tuple(place.cluster.bootstrap.split(",")))
+        self.app = KafkaWorker(brokers, place.prefix, SETTINGS, partial(make_processor, SETTINGS), sink=store, set_aside=self._set_aside)
+        self.running = asyncio.create_task(self.app.serve(self._stop))
 
     async def _set_aside(self, tp: TopicPartition, letters: Sequence[DeadLetter]) -> None:
         self.letters += [(tp, letter) for letter in letters]
@@ -123,7 +123,7 @@ async def test_workers_that_come_and_go_store_what_one_reading_gives(broker: Clu
         await eventually(lambda: len(store.blocks) > 20, "the first worker stores", first)
         second = Worker(place, store)
         await eventually(lambda: len(second.app.partitions) > 0, "the second worker has partitions", first, second)
-        assert set(first.app.partitions).isdisjoint(second.app.partitions)
+        assert {each.tp for each in first.app.partitions}.isdisjoint(each.tp for each in second.app.partitions)
         await eventually(partial(one_knows_the_watermark, first, second), "one of the two rolls up", first, second)
         await asyncio.sleep(1)
         assert await first.stop()
@@ -227,7 +227,7 @@ async def test_a_commit_beyond_the_end_is_told(broker: Cluster) -> None:
 
 
 async def test_no_broker_is_told(broker: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("processors.app._START_S", 0.5)
+    monkeypatch.setattr("processors.brokers._START_S", 0.5)
     nowhere = KafkaPlace(Cluster(broker.nodes[0].folder / "nowhere"))
     with pytest.raises(LogUnavailable, match="does not answer"):
         await asyncio.wait_for(Worker(nowhere, Store()).running, 60)

@@ -9,10 +9,10 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from benchmarks.load import make_requests
-from ingest.dead_letters import DeadLetterWriter
+from ingest.dead_letters import MAX_BYTES, DeadLetterWriter
 from ingest.settings import KafkaWriterSettings
 from schemas.errors import LogUnavailable
-from schemas.log import Append
+from schemas.log import Append, DeadLetter, Record
 from schemas.topics import DEAD_LETTER, SPANS
 from schemas.units import parse_duration
 from tests.kafka.broker import Cluster
@@ -134,20 +134,37 @@ async def test_no_broker_at_all_is_told(broker: Cluster, monkeypatch: pytest.Mon
         await KafkaPlace(nowhere).open_writer()
 
 
-async def test_dead_letters_name_the_record_and_the_reason(broker: Cluster) -> None:
+NOISE = random.Random(1).randbytes(2 << 20)
+DEAD = [
+    (Record(7, 5, b"\xff" * 1_000, 1_000, key=b"a key"), "not OTLP"),
+    (Record(8, 6, NOISE, len(NOISE)), "not OTLP"),
+    (Record(9, 7, b"", 10_000), "too large"),
+    (Record(10, 8, b"\0not packed", 10_000, codec="lz4"), "cannot be unpacked"),
+]
+
+
+async def test_dead_letters_name_the_record_and_the_reason_and_bring_what_is_in_it(broker: Cluster) -> None:
     place = KafkaPlace(broker)
     await (await place.open_writer()).close()
     letters = DeadLetterWriter(broker.bootstrap.split(","), place.prefix)
-    await letters.write(A, [(7, "not OTLP"), (9, "too large")])
+    await letters.write(A, [DeadLetter(record, reason) for record, reason in DEAD])
     await letters.close()
     consumer = AIOKafkaConsumer(place.prefix + DEAD_LETTER, bootstrap_servers=broker.bootstrap, auto_offset_reset="earliest")
     await consumer.start()
-    first, second = [await asyncio.wait_for(consumer.getone(), 30) for _ in range(2)]
+    whole, cut, left_out, refused = [await asyncio.wait_for(consumer.getone(), 30) for _ in DEAD]
     await consumer.stop()
-    assert first.key == f"{place.prefix}{SPANS}/0/7".encode()
-    assert {name: value.decode() for name, value in second.headers} == {
+    assert whole.key == f"{place.prefix}{SPANS}/0/7".encode()
+    assert whole.value == b"\xff" * 1_000
+    assert {name: value.decode() for name, value in whole.headers} == {
         "topic": place.prefix + SPANS,
         "partition": "0",
-        "offset": "9",
-        "reason": "too large",
+        "offset": "7",
+        "time_ns": "5",
+        "size": "1000",
+        "key": "a key",
+        "reason": "not OTLP",
+        "payload": "whole",
     }
+    assert (cut.value, dict(cut.headers)["payload"]) == (NOISE[:MAX_BYTES], b"cut")
+    assert (left_out.value, dict(left_out.headers)["payload"]) == (b"", b"left out")
+    assert (refused.value, dict(refused.headers)["payload"]) == (b"\0not packed", b"whole")

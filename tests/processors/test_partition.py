@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from processors.cursor import SEEK_EVERY_S, SEEKS, Arrival
 from processors.panes import Emit, PaneClock
-from processors.partition import SEEK_EVERY_S, SEEKS, Arrival, Partition
+from processors.partition import Partition
 from schemas.errors import LogUnavailable
 from schemas.log import Record, TopicPartition
 from schemas.topics import SPANS
@@ -63,7 +64,8 @@ def test_each_record_is_fed_once_whatever_is_dropped_on_the_way_or_removed(
         now_s = step * 2 * SEEK_EVERY_S
         arrival = partition.arrival(offset, now_s)
         if arrival is Arrival.AHEAD:
-            seek = partition.bridge(offset, beginning, now_s)
+            there_now = next(known for known in there if known >= max(partition.next_offset, beginning))
+            seek = partition.bridge(offset, beginning, there_now, now_s)
             if seek is not None:
                 at = seek
                 continue
@@ -79,16 +81,26 @@ def test_each_record_is_fed_once_whatever_is_dropped_on_the_way_or_removed(
     assert set(recorder.fed) | set(recorder.lost) >= {offset for offset in there if offset >= start}
 
 
-def test_offsets_that_stay_away_are_sought_some_times_and_then_passed_over() -> None:
+def test_a_record_that_kafka_has_but_that_stays_away_is_sought_some_times_and_is_then_lost() -> None:
     recorder = Recorder(0)
     partition = Partition(TP, recorder, CLOCK, 0, 10)
     for seek in range(SEEKS):
         now_s = 10.0 * seek
         assert partition.arrival(3, now_s) is Arrival.AHEAD
-        assert partition.bridge(3, 0, now_s) == 0
+        assert partition.bridge(3, 0, 1, now_s) == 1, "there is no record at 0"
         assert partition.arrival(4, now_s + SEEK_EVERY_S / 2) is Arrival.SKIP, "what was on its way is let pass"
-    assert partition.bridge(3, 0, 100.0) is None
+    assert partition.bridge(3, 0, 1, 100.0) is None
     assert partition.arrival(3, 100.0) is Arrival.TAKE
+    assert recorder.lost == [1, 2]
+    partition.feed(Record(3, 0, b"", 0))
+    assert partition.bridge(5, 0, 4, 200.0) == 4, "the next one is sought again"
+
+
+def test_offsets_at_which_kafka_has_no_record_are_passed_over_at_once() -> None:
+    recorder = Recorder(0)
+    partition = Partition(TP, recorder, CLOCK, 0, 10)
+    assert partition.bridge(3, 0, 3, 0.0) is None
+    assert partition.arrival(3, 0.0) is Arrival.TAKE
     assert recorder.lost == []
 
 
@@ -96,9 +108,17 @@ def test_removed_records_are_lost_up_to_the_one_at_hand() -> None:
     recorder = Recorder(2)
     partition = Partition(TP, recorder, CLOCK, 5, 20)
     assert recorder.lost == [2, 3, 4]
-    assert partition.bridge(9, 7, 0.0) == 7, "7 and 8 are there"
-    assert partition.bridge(9, 12, 10.0) is None, "by now they are gone, but 9 is at hand"
+    assert partition.bridge(9, 7, 7, 0.0) == 7, "7 and 8 are there"
+    assert partition.bridge(9, 12, 12, 10.0) is None, "by now they are gone, but 9 is at hand"
     assert recorder.lost == [2, 3, 4, 5, 6, 7, 8]
+
+
+def test_log_time_that_goes_back_stays_where_it_was() -> None:
+    partition = Partition(TP, Recorder(None), CLOCK, 0, 5)
+    for offset, time_ns in enumerate((5_000, 3_000, 5_500)):
+        assert not partition.opens_pane(Record(offset, time_ns, b"", 0))
+        partition.feed(Record(offset, time_ns, b"", 0))
+    assert partition.log_time_ns == 5_500
 
 
 def test_a_record_of_a_later_pane_is_known_before_it_is_fed() -> None:
