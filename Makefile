@@ -11,11 +11,12 @@ RUST := $(shell command -v cargo 2>/dev/null)
 BENCH ?=
 PYTEST ?=
 
-.PHONY: help install demo test lint format bench docs
+.PHONY: help install demo test lint format bench docs local
 
 help:
 	@echo "make install   .venv with meshflow and what developing it needs"
 	@echo "make demo      a captured Envoy mesh through meshflow, live in this terminal (DEMO_SECONDS=60: end by itself)"
+	@echo "make local     Kafka, store, two receivers and two workers as processes, until Ctrl-C (deploy/local.sh)"
 	@echo "make test      every test (PYTEST='-k edges' for some)"
 	@echo "make lint      ruff, mypy, import contracts; rustfmt and clippy where cargo is there"
 	@echo "make bench     what a span costs, as a table (BENCH='--json FILE' for lines)"
@@ -40,6 +41,9 @@ $(READY): pyproject.toml $(NATIVE)
 
 demo: $(READY)
 	@$(BIN)/python -m meshflow.demo
+
+local: $(READY)
+	@deploy/local.sh
 
 test: $(READY)
 	@if [ -n "$(RUST)" ]; then cargo test --quiet --no-default-features --manifest-path native/Cargo.toml; fi

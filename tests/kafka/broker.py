@@ -7,7 +7,6 @@ import argparse
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,8 @@ import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+
+from tests.kafka.ports import reserve_port
 
 POM = Path(__file__).with_name("pom.xml")
 START_S = 90.0
@@ -65,13 +66,19 @@ def _jars() -> Path:
     return cache / "meshflow" / f"kafka-{version}"
 
 
+def with_us() -> list[str]:
+    """What to put before a command that must not outlive a killed test run. It ends with the thread that started it."""
+    return ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+
+
 class Node:
     """One process that is broker and controller. Its ports and its data outlive it, so it can be started again."""
 
-    def __init__(self, number: int, folder: Path) -> None:
+    def __init__(self, number: int, folder: Path, heap: str = "384m") -> None:
         self.number = number
-        self.port = _free_port()
-        self.controller_port = _free_port()
+        self.heap = heap
+        self.port = reserve_port()
+        self.controller_port = reserve_port()
         self.folder = folder
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -94,7 +101,11 @@ class Node:
         """Start the process. It ends with the calling thread, so call this from the main one."""
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                self._java("384m", "kafka.Kafka", str(self.folder / "server.properties")), stdout=log, stderr=log, stdin=subprocess.DEVNULL
+                self._java(self.heap, "kafka.Kafka", str(self.folder / "server.properties")),
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for whoever started it
             )
 
     def wait_ready(self) -> None:
@@ -139,14 +150,13 @@ class Node:
         return self.folder / "broker.log"
 
     def _java(self, heap: str, *arguments: str) -> list[str]:
-        with_us = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []  # it must not outlive a killed test run
         options = [
             f"-Xmx{heap}",
             "-XX:+UseSerialGC",
             "-XX:TieredStopAtLevel=1",
             f"-Dlog4j2.configurationFile={self.folder}/log4j2.properties",
         ]
-        return [*with_us, "java", *options, "-cp", f"{_jars()}/*", *arguments]
+        return [*with_us(), "java", *options, "-cp", f"{_jars()}/*", *arguments]
 
 
 def _properties(node: Node, nodes: Sequence[Node]) -> dict[str, str]:
@@ -182,9 +192,9 @@ def _properties(node: Node, nodes: Sequence[Node]) -> dict[str, str]:
 class Cluster:
     """Nodes that know each other; a context manager."""
 
-    def __init__(self, folder: Path, nodes: int = 1, settings: Mapping[str, str] | None = None) -> None:
-        """``settings``: more lines of server.properties."""
-        self.nodes = [Node(number, folder / f"node{number}") for number in range(1, nodes + 1)]
+    def __init__(self, folder: Path, nodes: int = 1, settings: Mapping[str, str] | None = None, heap: str = "384m") -> None:
+        """``settings``: more lines of server.properties; ``heap``: of each node's JVM."""
+        self.nodes = [Node(number, folder / f"node{number}", heap) for number in range(1, nodes + 1)]
         self._settings = settings or {}
 
     @property
@@ -220,19 +230,6 @@ def _stands_still(pid: int) -> bool:
         with suppress(OSError):  # it has just ended
             states.append((thread / "stat").read_text().rpartition(")")[2].split()[0])
     return all(state in "TtZX" for state in states)
-
-
-_taken_ports: set[int] = set()
-
-
-def _free_port() -> int:
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        if port not in _taken_ports:
-            _taken_ports.add(port)
-            return port
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from tests.e2e.up import LONG_S, MESHFLOW, ROOT
+from tests.kafka.broker import with_us
 
 PANE = ("--pane", "1s")
 
@@ -14,18 +15,21 @@ PANE = ("--pane", "1s")
 class Command:
     """One process, its output in a file."""
 
-    def __init__(self, folder: Path, name: str, log_url: str, *arguments: str, config: str = "") -> None:
+    def __init__(self, folder: Path, name: str, log_url: str, *arguments: str, config: str = "", store_url: str = "") -> None:
+        """``store_url``: the tables; "": where the arguments say."""
+        self.name = name
         self._file = folder / f"{name}.log"
         config_file = folder / "meshflow.toml"
         config_file.write_text(config)
-        self._command = ["env", f"MESHFLOW_LOG={log_url}", *MESHFLOW, "--config", str(config_file), *arguments]
+        places = [f"MESHFLOW_LOG={log_url}", f"MESHFLOW_STORE={store_url}"]
+        self._command = [*with_us(), "env", *places, *MESHFLOW, "--config", str(config_file), *arguments]
         self.process: subprocess.Popen[bytes] | None = None
 
     def launch(self) -> None:
         """Start without waiting."""
         self._before = len(self.output()) if self._file.exists() else 0
         with self._file.open("ab") as log:
-            self.process = subprocess.Popen(self._command, stdout=log, stderr=log, cwd=ROOT)
+            self.process = subprocess.Popen(self._command, stdout=log, stderr=log, cwd=ROOT, start_new_session=True)
 
     def wait_for(self, pattern: str) -> str:
         """Wait until the newest process has said this; its group."""
@@ -37,7 +41,18 @@ class Command:
             time.sleep(0.1)
         return match[1]
 
+    def ended(self) -> bool:
+        """Whether the newest process has ended."""
+        assert self.process is not None
+        return self.process.poll() is not None
+
+    def wait(self) -> int:
+        """Wait until it ends by itself; its exit code."""
+        assert self.process is not None
+        return self.process.wait(LONG_S)
+
     def output(self) -> str:
+        """All that was said, by every process so far."""
         return self._file.read_text()
 
     def kill(self) -> None:
