@@ -73,7 +73,7 @@ class Collector:
 
 
 def kafka_exporter(bootstrap: str, prefix: str = "", **options: Any) -> dict[str, Any]:
-    """A ``kafka`` exporter for topics ``otlp_*`` after ``prefix``: acknowledged by all replicas, in zstd, nothing dropped when it is slow."""
+    """A ``kafka`` exporter for topics ``otlp_*`` after ``prefix``: acknowledged by all replicas, zstd, nothing dropped when it is slow."""
     return {
         "brokers": bootstrap.split(","),
         "producer": {"required_acks": -1, "compression": "zstd", "max_message_bytes": 1_000_000},
@@ -102,7 +102,9 @@ def _topics(key: str, prefix: str, spell: Any) -> dict[str, Any]:
 
 def pipelines(receiver: str, exporter: str, *processors: str) -> dict[str, Any]:
     """``service.pipelines`` of all three signals."""
-    return {name: {"receivers": [receiver], "processors": list(processors), "exporters": [exporter]} for name in ("traces", "metrics", "logs")}
+    return {
+        name: {"receivers": [receiver], "processors": list(processors), "exporters": [exporter]} for name in ("traces", "metrics", "logs")
+    }
 
 
 def listening_ports(pid: int) -> set[int]:

@@ -1,0 +1,181 @@
+"""A real OpenTelemetry Collector on either side of the log: it writes what meshflow processes, and reads what meshflow wrote."""
+
+import asyncio
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
+
+from benchmarks.load import EXPORT
+from meshflow.capture import read_captures
+from processors.partition import decided_until_ns
+from schemas.log import Record, TopicPartition
+from schemas.topics import LOGS, METRICS, SPANS
+from tests.collector.build import build
+from tests.collector.running import OTLP, Collector, kafka_exporter, kafka_receiver, pipelines
+from tests.e2e.test_e2e_capture import CAPTURE, CAPTURED_CALLS, CAPTURED_LOGS, CAPTURED_POINTS, CAPTURED_SPANS, CAPTURED_UNSENT
+from tests.e2e.up import run_meshflow
+from tests.kafka.broker import Cluster
+from tests.kafka.fleet import Command, ingest, worker
+from tests.kafka.place import KafkaPlace
+from tests.kafka.test_kafka_e2e import CALLS_UNSENT_LEDGER, facts, metrics
+from tests.mesh.record import Recorder, running_recorder
+
+pytestmark = [pytest.mark.component("kafka"), pytest.mark.component("collector"), pytest.mark.timeout(1200)]  # it may have to be built
+
+LONG_S = 120.0
+FILES = [str(CAPTURE.with_name(f"{name}.bin.gz")) for name in ("traces", "logs", "metrics")]
+CAPTURED = {SPANS: CAPTURED_SPANS, LOGS: CAPTURED_LOGS, METRICS: CAPTURED_POINTS}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def built() -> Path:
+    return build()
+
+
+@pytest.fixture
+def running() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def start(running: ExitStack, command: Command, says: str) -> str:
+    """Start a process that is killed in the end; what it says of itself when it is ready."""
+    command.launch()
+    running.callback(lambda: command.stop(signal.SIGKILL))
+    return command.wait_for(says)
+
+
+async def all_is_decided(place: KafkaPlace) -> None:
+    """Wait until the workers' group has stored everything that is in the log, down to its last record that is not a tick."""
+    reader = await place.open_reader("meshflow")
+    try:
+        for tp in await reader.partitions():
+            records = await reader.read(tp, await reader.beginning(tp), 1 << 40)
+            newest_ns = max((record.append_time_ns for record in records if record.size), default=0)
+            end_s = time.monotonic() + LONG_S
+            while newest_ns and ((commit := await reader.committed(tp)) is None or decided_until_ns(commit) <= newest_ns):
+                assert time.monotonic() < end_s, f"{tp}: a record of {newest_ns}, and no more than {commit} is committed"
+                await asyncio.sleep(0.2)
+    finally:
+        await reader.close()
+
+
+def assert_stored_as_envoy_counted(folder: Path) -> None:
+    stored = facts(folder, *CALLS_UNSENT_LEDGER)
+    assert {fact[1:]: n for fact, n in stored.items() if fact[0] == "calls"} == CAPTURED_CALLS
+    assert {fact[1:]: n for fact, n in stored.items() if fact[0] == "unsent"} == CAPTURED_UNSENT
+    for topic, items in CAPTURED.items():
+        assert stored["ledger", topic, "received"] == stored["ledger", topic, "kept or dropped"] == items
+        assert stored["ledger", topic, "anything else"] == 0
+
+
+def test_what_a_collector_writes_by_trace_id_is_processed(broker: Cluster, tmp_path: Path, running: ExitStack) -> None:
+    place = KafkaPlace(broker)
+    start(running, ingest(tmp_path, place.url), "(is ready)")  # it receives nothing: it makes the topics, and its ticks close panes
+    consumer = worker(tmp_path, place.url)
+    start(running, consumer, "(is running)")
+    by_key = {"partition_traces_by_id": True, "partition_logs_by_trace_id": True, "partition_metrics_by_resource_attributes": True}
+    config = {
+        "receivers": {"otlp": OTLP},
+        "exporters": {"kafka": kafka_exporter(broker.bootstrap, place.prefix, **by_key)},
+        "service": {"pipelines": pipelines("otlp", "kafka")},
+    }
+    with Collector(tmp_path, config) as collector:
+        run_meshflow("replay", *FILES, "--target", collector.grpc, "--speed", "0")
+        assert collector.stop() == 0, collector.output()
+    asyncio.run(all_is_decided(place))
+    assert "meshflow_process_lag_records{" in metrics(consumer)
+    assert consumer.stop() == 0, consumer.output()
+    assert_stored_as_envoy_counted(tmp_path)
+
+
+REQUESTS: dict[str, Any] = {"traces": ExportTraceServiceRequest, "logs": ExportLogsServiceRequest, "metrics": ExportMetricsServiceRequest}
+INNER = {
+    "traces": ("resource_spans", "scope_spans", "spans"),
+    "logs": ("resource_logs", "scope_logs", "log_records"),
+    "metrics": ("resource_metrics", "scope_metrics", "metrics"),
+}
+SPAN_WITHOUT_ID = ExportTraceServiceRequest(resource_spans=[ResourceSpans(scope_spans=[ScopeSpans(spans=[Span(name="no ids")])])])
+
+
+def items(name: str, requests: Iterable[Any]) -> Counter[tuple[bytes, ...]]:
+    """Each span (log record, metric) with its resource and scope, as bytes."""
+    by_resource, by_scope, leaves = INNER[name]
+    return Counter(
+        tuple(whole(part) for part in (resource.resource, scope.scope, leaf))
+        for request in requests
+        for resource in getattr(request, by_resource)
+        for scope in getattr(resource, by_scope)
+        for leaf in getattr(scope, leaves)
+    )
+
+
+async def test_a_collector_reads_what_meshflow_wrote(broker: Cluster, tmp_path: Path, running: ExitStack) -> None:
+    """Ticks (records without a value) and counts in headers are in the topics too, before, between and after."""
+    place = KafkaPlace(broker)
+    target = await asyncio.to_thread(start, running, ingest(tmp_path, place.url), r"OTLP/gRPC +(\S+)")
+    captures = zip(INNER, FILES, strict=True)
+    sent = {name: items(name, (captured.message for captured in read_captures([Path(file)]))) for name, file in captures}
+    await ticks(place, 1)
+    async with grpc.aio.insecure_channel(target) as channel:
+        await channel.unary_unary(EXPORT)(SPAN_WITHOUT_ID.SerializeToString())
+    async with running_recorder() as recorder:
+        config = {
+            "receivers": {"kafka": kafka_receiver(broker.bootstrap, place.prefix)},
+            "exporters": {
+                "otlp": {"endpoint": f"127.0.0.1:{recorder.port}", "tls": {"insecure": True}, "sending_queue": {"block_on_overflow": True}}
+            },
+            "service": {"pipelines": pipelines("kafka", "otlp")},
+        }
+        collector = Collector(tmp_path, config)
+        await asyncio.to_thread(running.enter_context, collector)
+        await asyncio.to_thread(run_meshflow, "replay", *FILES, "--target", target, "--speed", "0")
+        await ticks(place, 2)
+        end_s = time.monotonic() + LONG_S
+        while any(recorded(recorder, name).total() < sent[name].total() for name in sent):
+            assert time.monotonic() < end_s, collector.output()[-3000:]
+            await asyncio.sleep(0.5)
+        assert await asyncio.to_thread(collector.stop) == 0
+    for name, expected in sent.items():
+        assert recorded(recorder, name) == expected
+    assert "unmarshal" not in collector.output(), collector.output()[-3000:]
+    assert sum(record.headers.get("rejected", 0) for _, record in await records(place)) == 1
+
+
+def whole(part: Any) -> bytes:
+    """Its bytes; a status that says nothing is written out by some and left out by others."""
+    if isinstance(part, Span) and not part.status.ByteSize():
+        part.ClearField("status")
+    return bytes(part.SerializeToString(deterministic=True))
+
+
+def recorded(recorder: Recorder, name: str) -> Counter[tuple[bytes, ...]]:
+    return items(name, map(REQUESTS[name].FromString, recorder.requests[name]))
+
+
+async def ticks(place: KafkaPlace, enough: int) -> None:
+    """Wait until each partition has so many ticks."""
+    end_s = time.monotonic() + LONG_S
+    while min(Counter(tp for tp, record in await records(place) if not record.size and not record.headers).values(), default=0) < enough:
+        assert time.monotonic() < end_s, f"no {enough} ticks in every partition"
+        await asyncio.sleep(0.5)
+
+
+async def records(place: KafkaPlace) -> list[tuple[TopicPartition, Record]]:
+    """All there are."""
+    reader = await place.open_reader("looking")
+    try:
+        return [(tp, record) for tp in await reader.partitions() for record in await reader.read(tp, await reader.beginning(tp), 1 << 40)]
+    finally:
+        await reader.close()
