@@ -142,4 +142,5 @@ def _read(path: str) -> bytes:
 
 
 def _why(error: Exception) -> str:
-    return getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+    reason = getattr(error, "reason", None)  # OpenSSL's: KEY_VALUES_MISMATCH
+    return str(reason).replace("_", " ").lower() if reason else getattr(error, "strerror", None) or str(error)

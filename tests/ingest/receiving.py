@@ -1,10 +1,12 @@
 """A running receiver, its clients, and requests to send."""
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import grpc
+import pytest
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
@@ -19,8 +21,15 @@ METRICS = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
 LOGS = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
 
 
+RECEIVERS = [pytest.param("grpcio")]
+"""Values of the setting ``receiver`` that every test of a receiver runs on."""
+
+Serve = Callable[..., AbstractAsyncContextManager[IngestServer]]
+"""``serve(log, **settings)``, as :func:`receiving` with a receiver chosen."""
+
+
 @contextlib.asynccontextmanager
-async def receiving(log: LogWriter, **settings: Any) -> AsyncIterator[IngestServer]:
+async def receiving(log: LogWriter, receiver: str = "grpcio", **settings: Any) -> AsyncIterator[IngestServer]:
     """A receiver on free ports; stopped at the end."""
     quick = {"grpc_port": 0, "http_port": 0, "gather_window": "5ms", "retry_after": "20ms", "drain_time": "2s"}
     server = IngestServer(IngestSettings(**(quick | settings)), log, PARTITIONS)
@@ -32,10 +41,15 @@ async def receiving(log: LogWriter, **settings: Any) -> AsyncIterator[IngestServ
 
 
 @contextlib.asynccontextmanager
-async def grpc_client(server: IngestServer) -> AsyncIterator[grpc.aio.Channel]:
-    """A channel of its own connection."""
+async def grpc_client(server: IngestServer, credentials: grpc.ChannelCredentials | None = None) -> AsyncIterator[grpc.aio.Channel]:
+    """A channel of its own connection, with TLS where there are ``credentials``."""
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1)]
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.grpc_port}", options=options) as channel:
+    target = f"127.0.0.1:{server.grpc_port}"
+    if credentials is None:
+        channel = grpc.aio.insecure_channel(target, options=options)
+    else:
+        channel = grpc.aio.secure_channel(target, credentials, options=options)
+    async with channel:
         yield channel
 
 

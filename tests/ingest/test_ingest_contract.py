@@ -24,7 +24,7 @@ from schemas.log import TopicPartition
 from storage.sqlite_log import SqliteLogReader, SqliteLogWriter
 from storage.sqlite_retention import Limits
 from tests.ingest.memory_log import MemoryLog
-from tests.ingest.receiving import PARTITIONS, export, grpc_client, numbers, receiving, retry_delay_s, span_ids, traces
+from tests.ingest.receiving import PARTITIONS, Serve, export, grpc_client, numbers, retry_delay_s, span_ids, traces
 
 SPANS = 5
 
@@ -109,12 +109,12 @@ def acknowledged(senders: list[Sender]) -> list[bytes]:
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 @pytest.mark.parametrize("seed", range(3))
-async def test_random_errors_of_the_log(protocol: str, seed: int) -> None:
+async def test_random_errors_of_the_log(serve: Serve, protocol: str, seed: int) -> None:
     chance = random.Random(seed)
     kinds = [None, None, LogUnavailable("away"), LogFull("full", retry_after_s=0.01), RuntimeError("a bug")]
     log = MemoryLog(lambda: chance.choice(kinds))
     senders = make_senders(8)
-    async with receiving(log, gather_window="2ms") as server:
+    async with serve(log, gather_window="2ms") as server:
         await asyncio.gather(*(sender.run(server, protocol, requests=25) for sender in senders))
         log.fault = lambda: None
     assert sorted(log.span_ids()) == acknowledged(senders), "this log writes nothing of a failed append"
@@ -127,10 +127,10 @@ async def test_random_errors_of_the_log(protocol: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
-async def test_a_stop_under_load_loses_nothing_acknowledged(protocol: str) -> None:
+async def test_a_stop_under_load_loses_nothing_acknowledged(serve: Serve, protocol: str) -> None:
     log = MemoryLog()
     senders = make_senders(16)
-    async with receiving(log, gather_window="20ms") as server:
+    async with serve(log, gather_window="20ms") as server:
         running = [asyncio.ensure_future(sender.run(server, protocol, requests=None)) for sender in senders]
         while len(log.appended) < 50:
             log.called.clear()
@@ -145,11 +145,11 @@ async def test_a_stop_under_load_loses_nothing_acknowledged(protocol: str) -> No
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
-async def test_a_stop_answers_what_it_received(protocol: str) -> None:
+async def test_a_stop_answers_what_it_received(serve: Serve, protocol: str) -> None:
     log = MemoryLog()
     log.open.clear()
     senders = make_senders(20)
-    async with receiving(log, drain_time="20s") as server:
+    async with serve(log, drain_time="20s") as server:
         running = [asyncio.ensure_future(sender.run(server, protocol, requests=1)) for sender in senders]
         while server.held_bytes < 20 * 16 << 10:  # noqa: ASYNC110 - nothing tells of a request received
             await asyncio.sleep(0.005)
@@ -163,11 +163,11 @@ async def test_a_stop_answers_what_it_received(protocol: str) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
-async def test_a_stop_while_the_log_hangs_tells_senders_to_come_back(protocol: str) -> None:
+async def test_a_stop_while_the_log_hangs_tells_senders_to_come_back(serve: Serve, protocol: str) -> None:
     log = MemoryLog()
     log.open.clear()
     senders = make_senders(5)
-    async with receiving(log, drain_time="100ms") as server:
+    async with serve(log, drain_time="100ms") as server:
         running = [asyncio.ensure_future(sender.run(server, protocol, requests=1)) for sender in senders]
         while server.held_bytes < 5 * 16 << 10:  # noqa: ASYNC110 - nothing tells of a request received
             await asyncio.sleep(0.005)
@@ -177,10 +177,10 @@ async def test_a_stop_while_the_log_hangs_tells_senders_to_come_back(protocol: s
     assert acknowledged(senders) == []
 
 
-async def test_the_sqlite_log_behind_both_protocols(tmp_path: Path) -> None:
+async def test_the_sqlite_log_behind_both_protocols(serve: Serve, tmp_path: Path) -> None:
     writer = SqliteLogWriter(tmp_path, dict.fromkeys(topics.TOPICS, PARTITIONS), Limits(age=timedelta(days=1), max_bytes=1 << 30))
     senders = make_senders(8)
-    async with receiving(writer) as server:
+    async with serve(writer) as server:
         protocols = ["grpc", "http"] * 4
         await asyncio.gather(*(sender.run(server, protocol, requests=20) for sender, protocol in zip(senders, protocols, strict=True)))
         for sender in senders:

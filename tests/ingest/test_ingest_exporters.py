@@ -23,7 +23,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from ingest.server import IngestServer
 from schemas.errors import LogUnavailable
 from tests.ingest.memory_log import MemoryLog
-from tests.ingest.receiving import receiving
+from tests.ingest.receiving import Serve
 
 SPANS = 700
 
@@ -50,28 +50,28 @@ def send_spans(exporter: SpanExporter) -> set[bytes]:
 
 
 @pytest.mark.parametrize("name", SPAN_EXPORTERS)
-async def test_spans(name: str) -> None:
+async def test_spans(serve: Serve, name: str) -> None:
     log = MemoryLog()
-    async with receiving(log) as server:
+    async with serve(log) as server:
         sent = await asyncio.to_thread(send_spans, SPAN_EXPORTERS[name](server))
     assert len(log.span_ids()) == SPANS
     assert set(log.span_ids()) == sent
 
 
 @pytest.mark.parametrize("name", ["grpc", "http"])
-async def test_spans_refused_at_first_are_sent_again(name: str) -> None:
+async def test_spans_refused_at_first_are_sent_again(serve: Serve, name: str) -> None:
     faults: list[Exception] = [LogUnavailable("away")] * 2
     log = MemoryLog(lambda: faults.pop() if faults else None)
-    async with receiving(log) as server:
+    async with serve(log) as server:
         sent = await asyncio.to_thread(send_spans, SPAN_EXPORTERS[name](server))
     assert set(log.span_ids()) == sent
     assert log.counts("refused") >= 1
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
-async def test_metrics(protocol: str) -> None:
+async def test_metrics(serve: Serve, protocol: str) -> None:
     log = MemoryLog()
-    async with receiving(log) as server:
+    async with serve(log) as server:
         exporter: MetricExporter = (
             GrpcMetricExporter(endpoint=f"127.0.0.1:{server.grpc_port}", insecure=True)
             if protocol == "grpc"
@@ -87,9 +87,9 @@ async def test_metrics(protocol: str) -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of LoggingHandler, which has moved to another package
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
-async def test_logs(protocol: str) -> None:
+async def test_logs(serve: Serve, protocol: str) -> None:
     log = MemoryLog()
-    async with receiving(log) as server:
+    async with serve(log) as server:
         exporter: LogRecordExporter = (
             GrpcLogExporter(endpoint=f"127.0.0.1:{server.grpc_port}", insecure=True)
             if protocol == "grpc"

@@ -20,7 +20,7 @@ from ingest.http import JSON, PATHS, PROTOBUF, gunzip
 from ingest.server import IngestServer
 from schemas.errors import LogFull, LogUnavailable, MalformedOtlp
 from tests.ingest.memory_log import MemoryLog
-from tests.ingest.receiving import receiving, span_ids, traces
+from tests.ingest.receiving import Serve, span_ids, traces
 
 SPAN = {"traceId": "5b8efff798038103d269b633813fc60c", "spanId": "eee19b7ec3c1b174", "name": "GET /", "kind": 2}
 
@@ -44,28 +44,28 @@ async def post(
 
 
 @pytest.mark.parametrize("encoding", ["", "gzip"])
-async def test_protobuf_is_in_the_log_when_the_answer_comes(encoding: str) -> None:
+async def test_protobuf_is_in_the_log_when_the_answer_comes(serve: Serve, encoding: str) -> None:
     log = MemoryLog()
     body = traces(0, 200)
-    async with receiving(log) as server, client(server) as session:
+    async with serve(log) as server, client(server) as session:
         response, answer = await post(session, gzip.compress(body) if encoding else body, encoding=encoding)
         assert (response.status, response.content_type, answer) == (200, PROTOBUF, b"")
         assert sorted(log.span_ids()) == span_ids(0, 200)
 
 
 @pytest.mark.parametrize("encoding", ["", "gzip"])
-async def test_json_is_in_the_log_when_the_answer_comes(encoding: str) -> None:
+async def test_json_is_in_the_log_when_the_answer_comes(serve: Serve, encoding: str) -> None:
     log = MemoryLog()
     body = traces_json(SPAN)
-    async with receiving(log) as server, client(server) as session:
+    async with serve(log) as server, client(server) as session:
         response, answer = await post(session, gzip.compress(body) if encoding else body, JSON + "; charset=utf-8", encoding=encoding)
         assert (response.status, response.content_type, answer) == (200, JSON, b"{}")
     assert log.span_ids() == [bytes.fromhex("eee19b7ec3c1b174")]
 
 
-async def test_large_bodies_are_read_off_the_loop() -> None:
+async def test_large_bodies_are_read_off_the_loop(serve: Serve) -> None:
     log = MemoryLog()
-    async with receiving(log) as server, client(server) as session:
+    async with serve(log) as server, client(server) as session:
         response, _ = await post(session, traces(0, 3000, padding=1000))
         assert response.status == 200
         response, _ = await post(session, gzip.compress(traces(3000, 3000, padding=1000)), encoding="gzip")
@@ -74,22 +74,22 @@ async def test_large_bodies_are_read_off_the_loop() -> None:
     assert server.held_bytes == 0
 
 
-async def test_metrics_and_logs_in_json() -> None:
+async def test_metrics_and_logs_in_json(serve: Serve) -> None:
     log = MemoryLog()
     metrics = {"resourceMetrics": [{"scopeMetrics": [{"metrics": [{"name": "up", "gauge": {"dataPoints": [{"asInt": "1"}]}}]}]}]}
     logs = {"resourceLogs": [{"scopeLogs": [{"logRecords": [{"body": {"stringValue": "hello"}, "traceId": SPAN["traceId"]}]}]}]}
-    async with receiving(log) as server, client(server) as session:
+    async with serve(log) as server, client(server) as session:
         assert (await post(session, json.dumps(metrics).encode(), JSON, "/v1/metrics"))[0].status == 200
         assert (await post(session, json.dumps(logs).encode(), JSON, "/v1/logs"))[0].status == 200
     assert log.metric_names() == ["up"]
     assert log.log_bodies() == ["hello"]
 
 
-async def test_bad_ids_are_a_partial_success() -> None:
+async def test_bad_ids_are_a_partial_success(serve: Serve) -> None:
     log = MemoryLog()
     request = TracesData.FromString(traces(0, 3))
     request.resource_spans[0].scope_spans[0].spans[0].span_id = b"bad"
-    async with receiving(log) as server, client(server) as session:
+    async with serve(log) as server, client(server) as session:
         response, answer = await post(session, request.SerializeToString())
         partial = ExportTraceServiceResponse.FromString(answer).partial_success
         assert (response.status, partial.rejected_spans) == (200, 1)
@@ -128,9 +128,11 @@ ZIP_BOMB = gzip.compress(bytes(64 << 20))
         "not gzip", "truncated gzip", "zip bomb", "JSON zip bomb", "too large", "too large JSON",
     ],
 )  # fmt: skip
-async def test_a_bad_request_is_told_why_in_its_own_encoding(body: bytes, content_type: str, encoding: str, status: int) -> None:
+async def test_a_bad_request_is_told_why_in_its_own_encoding(
+    serve: Serve, body: bytes, content_type: str, encoding: str, status: int
+) -> None:
     log = MemoryLog()
-    async with receiving(log, max_message="1MiB", max_json_message="512KiB") as server, client(server) as session:
+    async with serve(log, max_message="1MiB", max_json_message="512KiB") as server, client(server) as session:
         response, answer = await post(session, body, content_type, encoding=encoding)
         assert (response.status, response.content_type) == (status, content_type)
         said = json.loads(answer)["message"] if content_type == JSON else Status.FromString(answer).message
@@ -140,13 +142,13 @@ async def test_a_bad_request_is_told_why_in_its_own_encoding(body: bytes, conten
     assert log.span_ids() == span_ids(0, 1)
 
 
-async def test_a_body_of_unknown_length_is_bounded() -> None:
+async def test_a_body_of_unknown_length_is_bounded(serve: Serve) -> None:
     async def endless() -> AsyncIterator[bytes]:
         while True:
             yield bytes(1 << 16)
 
     async with (
-        receiving(MemoryLog(), max_message="1MiB") as server,
+        serve(MemoryLog(), max_message="1MiB") as server,
         client(server) as session,
         session.post("/v1/traces", data=endless(), headers={"Content-Type": PROTOBUF}) as response,
     ):
@@ -154,15 +156,15 @@ async def test_a_body_of_unknown_length_is_bounded() -> None:
 
 
 @pytest.mark.parametrize(("content_type", "encoding"), [("text/plain", ""), (PROTOBUF, "br"), ("application/octet-stream", "")])
-async def test_other_types_are_unsupported(content_type: str, encoding: str) -> None:
-    async with receiving(MemoryLog()) as server, client(server) as session:
+async def test_other_types_are_unsupported(serve: Serve, content_type: str, encoding: str) -> None:
+    async with serve(MemoryLog()) as server, client(server) as session:
         response, answer = await post(session, b"", content_type, encoding=encoding)
         assert response.status == 415
         assert b"is not read here" in answer
 
 
-async def test_other_methods_and_paths() -> None:
-    async with receiving(MemoryLog()) as server, client(server) as session:
+async def test_other_methods_and_paths(serve: Serve) -> None:
+    async with serve(MemoryLog()) as server, client(server) as session:
         async with session.get("/v1/traces") as response:
             assert (response.status, response.headers["Allow"]) == (405, "POST")
         async with session.post("/v1/unknown") as response:
@@ -177,11 +179,11 @@ async def test_other_methods_and_paths() -> None:
 )
 @pytest.mark.parametrize("content_type", [PROTOBUF, JSON])
 async def test_what_the_log_does_not_take_is_not_acknowledged(
-    fault: Exception, status: int, retry_after: str | None, content_type: str
+    serve: Serve, fault: Exception, status: int, retry_after: str | None, content_type: str
 ) -> None:
     faults: list[Exception] = [fault]
     log = MemoryLog(lambda: faults.pop() if faults else None)
-    async with receiving(log) as server, client(server) as session:
+    async with serve(log) as server, client(server) as session:
         response, answer = await post(session, traces_json(SPAN) if content_type == JSON else traces(0, 1), content_type)
         assert (response.status, response.content_type, response.headers.get("Retry-After")) == (status, content_type, retry_after)
         if retry_after:
@@ -190,11 +192,11 @@ async def test_what_the_log_does_not_take_is_not_acknowledged(
     assert log.counts("refused") == 1
 
 
-async def test_a_full_buffer_bounds_large_requests_too() -> None:
+async def test_a_full_buffer_bounds_large_requests_too(serve: Serve) -> None:
     log = MemoryLog()
     log.open.clear()
     limit = 24 << 20
-    async with receiving(log, buffer_size=limit) as server, client(server) as session:
+    async with serve(log, buffer_size=limit) as server, client(server) as session:
         bodies = {first: traces(first, 1000, padding=2000) for first in range(0, 20_000, 1000)}
         calls = {first: asyncio.ensure_future(post(session, body)) for first, body in bodies.items()}
         while sum(call.done() for call in calls.values()) < 10:
