@@ -1,16 +1,18 @@
-"""ClickHouse's HTTP interface, the part of it that reads: what a request asks, and how answers and errors look.
+"""ClickHouse's HTTP interface: what a request asks, and how answers and errors look.
 
 After https://clickhouse.com/docs/interfaces/http and ClickHouse's src/Server/HTTP/exceptionCodeToHTTPStatus.cpp. No I/O here.
 """
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 
 from schemas.errors import QueryFailed
 from schemas.sql import Answer, Query
 
 UNSUPPORTED = 48
 TOO_MANY_SIMULTANEOUS_QUERIES = 202
+ABORTED = 236
 QUERY_IS_TOO_LARGE = 229
 
 NOT_SETTINGS = frozenset(
@@ -45,13 +47,13 @@ NOT_SETTINGS = frozenset(
 
 _STATUS = {
     **dict.fromkeys((194,), 401),
-    **dict.fromkeys((192, 193, 497, 512, 516), 403),
+    **dict.fromkeys((164, 192, 193, 497, 512, 516), 403),
     **dict.fromkeys((6, 10, 15, 25, 26, 27, 36, 38, 41, 44, 53, 62, 64, 65, 72, 117, 167, 168, 223, 321, 376, 427, 441, 675, 676), 400),
     **dict.fromkeys((46, 47, 50, 56, 60, 63, 73, 78, 81, 112, 115, 336, 511), 404),
     **dict.fromkeys((159,), 408),
     **dict.fromkeys((QUERY_IS_TOO_LARGE,), 413),
     **dict.fromkeys((UNSUPPORTED,), 501),
-    **dict.fromkeys((76, 209, 439), 503),
+    **dict.fromkeys((76, 209, ABORTED, 439), 503),
 }
 
 _CONTENT_TYPES = {
@@ -86,24 +88,24 @@ def content_type(output_format: str) -> str:
     return "text/plain; charset=UTF-8"
 
 
-def read_query(parameters: Mapping[str, str], headers: Mapping[str, str], body: bytes) -> Query:
-    """The query of a request: ``query`` parameter, then body; placeholders from ``param_*``; every other parameter is a setting.
+def read_query(parameters: Mapping[str, str], headers: Mapping[str, str], statement: bytes, rows: Path | None = None) -> Query:
+    """The query of a request: placeholders from ``param_*``; every other parameter that does not speak to the interface is a setting.
 
-    Raises QueryFailed for a body that is not UTF-8.
+    Raises QueryFailed for a statement that is not UTF-8.
     """
     try:
-        text = body.decode()
+        sql = statement.decode()
     except UnicodeDecodeError as error:
         raise failed(
             UNSUPPORTED, "NOT_IMPLEMENTED", "the body of the request is not UTF-8 text; compress it with Content-Encoding: gzip"
         ) from error
-    sql = "\n".join(part for part in (parameters.get("query", ""), text) if part)
     return Query(
         sql,
         parameters.get("default_format") or headers.get("X-ClickHouse-Format") or "TabSeparated",
         parameters.get("database") or headers.get("X-ClickHouse-Database", ""),
         {name.removeprefix("param_"): value for name, value in parameters.items() if name.startswith("param_")},
         {name: value for name, value in parameters.items() if name not in NOT_SETTINGS and not name.startswith("param_")},
+        rows,
     )
 
 
@@ -117,8 +119,8 @@ def summary(answer: Answer, elapsed_ns: int) -> str:
     figures = {
         "read_rows": answer.rows_read,
         "read_bytes": answer.bytes_read,
-        "written_rows": 0,
-        "written_bytes": 0,
+        "written_rows": answer.rows_written,
+        "written_bytes": answer.bytes_written,
         "total_rows_to_read": answer.rows_read,
         "result_bytes": len(answer.body),
         "elapsed_ns": elapsed_ns,

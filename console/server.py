@@ -6,11 +6,14 @@ import socket
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from console import clickhouse
+from console import account, clickhouse
+from console.body import Body, Sizes, read_body, too_large
+from console.insert import reads
 from console.settings import ConsoleSettings
 from schemas import self_metrics
 from schemas.errors import AddressInUse, QueryFailed
@@ -18,13 +21,22 @@ from schemas.sql import Answer, Engine, Limits, Query
 
 logger = logging.getLogger(__name__)
 
+_FINISH_WRITES_S = 60.0
+"""How long answers of what writes are waited for when the server stops."""
+
 
 class SqlServer:
-    """Answers SQL and /metrics while it runs. One event loop's; queries run in threads."""
+    """Answers SQL and /metrics while it runs. One event loop's; queries run in threads.
 
-    def __init__(self, settings: ConsoleSettings, engine: Engine) -> None:
+    With a folder for the rows of inserts (``rows_folder``), statements may write, if the engine lets them.
+    """
+
+    def __init__(self, settings: ConsoleSettings, engine: Engine, rows_folder: Path | None = None) -> None:
         self._settings = settings
         self._engine = engine
+        self._rows_folder = rows_folder
+        self._sizes = Sizes(settings.max_request_size, settings.max_insert_size)
+        self._writers = ThreadPoolExecutor(settings.max_writes, "sql-write")
         self._limits = Limits(
             settings.max_query_time.total_seconds(), settings.max_query_memory, settings.max_query_threads, settings.max_result_size
         )
@@ -43,17 +55,19 @@ class SqlServer:
         app.router.add_route("*", "/", self._answer)
         listener = _listen(self._settings.host, self._settings.sql_port)
         self.port = listener.getsockname()[1]
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_FINISH_WRITES_S if self._rows_folder else 1.0)
         await self._runner.setup()
         await web.SockSite(self._runner, listener).start()
 
     async def stop(self) -> None:
-        """Close the port, and end the queries that run."""
-        if self._runner:
-            await self._runner.cleanup()
+        """Close the port, end the queries that run, and finish what writes."""
+        closing = asyncio.create_task(self._runner.cleanup()) if self._runner else None
         self._threads.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(self._engine.interrupt)
+        if closing:
+            await closing
         await asyncio.to_thread(self._threads.shutdown)
+        await asyncio.to_thread(self._writers.shutdown)
 
     async def _answer(self, request: web.Request) -> web.Response:
         query_id = request.query.get("query_id") or str(uuid.uuid4())
@@ -71,10 +85,15 @@ class SqlServer:
             return web.Response(status=501, text=f"{request.method} is not supported; use GET or POST\n", headers=headers)
         began_ns = time.perf_counter_ns()
         try:
-            parameters, body = await _read(request)
-            if not parameters.get("query") and not body:
-                return web.Response(text="Ok.\n", headers=headers)
-            answer = await self._run(clickhouse.read_query(parameters, request.headers, body))
+            account.check(request.query, request.headers, self._settings.username, self._settings.password.get_secret_value())
+            parameters, body = await self._read(request)
+            try:
+                if not body.statement.strip():
+                    return web.Response(text="Ok.\n", headers=headers)
+                query = clickhouse.read_query(parameters, request.headers, body.statement, body.rows)
+                answer = await self._run(query)
+            finally:
+                body.close()
         except QueryFailed as error:
             headers["X-ClickHouse-Exception-Code"] = str(error.code)
             return web.Response(status=clickhouse.status_of(error.code), text=f"{error}\n", headers=headers)
@@ -92,7 +111,12 @@ class SqlServer:
             reason = f"{self._under_way} queries are under way already"
             raise clickhouse.failed(clickhouse.TOO_MANY_SIMULTANEOUS_QUERIES, "TOO_MANY_SIMULTANEOUS_QUERIES", reason)
         self._under_way += 1
-        future = self._threads.submit(self._engine.execute, query, self._limits)
+        threads = self._threads if reads(query.sql) or not self._rows_folder else self._writers
+        try:
+            future = threads.submit(self._engine.execute, query, self._limits)
+        except RuntimeError as error:
+            self._under_way -= 1
+            raise clickhouse.failed(clickhouse.ABORTED, "ABORTED", "meshflow is stopping") from error
         loop = asyncio.get_running_loop()
         future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._done))
         return await asyncio.wrap_future(future)
@@ -100,20 +124,21 @@ class SqlServer:
     def _done(self) -> None:
         self._under_way -= 1
 
-
-async def _read(request: web.Request) -> tuple[dict[str, str], bytes]:
-    """URL parameters, with those of a form, and the rest of the body."""
-    parameters = dict(request.query)
-    try:
-        if request.content_type == "multipart/form-data":
-            for name, value in (await request.post()).items():
-                if not isinstance(value, str):
-                    raise clickhouse.failed(clickhouse.UNSUPPORTED, "NOT_IMPLEMENTED", "external tables are not supported here")
-                parameters[name] = value
-            return parameters, b""
-        return parameters, await request.read() if request.method == "POST" else b""
-    except web.HTTPRequestEntityTooLarge as error:
-        raise clickhouse.failed(clickhouse.QUERY_IS_TOO_LARGE, "QUERY_IS_TOO_LARGE", "the query is too large") from error
+    async def _read(self, request: web.Request) -> tuple[dict[str, str], Body]:
+        """URL parameters, with those of a form, and the statement."""
+        parameters = dict(request.query)
+        try:
+            if request.content_type == "multipart/form-data":
+                for name, value in (await request.post()).items():
+                    if not isinstance(value, str):
+                        raise clickhouse.failed(clickhouse.UNSUPPORTED, "NOT_IMPLEMENTED", "external tables are not supported here")
+                    parameters[name] = value
+        except web.HTTPRequestEntityTooLarge as error:
+            raise too_large("the query is too large") from error
+        prefix = parameters.get("query", "").encode()
+        if request.method != "POST" or request.content_type == "multipart/form-data":
+            return parameters, Body(prefix, None)
+        return parameters, await read_body(request, prefix, self._sizes, self._rows_folder)
 
 
 async def _alive(_: web.Request) -> web.Response:

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from schemas.units import Duration, Size
 
@@ -26,4 +26,10 @@ class ConsoleSettings(BaseModel):
     max_result_size: Size = Field(64 << 20, gt=0, description="Size of one answer before it is formatted; a larger one is an error.")
     max_queries: int = Field(2, ge=1, description="Queries that run at the same time; more wait.")
     max_waiting_queries: int = Field(32, ge=0, description="Queries that may wait; more are refused at once.")
-    max_request_size: Size = Field(1 << 20, gt=0, description="Largest request body, which is a query.")
+    max_request_size: Size = Field(1 << 20, gt=0, description="Largest statement (and request body, but for the rows of an INSERT).")
+    username: str = Field("default", description="Name that SQL clients give, where a password is set.")
+    password: SecretStr = Field(
+        SecretStr(""), description="Password of the SQL port, by HTTP basic authentication or X-ClickHouse-Key; empty: everyone is let in."
+    )
+    max_insert_size: Size = Field(256 << 20, gt=0, description="Rows of one INSERT, unpacked (`meshflow store --writable`).")
+    max_writes: int = Field(2, ge=1, description="Statements that write and run at the same time; more wait.")

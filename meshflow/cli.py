@@ -151,8 +151,59 @@ def process(context: click.Context, data: Path | None, pane: str | None, wait: i
     try:
         distributed.run_process(settings, tell)
     except MeshflowError as error:
-        click.echo("\n".join(f"meshflow: {line}" for line in str(error).splitlines()), err=True)
-        os._exit(EXIT_BROKEN)  # a thread of Faust's may wait for brokers for ever
+        _break(error)
+
+
+@main.command()
+@_data_option
+@click.option("--host", help="Address to listen on. [default: 127.0.0.1]")
+@click.option("--sql-port", type=int, help="SQL over HTTP, and /metrics; 0: a free one. [default: 8123]")
+@click.option("--writable", is_flag=True, help="Take INSERT and DDL too.")
+@click.pass_context
+def store(context: click.Context, data: Path | None, host: str | None, sql_port: int | None, writable: bool) -> None:
+    """Serve the tables of a data folder alone, as a ClickHouse server does over HTTP, until Ctrl-C.
+
+    With --writable it is a store for `up` and `process` of a small installation: MESHFLOW_STORE=clickhouse://HOST:PORT/default.
+    """
+    options: dict[Name, Any] = {("storage", "data"): data and str(data), ("console", "host"): host, ("console", "sql_port"): sql_port}
+    loaded = _settings(context, options)
+    from meshflow import store as serving  # noqa: PLC0415 - brings chdb
+
+    def tell(ports: serving.StorePorts) -> None:
+        kind = "read and write" if writable else "read only"
+        click.echo(
+            f"meshflow store is ready\n  SQL        http://{ports.host}:{ports.sql}   ({kind}; metrics: /metrics)\n"
+            f"  data       {loaded.settings.storage.data}\nCtrl-C ends it."
+        )
+
+    serving.run(loaded.settings, writable, tell)
+
+
+@main.command()
+@click.option("--source-prefix", help="What names of topics to read begin with. [default: unsplit.]")
+@click.option("--metrics-port", type=int, help="/metrics; 0: a free one. [default: 9464]")
+@click.option("--pane", help="Length of a pane, as for `process`: silent partitions get a tick as often. [default: 5s]")
+@click.pass_context
+def repartition(context: click.Context, source_prefix: str | None, metrics_port: int | None, pane: str | None) -> None:
+    """Split OTLP topics of other writers by trace id into the log (MESHFLOW_LOG), until Ctrl-C. Any number may run.
+
+    For topics whose records are not keyed by trace id, as an OpenTelemetry Collector without partition_traces_by_id writes them.
+    """
+    options: dict[Name, Any] = {
+        ("processing", "repartition", "source_prefix"): source_prefix,
+        ("processing", "pane"): pane,
+        ("console", "metrics_port"): metrics_port,
+    }
+    settings = _settings(context, options).settings
+    from meshflow import repartitioning  # noqa: PLC0415 - brings faust
+
+    def tell(port: int) -> None:
+        click.echo(f"meshflow repartition is running\n  metrics    http://{settings.console.host}:{port}/metrics\nCtrl-C ends it.")
+
+    try:
+        repartitioning.run_repartition(settings, tell)
+    except MeshflowError as error:
+        _break(error)
 
 
 @main.command()
@@ -233,3 +284,9 @@ def _fail(reason: str, code: int) -> NoReturn:
     for line in reason.splitlines():
         click.echo(f"meshflow: {line}", err=True)
     sys.exit(code)
+
+
+def _break(error: MeshflowError) -> NoReturn:
+    """End at once, telling why: a thread of Faust's may wait for brokers for ever."""
+    click.echo("\n".join(f"meshflow: {line}" for line in str(error).splitlines()), err=True)
+    os._exit(EXIT_BROKEN)

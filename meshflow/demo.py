@@ -24,7 +24,8 @@ from rich.table import Table
 from rich.text import Text
 
 from meshflow.capture import read_captures
-from meshflow.query import PORTS_FILE, ask
+from meshflow.ports import PORTS_FILE
+from meshflow.query import ask
 from meshflow.replay import replay
 from meshflow.settings import Settings, load
 from schemas.errors import MeshflowError

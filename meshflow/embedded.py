@@ -1,19 +1,18 @@
 """``meshflow up``: receivers, log, processing, store and SQL in one process. The one place where the packages are put together."""
 
 import asyncio
-import json
 import logging
 import os
-from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from console.server import SqlServer
 from ingest.server import IngestServer
 from meshflow.consume import Consumer
 from meshflow.lifecycle import cancel, raise_from, stop_on_signals, tick
-from meshflow.query import PORTS_FILE
+from meshflow.ports import published
 from meshflow.settings import Settings
 from meshflow.wiring import keep_rolling_up, make_processor, migrate, tell_retry
 from schemas.errors import LogUnavailable, SinkUnavailable
@@ -68,7 +67,7 @@ async def _run(settings: Settings, on_ready: Callable[[Ports], None]) -> None:
         await ingest.start()
         parts.push_async_callback(ingest.stop)
         ports = Ports(settings.ingest.host, ingest.grpc_port, ingest.http_port, sql.port, os.getpid())
-        parts.enter_context(_published(settings.storage.data / PORTS_FILE, ports))
+        parts.enter_context(published(settings.storage.data, ports))
         on_ready(ports)
         stopped = asyncio.create_task(stop.wait())
         done, _ = await asyncio.wait({stopped, ticking, *processing}, return_when=asyncio.FIRST_COMPLETED)
@@ -127,15 +126,3 @@ async def _start_processing(settings: Settings, log: Path, parts: AsyncExitStack
 
     parts.push_async_callback(finish)
     return tasks
-
-
-@contextmanager
-def _published(path: Path, ports: Ports) -> Iterator[None]:
-    """Write the ports for other commands and tests to read; the file is whole or not there."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(asdict(ports)))
-    partial.rename(path)
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)

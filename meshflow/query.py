@@ -7,13 +7,11 @@ import urllib.request
 from pathlib import Path
 
 from console.settings import ConsoleSettings
+from meshflow.ports import PORTS_FILE
 from meshflow.settings import Settings
 from schemas.errors import MeshflowError, QueryFailed
 from schemas.sql import Limits, Query
 from storage.settings import ChdbStore
-
-PORTS_FILE = "ports.json"
-"""In the data folder while ``up`` runs: its ports, by name."""
 
 
 class NothingToAsk(MeshflowError):

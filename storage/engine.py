@@ -1,4 +1,4 @@
-"""Read-only SQL on the store: chdb in this process, or a ClickHouse server (schemas.sql.Engine)."""
+"""SQL on the store in this process: chdb (schemas.sql.Engine)."""
 
 import json
 import re
@@ -10,7 +10,7 @@ import chdb
 
 from schemas.errors import QueryFailed
 from schemas.sql import Answer, Limits, Query
-from storage import sql_guard
+from storage import sql_guard, write_guard
 from storage.client import open_client
 from storage.settings import ChdbStore
 
@@ -18,6 +18,7 @@ _CODE = re.compile(r"Code: (\d+)\. ")
 _SETTING = re.compile(r"[A-Za-z_]\w*")
 _NESTED = re.compile(r"^(?:Code: \d+\. DB::Exception: )+(?=Code: \d+\. DB::Exception: )")
 _FORMATTER_SCOPE = re.compile(r": In scope SELECT formatQuerySingleLine\(.*", re.DOTALL)
+_WRITING = "'Insert', 'Create', 'Alter', 'Drop', 'Rename', 'Optimize', 'Delete', 'Update', 'System', 'KillQuery'"
 UNKNOWN_SETTING = 115
 UNKNOWN_EXCEPTION = 1002
 
@@ -25,9 +26,13 @@ UNKNOWN_EXCEPTION = 1002
 class ChdbEngine:
     """chdb on a data folder that this process has open, or opens. Each query has a connection of its own: its settings end with it."""
 
-    def __init__(self, path: str) -> None:
-        """Take the folder. Raises SinkUnavailable: another process has it, or this one has another folder open."""
+    def __init__(self, path: str, *, writable: bool = False) -> None:
+        """Take the folder; ``writable`` lets statements change it.
+
+        Raises SinkUnavailable: another process has it, or this one has another folder open.
+        """
         self._path = path
+        self._check = write_guard.check if writable else sql_guard.check
         self._client = open_client(ChdbStore(Path(path)))  # mends what a kill may have left, before the engine reads it
         self._connection = chdb.connect(path)  # keeps the engine open between queries
 
@@ -35,15 +40,37 @@ class ChdbEngine:
         """See schemas.sql.Engine.execute."""
         connection = chdb.connect(self._path)
         try:
-            return _execute(connection, query, limits)
+            return self._execute(connection, query, limits)
         except RuntimeError as error:
             raise _failure(str(error)) from error
         finally:
             connection.close()
 
+    def _execute(self, connection: Any, query: Query, limits: Limits) -> Answer:
+        parameters = dict(query.parameters)
+        if query.database:
+            connection.query(f"USE {_quote_name(query.database)}")
+        # Guarded before the query's own settings are applied: they could change how SQL is read (``dialect``).
+        limiting = _limit_settings(query, limits)
+        _set(connection, limiting)
+        formatted = connection.query(
+            "SELECT formatQuerySingleLine({meshflow_sql:String})", "TSVRaw", params={"meshflow_sql": _escape(query.sql)}
+        )
+        sql = formatted.bytes().decode().removesuffix("\n")
+        tree = connection.query(f"EXPLAIN AST {sql}", "TSVRaw", params=parameters).bytes().decode()
+        check = sql_guard.check if query.settings.get("readonly", "0") != "0" else self._check
+        verdict = check(sql, tree)
+        if verdict.readonly == 0:
+            for name in limiting:
+                connection.query(f"SET {name} = DEFAULT")
+            return _write(connection, sql, query)
+        _set(connection, _own_settings(query.settings))
+        connection.query(f"SET readonly = {verdict.readonly}")
+        return _read(connection, sql, query, verdict)
+
     def interrupt(self) -> None:
         """See schemas.sql.Engine.interrupt. What runs in this process but reads only is ended: inserts and migrations go on."""
-        self._connection.query("KILL QUERY WHERE query_kind NOT IN ('Insert', 'Create', 'Alter', 'KillQuery') SYNC", "Null")
+        self._connection.query(f"KILL QUERY WHERE query_kind NOT IN ({_WRITING}) SYNC", "Null")
 
     def close(self) -> None:
         """See schemas.sql.Engine.close."""
@@ -51,28 +78,31 @@ class ChdbEngine:
         self._client.close()
 
 
-def _execute(connection: Any, query: Query, limits: Limits) -> Answer:
+def _read(connection: Any, sql: str, query: Query, verdict: sql_guard.Verdict) -> Answer:
     parameters = dict(query.parameters)
-    if query.database:
-        connection.query(f"USE {_quote_name(query.database)}")
-    # Guarded before the query's own settings are applied: they could change how SQL is read (``dialect``).
-    for name, value in _limit_settings(query, limits).items():
-        connection.query(f"SET {name} = {_quote_text(value)}")
-    formatted = connection.query(
-        "SELECT formatQuerySingleLine({meshflow_sql:String})", "TSVRaw", params={"meshflow_sql": _escape(query.sql)}
-    )
-    sql = formatted.bytes().decode().removesuffix("\n")
-    tree = connection.query(f"EXPLAIN AST {sql}", "TSVRaw", params=parameters).bytes().decode()
-    verdict = sql_guard.check(sql, tree)
-    for name, value in _own_settings(query.settings).items():
-        connection.query(f"SET {name} = {_quote_text(value)}")
-    connection.query(f"SET readonly = {verdict.readonly}")
     result = connection.query(sql, query.default_format, params=parameters)
     output_format = verdict.format or query.default_format
     body = result.bytes() or b""
     if not body and output_format == "Native":
         body = _empty_native(connection, sql, parameters)
     return Answer(body, output_format, result.storage_rows_read(), result.storage_bytes_read())
+
+
+def _write(connection: Any, sql: str, query: Query) -> Answer:
+    """Run a statement that changes something. An INSERT's rows are read from their file by the engine (inline, it misreads binary ones)."""
+    settings = dict(query.settings)
+    write_guard.refuse_settings(settings)
+    _set(connection, _valid(settings))
+    if query.data is not None:
+        sql = sql_guard.with_infile(sql, _quote_text(str(query.data)))
+    result = connection.query(sql, query.default_format, params=dict(query.parameters))
+    read = (result.storage_rows_read(), result.storage_bytes_read())
+    return Answer(result.bytes() or b"", query.default_format, *read, result.rows_written(), result.bytes_written())
+
+
+def _set(connection: Any, settings: Mapping[str, str]) -> None:
+    for name, value in settings.items():
+        connection.query(f"SET {name} = {_quote_text(value)}")
 
 
 def _empty_native(connection: Any, sql: str, parameters: dict[str, str]) -> bytes:
@@ -117,10 +147,14 @@ def _least(query: Query, setting: str, limit: float) -> float:
 
 def _own_settings(settings: Mapping[str, str]) -> dict[str, str]:
     """The settings that a query may choose. Raises QueryFailed for a name that cannot be one."""
+    return {name: value for name, value in _valid(settings).items() if not sql_guard.GUARDED_SETTINGS.fullmatch(name)}
+
+
+def _valid(settings: Mapping[str, str]) -> Mapping[str, str]:
     for name in settings:
         if not _SETTING.fullmatch(name):
             raise QueryFailed(UNKNOWN_SETTING, f"Code: {UNKNOWN_SETTING}. DB::Exception: {name!r} is not a setting. (UNKNOWN_SETTING)")
-    return {name: value for name, value in settings.items() if not sql_guard.GUARDED_SETTINGS.fullmatch(name)}
+    return settings
 
 
 def _failure(message: str) -> QueryFailed:

@@ -10,8 +10,10 @@ The statement arrives formatted by the engine (``formatQuerySingleLine``: one st
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from schemas.errors import QueryFailed
 
@@ -75,7 +77,16 @@ _LITERAL = re.compile(r"'(?:[^'\\]|\\.|'')*'", re.DOTALL)
 _QUOTED_NAME = re.compile(r"`((?:[^`\\]|\\.|``)*)`|\"((?:[^\"\\]|\\.|\"\")*)\"", re.DOTALL)
 _NODE = re.compile(r"( *)(\w+)(?: +(.*?))?(?: \(alias .*?\))?(?: \(children \d+\))?$", re.DOTALL)
 _PLAIN_TABLE = re.compile(r"(\w+\.)?\w+")
+_INSERT_END = re.compile(r"(?: SETTINGS \w+ = .*)? FORMAT \w+$")
 _FORMAT = re.compile(r"\bFORMAT (\w+)(?: SETTINGS .*)?$")
+
+
+class Node(NamedTuple):
+    """A line of EXPLAIN AST: how deep it stands, what it is, and its name."""
+
+    depth: int
+    kind: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +96,7 @@ class Verdict:
     format: str | None
     """Its own FORMAT, if it has one."""
     readonly: int
-    """Level of the engine's ``readonly`` setting to run it at: 2 allows settings, 1 does not."""
+    """Level of the engine's ``readonly`` setting to run it at: 2 allows settings, 1 does not, 0 writes."""
 
 
 def bare(sql: str) -> str:
@@ -100,39 +111,68 @@ def without_format(sql: str) -> str:
     return sql[: own_format.start()] if own_format else sql
 
 
+def with_infile(sql: str, path: str) -> str:
+    """A formatted ``INSERT ... FORMAT x`` whose rows come from a file; ``path`` is quoted already."""
+    masked = _QUOTED_NAME.sub(_mask, _LITERAL.sub(_mask, sql))
+    clauses = _INSERT_END.search(masked)
+    if clauses is None:
+        raise denied("an INSERT of rows needs a FORMAT")
+    return f"{sql[: clauses.start()]} FROM INFILE {path} COMPRESSION 'none'{sql[clauses.start() :]}"
+
+
+def _mask(match: re.Match[str]) -> str:
+    return "_" * len(match[0])
+
+
 def check(sql: str, tree: str) -> Verdict:
     """Decide on a formatted statement ``sql`` with its syntax tree (the text of EXPLAIN AST).
 
     Raises QueryFailed (ACCESS_DENIED) for a statement that is not read-only or reaches outside.
     """
     words = bare(sql)
-    nodes = [_NODE.match(line) for line in tree.splitlines() if line.strip()]
-    names = [(len(node[1]), node[2], node[3] or "") for node in nodes if node]
-    if not names or names[0][1] not in STATEMENTS or (names[0][1] == "Explain" and "TABLE OVERRIDE" in names[0][2]):
-        raise _denied(f"{sql.split(' ', 1)[0]} is not allowed here: this port only reads")
-    if re.search(r"\bINTO OUTFILE\b", words):
-        raise _denied("INTO OUTFILE is not allowed here: the answer comes back over HTTP")
-    if refused := FUNCTIONS_REFUSED.search(words):
-        raise _denied(f"function {refused[1]} is not allowed here: it reaches outside the database")
+    names = nodes(tree)
+    if not reads(names):
+        raise denied(f"{sql.split(' ', 1)[0]} is not allowed here: this port only reads")
     if guarded := _GUARDED_IN_CLAUSE.search(words):
         raise QueryFailed(READONLY, f"Code: {READONLY}. DB::Exception: Cannot modify '{guarded[1]}' setting in readonly mode. (READONLY)")
-    sources = [name.split(" ")[0] for (_, parent, _), (_, kind, name) in pairwise(names) if _is_source(parent, kind)]
+    refuse_outside(names, words)
+    inside = names[0].kind == "SelectWithUnionQuery" and plain_tables(names) and "merge(" not in words
+    return Verdict(own_format(words), 2 if inside else 1)
+
+
+def nodes(tree: str) -> list[Node]:
+    """The nodes of EXPLAIN AST's text, parents first."""
+    matches = [_NODE.match(line) for line in tree.splitlines() if line.strip()]
+    return [Node(len(match[1]), match[2], match[3] or "") for match in matches if match]
+
+
+def reads(names: Sequence[Node]) -> bool:
+    """Whether a statement is one of those that only read."""
+    return bool(names) and names[0].kind in STATEMENTS and not (names[0].kind == "Explain" and "TABLE OVERRIDE" in names[0].name)
+
+
+def refuse_outside(names: Sequence[Node], words: str) -> None:
+    """Raise QueryFailed (ACCESS_DENIED) for files, functions and table functions that reach outside the database."""
+    if re.search(r"\bINTO OUTFILE\b", words):
+        raise denied("INTO OUTFILE is not allowed here: the answer comes back over HTTP")
+    if refused := FUNCTIONS_REFUSED.search(words):
+        raise denied(f"function {refused[1]} is not allowed here: it reaches outside the database")
+    sources = [node.name.split(" ")[0] for above, node in pairwise(names) if above.kind == "TableExpression" and node.kind == "Function"]
     if foreign := [name for name in sources if name not in TABLE_FUNCTIONS]:
-        raise _denied(f"table function {foreign[0]} is not allowed here: it reaches outside the database")
-    own_format = _FORMAT.search(words)
-    return Verdict(own_format[1] if own_format else None, 2 if _stays_inside(names, words) else 1)
+        raise denied(f"table function {foreign[0]} is not allowed here: it reaches outside the database")
 
 
-def _is_source(parent: str, kind: str) -> bool:
-    return parent == "TableExpression" and kind == "Function"
+def plain_tables(names: Sequence[Node]) -> bool:
+    """Whether all tables that are read have plain names: a quoted name could be a file's."""
+    return all(_PLAIN_TABLE.fullmatch(node.name) for node in names if node.kind == "TableIdentifier")
 
 
-def _stays_inside(names: list[tuple[int, str, str]], words: str) -> bool:
-    """Whether a SELECT names plain tables only: a quoted name could be a file's."""
-    tables = [name for _, kind, name in names if kind == "TableIdentifier"]
-    plain = all(_PLAIN_TABLE.fullmatch(name) for name in tables)
-    return names[0][1] == "SelectWithUnionQuery" and plain and "merge(" not in words
+def own_format(words: str) -> str | None:
+    """The FORMAT that a bare statement ends with."""
+    clause = _FORMAT.search(words)
+    return clause[1] if clause else None
 
 
-def _denied(reason: str) -> QueryFailed:
+def denied(reason: str) -> QueryFailed:
+    """ACCESS_DENIED, as ClickHouse would say it."""
     return QueryFailed(ACCESS_DENIED, f"Code: {ACCESS_DENIED}. DB::Exception: {reason}. (ACCESS_DENIED)")
