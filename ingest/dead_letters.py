@@ -5,13 +5,13 @@ Rare, so connected on first use.
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from schemas.errors import MalformedOtlp
+from schemas.kafka_security import PLAINTEXT, KafkaSecuritySettings
 from schemas.log import DeadLetter, Record, TopicPartition
 from schemas.topics import DEAD_LETTER
 
@@ -31,11 +31,14 @@ class DeadLetterWriter:
     stays where it is, for as long as its topic keeps it.
     """
 
-    def __init__(self, bootstrap: Sequence[str], prefix: str, options: Mapping[str, Any] | None = None) -> None:
-        """``options``: aiokafka's arguments for connecting (TLS, SASL)."""
+    def __init__(
+        self, bootstrap: Sequence[str], prefix: str, security: KafkaSecuritySettings = PLAINTEXT, *, source_prefix: str | None = None
+    ) -> None:
+        """``prefix``: of the dead letters' topic; ``source_prefix``: of the topics that records come from, where it is another one."""
         self._bootstrap = list(bootstrap)
         self._prefix = prefix
-        self._options = dict(options or {})
+        self._source_prefix = prefix if source_prefix is None else source_prefix
+        self._security = security
         self._producer: AIOKafkaProducer | None = None
         self._connecting = asyncio.Lock()
 
@@ -58,7 +61,7 @@ class DeadLetterWriter:
 
     async def _send(self, producer: AIOKafkaProducer, tp: TopicPartition, letter: DeadLetter) -> None:
         record = letter.record
-        place = (self._prefix + tp.topic, str(tp.partition), str(record.offset))
+        place = (self._source_prefix + tp.topic, str(tp.partition), str(record.offset))
         headers = [
             *((name, text.encode()) for name, text in zip(("topic", "partition", "offset"), place, strict=True)),
             ("time_ns", str(record.append_time_ns).encode()),
@@ -82,7 +85,11 @@ class DeadLetterWriter:
         async with self._connecting:
             if self._producer is None:
                 producer = AIOKafkaProducer(
-                    bootstrap_servers=self._bootstrap, acks="all", compression_type="zstd", max_request_size=4 << 20, **self._options
+                    bootstrap_servers=self._bootstrap,
+                    acks="all",
+                    compression_type="zstd",
+                    max_request_size=4 << 20,
+                    **self._security.client_options(),
                 )
                 try:
                     await producer.start()

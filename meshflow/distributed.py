@@ -39,11 +39,11 @@ async def _process(settings: Settings, on_ready: Callable[[int], None]) -> None:
             logger.info("applied %s", name)
         sink = RetryingSink(await asyncio.to_thread(open_sink, settings.storage.store_place), on_retry=tell_retry)
         parts.callback(sink.close)
-        letters = DeadLetterWriter(place.bootstrap, place.prefix)
+        letters = DeadLetterWriter(place.bootstrap, place.prefix, settings.kafka)
         parts.push_async_callback(letters.close)
 
         worker = Worker(
-            Brokers(place.bootstrap),
+            Brokers(place.bootstrap, settings.kafka),
             place.prefix,
             settings.processing,
             lambda tp, commit: make_processor(settings, tp, commit),

@@ -25,6 +25,7 @@ from processors.brokers import Brokers, Probe, wait_for_topics
 from processors.cursor import Arrival, Cursor
 from processors.settings import KafkaReaderSettings
 from schemas.errors import LogUnavailable
+from schemas.kafka_security import KafkaSecuritySettings
 from schemas.log import COUNTS, Commit, Record
 
 _LOGGER = logging.getLogger(__name__)
@@ -54,6 +55,10 @@ class Work(Protocol[_C]):
     @property
     def topics(self) -> Mapping[str, int | None]:
         """Kafka's names of the topics to read; how many partitions each must have (None: any number)."""
+
+    @property
+    def settle_s(self) -> float:
+        """How long a rebalance waits for what is in hand. What takes longer must do no harm when it is done again by another worker."""
 
     @property
     def in_hand(self) -> "Iterable[asyncio.Task[Any]]":
@@ -175,10 +180,10 @@ class ReaderApp(faust.App):
 
     async def keep(self) -> None:
         """What is due from time to time: look after the work, commit, show how far it is."""
-        for cursor in list(self.cursors.values()):
-            await self.work.look_after(cursor)
-        await self.commit_cursors()
         cursors = dict(self.cursors)
+        for cursor in cursors.values():
+            await self.work.look_after(cursor)
+        await self.commit_cursors(self.cursors)
 
         async def newest(kafka: AIOKafkaConsumer) -> dict[Any, int | None]:
             return {kp: kafka.highwater(kp) for kp in cursors if kp in kafka.assignment()}
@@ -188,20 +193,19 @@ class ReaderApp(faust.App):
                 if not cursors[kp].closed:
                     self.work.publish(cursors[kp], end)
 
-    async def commit_cursors(self) -> None:
+    async def commit_cursors(self, cursors: Mapping[Any, Cursor]) -> None:
         """Commit how far the work is."""
-        due = {kp: cursor.commit for kp, cursor in self.cursors.items() if cursor.commit != cursor.committed}
-        offsets = {kp: OffsetAndMetadata(commit.offset, commit.metadata) for kp, commit in due.items() if commit}
-        if not offsets:
+        due = [(kp, cursor, cursor.commit) for kp, cursor in cursors.items() if cursor.commit and cursor.commit != cursor.committed]
+        if not due:
             return
+        offsets = {kp: OffsetAndMetadata(commit.offset, commit.metadata) for kp, _, commit in due}
         try:
             await self.consumer.kafka(lambda kafka: kafka.commit(offsets))
         except (KafkaError, TimeoutError) as error:  # put out of the group, or the brokers are away: tried again later
             _LOGGER.warning("not committed yet: %r", error)
             return
-        for kp, commit in due.items():
-            if kp in self.cursors:
-                self.cursors[kp].committed = commit
+        for _, cursor, commit in due:
+            cursor.committed = commit
 
     async def committed(self, topic: str, count: int) -> list[Commit | None]:
         """The group's newest commit of each of a topic's partitions. Raises KafkaError, TimeoutError."""
@@ -211,19 +215,24 @@ class ReaderApp(faust.App):
 
     async def leave(self) -> None:
         """Commit, then let go of every partition: it may be another worker's next."""
-        await self.commit_cursors()
         old, self.cursors = self.cursors, {}
+        if self.work.settle_s:
+            await self._settle(self.work.settle_s)
+        await self.commit_cursors(old)
         for cursor in old.values():
             cursor.closed = True
             self.work.withdraw(cursor)
+
+    async def _settle(self, timeout_s: float) -> None:
+        if in_hand := set(self.work.in_hand):
+            await asyncio.wait(in_hand, timeout=timeout_s)
 
     async def finish(self) -> None:
         """Begin nothing new, finish what is in hand, and commit."""
         self.stopping = True
         if self.crashed:
             return
-        if in_hand := set(self.work.in_hand):
-            await asyncio.wait(in_hand, timeout=self.settings.stop_time.total_seconds())
+        await self._settle(self.settings.stop_time.total_seconds())
         await self.leave()
 
 
@@ -233,6 +242,7 @@ def build_app(brokers: Brokers, group: str, settings: KafkaReaderSettings, work:
     app = ReaderApp(
         group,
         broker=[f"kafka://{server}" for server in brokers.bootstrap],
+        broker_credentials=_credentials(brokers.security),
         store="memory://",
         web_enabled=False,
         topic_disable_leader=True,
@@ -252,6 +262,15 @@ def build_app(brokers: Brokers, group: str, settings: KafkaReaderSettings, work:
     app.brokers, app.settings, app.work, app.probe = brokers, settings, work, Probe(brokers)
     _declare(app)
     return app
+
+
+def _credentials(security: KafkaSecuritySettings) -> faust.auth.Credentials | None:
+    """The login as Faust has it."""
+    tls = security.ssl_context()
+    if security.mechanism:
+        password = security.password.get_secret_value()
+        return faust.SASLCredentials(username=security.username, password=password, mechanism=security.mechanism, ssl_context=tls)
+    return faust.SSLCredentials(tls) if tls else None
 
 
 def _declare(app: ReaderApp) -> None:

@@ -3,16 +3,19 @@
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
-from aiokafka.errors import KafkaError
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError, for_code
 
 from schemas.errors import LogUnavailable
+from schemas.kafka_security import PLAINTEXT, KafkaSecuritySettings
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -24,14 +27,14 @@ _PROBE_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Brokers:
-    """A Kafka cluster: ``HOST:PORT`` of some of its brokers, and aiokafka's arguments for connecting to them (TLS, SASL)."""
+    """A Kafka cluster: ``HOST:PORT`` of some of its brokers, and how they are spoken to."""
 
     bootstrap: tuple[str, ...]
-    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    security: KafkaSecuritySettings = PLAINTEXT
 
     def consumer(self, **settings: Any) -> AIOKafkaConsumer:
-        """A consumer outside of any group, not started."""
-        return AIOKafkaConsumer(bootstrap_servers=list(self.bootstrap), **self.options, **settings)
+        """A consumer outside of any group, not started. Raises LogUnavailable: a certificate cannot be used."""
+        return AIOKafkaConsumer(bootstrap_servers=list(self.bootstrap), **self.security.client_options(), **settings)
 
 
 class Probe:
@@ -81,22 +84,24 @@ class Probe:
 async def wait_for_topics(brokers: Brokers, topics: Mapping[str, int | None], stop: asyncio.Event) -> bool:
     """Wait until brokers answer and have one of ``topics`` (name -> partitions, None: any number); False when stopped before.
 
-    Raises LogUnavailable: no broker answered for a while, or a topic has not as many partitions as it must have.
+    Raises LogUnavailable: no broker answered for a while, or a topic has not as many partitions as it must have, or, where that matters,
+    is not stamped by the brokers.
     """
     give_up_s = time.monotonic() + _START_S
     told = False
     while not stop.is_set():
         try:
             counts = await _count_partitions(brokers, topics)
+            for topic, count in counts.items():
+                if count and topics[topic] not in {None, count}:
+                    raise LogUnavailable(f"topic {topic} has {count} partitions, processing.partitions says {topics[topic]}")
+            if any(counts.values()):
+                await _check_clock(brokers, [topic for topic, count in counts.items() if count and topics[topic] is not None])
+                return True
         except KafkaError as error:
             if time.monotonic() > give_up_s:
                 raise LogUnavailable(f"Kafka at {','.join(brokers.bootstrap)} does not answer: {error!r}") from error
             counts = {}
-        for topic, count in counts.items():
-            if count and topics[topic] not in {None, count}:
-                raise LogUnavailable(f"topic {topic} has {count} partitions, processing.partitions says {topics[topic]}")
-        if any(counts.values()):
-            return True
         if counts and not told:
             _LOGGER.warning("waiting for topics %s: whoever writes them makes them (`meshflow ingest` its own)", ", ".join(topics))
             told = True
@@ -114,3 +119,26 @@ async def _count_partitions(brokers: Brokers, topics: Mapping[str, int | None]) 
         return {topic: len(cluster.partitions_for_topic(topic) or ()) for topic in topics}
     finally:
         await client.stop()
+
+
+async def _check_clock(brokers: Brokers, topics: Sequence[str]) -> None:
+    """Log time is the brokers' clock: with the writers' clocks, one that is an hour ahead would hold every pane open for an hour.
+
+    Raises LogUnavailable: the brokers stamp a topic's records as their writers wish; KafkaError: they do not tell.
+    """
+    if not topics:
+        return
+    admin = AIOKafkaAdminClient(bootstrap_servers=list(brokers.bootstrap), **brokers.security.client_options())
+    try:
+        await admin.start()
+        responses = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics])
+    finally:
+        await admin.close()
+    for code, message, _, topic, entries in (resource for response in responses for resource in response.resources):
+        if code:
+            raise for_code(code)(f"the settings of topic {topic} cannot be read: {message}")
+        if ("message.timestamp.type", "LogAppendTime") not in {(entry[0], entry[1]) for entry in entries}:
+            raise LogUnavailable(
+                f"topic {topic} is stamped by its writers' clocks; panes need the brokers': kafka-configs.sh --alter --bootstrap-server"
+                f" {brokers.bootstrap[0]} --entity-type topics --entity-name {topic} --add-config message.timestamp.type=LogAppendTime"
+            )

@@ -4,7 +4,10 @@ from datetime import timedelta
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from schemas.topics import LOGS, METRICS, SPANS
 from schemas.units import Duration, Size, to_ns
+
+_TOPIC = r"^[a-zA-Z0-9._-]{0,200}$"
 
 
 class LabelLimits(BaseModel):
@@ -42,6 +45,37 @@ class KafkaReaderSettings(BaseModel):
         return self
 
 
+class RepartitionSettings(BaseModel):
+    """What `meshflow repartition` reads: OTLP (`otlp_proto`) on topics that are not split by trace id. It writes to those of the log."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source_prefix: str = Field(
+        default="unsplit.", pattern=r"^[a-zA-Z0-9._-]{0,200}$", description="What names of topics to read begin with."
+    )
+    spans: str = Field(default=SPANS, pattern=_TOPIC, description="Topic of spans to read, after source_prefix; empty: none.")
+    metrics: str = Field(default=METRICS, pattern=_TOPIC, description="Topic of metrics to read, after source_prefix; empty: none.")
+    logs: str = Field(default=LOGS, pattern=_TOPIC, description="Topic of log records to read, after source_prefix; empty: none.")
+    group: str = Field(
+        default="meshflow-repartition", pattern=r"^[a-zA-Z0-9._-]+$", description="Consumer group: those of one group share the work."
+    )
+    batch: Size = Field(
+        default=4 << 20, ge=1 << 16, description="OTLP bytes that are split and written at a time, for each partition read."
+    )
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """The topics to read (after the prefix) -> the topic of the log that each is written to."""
+        return {name: topic for name, topic in ((self.spans, SPANS), (self.metrics, METRICS), (self.logs, LOGS)) if name}
+
+    @model_validator(mode="after")
+    def _something_once(self) -> "RepartitionSettings":
+        named = [name for name in (self.spans, self.metrics, self.logs) if name]
+        if len(set(named)) < max(len(named), 1):
+            raise ValueError("spans, metrics and logs must name different topics, and one of them at least")
+        return self
+
+
 class ProcessorSettings(BaseModel):
     """Panes, windows and limits of processing."""
 
@@ -64,6 +98,7 @@ class ProcessorSettings(BaseModel):
         description="OTLP bytes of one pane of one partition that are processed; records over it are set aside as dead letters.",
     )
     kafka: KafkaReaderSettings = Field(default=KafkaReaderSettings(), description="Reading from Kafka.")
+    repartition: RepartitionSettings = Field(default=RepartitionSettings(), description="Splitting topics of other writers by trace id.")
     labels: LabelLimits = Field(default=LabelLimits(), description="Bounds on services, operations, rows and the length of labels.")
 
     @model_validator(mode="after")

@@ -31,6 +31,8 @@ _T = TypeVar("_T")
 class PaneWork:
     """What is done with each record (:class:`processors.app.Work`)."""
 
+    settle_s = 0.0  # a pane in hand is stored under the same tokens by the next worker
+
     def __init__(self, prefix: str, settings: ProcessorSettings, make_processor: MakeProcessor, sink: Sink, set_aside: SetAside) -> None:
         """``sink`` tries again by itself while the database is away; it is used from several threads."""
         self.topics = {prefix + topic: settings.partitions for topic in TOPICS}

@@ -1,0 +1,190 @@
+"""Topics of other writers -> the log, split by trace id as ingest does it (docs/adr/0021).
+
+At least once: what was read is committed when the log has it. A batch that was written but not committed (a kill, a rebalance) is written
+again by the next worker, and its items are dropped as copies within the lookback of processing (invariant 8).
+"""
+
+import asyncio
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from processors import app as reading
+from processors.brokers import Brokers
+from processors.cursor import Cursor
+from processors.settings import ProcessorSettings
+from schemas import otlp, self_metrics
+from schemas.errors import LogUnavailable, MalformedOtlp
+from schemas.log import Append, Commit, DeadLetter, LogWriter, Record, TopicPartition
+
+_LOGGER = logging.getLogger(__name__)
+_RETRY_S = 1.0
+_SETTLE_S = 2.0
+
+SetAside = Callable[[TopicPartition, Sequence[DeadLetter]], Awaitable[None]]
+
+
+class Source(Cursor):
+    """One partition that is read. ``topic``: the log's, that its records are for; ``batch``: records read, but not yet in the log."""
+
+    def __init__(self, tp: TopicPartition, topic: str, commit: Commit | None, beginning: int, end: int) -> None:
+        """See :class:`processors.cursor.Cursor`."""
+        self.topic = topic
+        self.batch: list[Record] = []
+        self.size = 0
+        self.lost = 0
+        self.busy = asyncio.Lock()
+        super().__init__(tp, commit.offset if commit else None, beginning, end)
+
+    def lose(self, wanted: int, until: int) -> None:
+        """Records of [wanted, until) will never be read: the log is told with the next batch, and the ledger counts them."""
+        self.lost += until - wanted
+
+    def add(self, record: Record) -> None:
+        """Take the record of the next offset."""
+        self.taken(record.offset)
+        self.batch.append(record)
+        self.size += record.size
+
+    def take_batch(self) -> tuple[list[Record], int]:
+        """What was added since the last call, and how many records were lost."""
+        batch, lost, self.batch, self.size, self.lost = self.batch, self.lost, [], 0, 0
+        return batch, lost
+
+
+def split_batch(topic: str, records: Sequence[Record], lost: int, partitions: int) -> tuple[list[Append], int, list[DeadLetter]]:
+    """What to append to ``topic``, one record for each partition; how many items that is; and the records that are not OTLP.
+
+    These, and items without valid ids, are counted as rejected.
+    """
+    parts: defaultdict[int, list[bytes]] = defaultdict(list)
+    counts: Counter[str] = Counter(lost=lost)
+    letters = []
+    items = 0
+    for record in records:
+        counts.update(record.headers)
+        try:
+            split = otlp.split(topic, record.unpack(), partitions)
+        except MalformedOtlp as error:
+            letters.append(DeadLetter(record, str(error)))
+            counts["rejected"] += 1
+            continue
+        items += split.items
+        counts["rejected"] += split.rejected
+        for partition, part in split.parts.items():
+            parts[partition].append(part)
+    headers = {name: count for name, count in counts.items() if count}
+    if headers:
+        parts[min(parts, default=0)].append(b"")  # a record that only carries counts, where there is no other
+    told = min(parts, default=0)
+    appends = [
+        Append(TopicPartition(topic, partition), b"".join(pieces), headers if partition == told else {})  # messages end to end are one
+        for partition, pieces in sorted(parts.items())
+    ]
+    return appends, items, letters
+
+
+class SplitWork:
+    """What is done with each record (:class:`processors.app.Work`): batches of what there is, bounded by size."""
+
+    settle_s = _SETTLE_S
+
+    def __init__(self, prefix: str, settings: ProcessorSettings, writer: LogWriter, set_aside: SetAside) -> None:
+        """``writer``: the log's, its topics after ``prefix``. Raises LogUnavailable where a topic would be read and written."""
+        given = settings.repartition
+        self._sources = {given.source_prefix + name: (name, topic) for name, topic in given.sources.items()}
+        self.topics: dict[str, int | None] = dict.fromkeys(self._sources)
+        self.in_hand: set[asyncio.Task[None]] = set()
+        self._partitions = settings.partitions
+        self._batch_bytes = given.batch
+        self._writer = writer
+        self._set_aside = set_aside
+        self._closed = False
+        self._threads = ThreadPoolExecutor(settings.kafka.threads, thread_name_prefix="meshflow-repartition")
+        if both := set(self._sources) & {prefix + topic for _, topic in self._sources.values()}:
+            raise LogUnavailable(f"{', '.join(sorted(both))} would be read and written; set processing.repartition.source_prefix")
+
+    def cursor(self, topic: str, number: int, commit: Commit | None, beginning: int, end: int) -> Source:
+        """Read on where the last one left off; raises LogUnavailable when that is beyond the end."""
+        name, target = self._sources[topic]
+        return Source(TopicPartition(name, number), target, commit, beginning, end)
+
+    async def take(self, cursor: Source, record: Record, *, more: bool) -> None:
+        """Put a record into the batch; where that is full, or there is no other record yet, return when it is in the log."""
+        cursor.add(record)
+        if not more or cursor.size >= self._batch_bytes:
+            await self._flush(cursor)
+
+    async def look_after(self, cursor: Source) -> None:
+        """Write what waits for a record that does not come: offsets after it may be ones without a record."""
+        if (cursor.batch or cursor.lost) and not cursor.busy.locked():
+            await self._flush(cursor)
+
+    def publish(self, cursor: Source, end: int | None) -> None:
+        """Show the lag."""
+        if end is not None:
+            self_metrics.LAG_RECORDS.labels(*cursor.tp).set(max(0, end - cursor.next_offset))
+
+    def withdraw(self, cursor: Source) -> None:
+        """Show it no longer."""
+        self_metrics.LAG_RECORDS.remove(*map(str, cursor.tp))
+
+    def close(self) -> None:
+        """Take no more work, and give up what waits for the log."""
+        self._closed = True
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _flush(self, source: Source) -> None:
+        task = asyncio.create_task(self._write(source))
+        self.in_hand.add(task)
+        task.add_done_callback(self._let_go)
+        await asyncio.shield(task)  # a stop cancels agents, but lets what is in hand be finished
+
+    def _let_go(self, task: "asyncio.Task[None]") -> None:
+        self.in_hand.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            _LOGGER.debug("a batch was not written", exc_info=error)  # the agent crashes of it, unless the partition went away before
+
+    async def _write(self, source: Source) -> None:
+        async with source.busy:
+            records, lost = source.take_batch()
+            loop = asyncio.get_running_loop()
+            appends, items, letters = await loop.run_in_executor(self._threads, split_batch, source.topic, records, lost, self._partitions)
+            if letters:
+                await self._put_aside(source.tp, letters)
+            while appends and not source.closed and not self._closed:
+                try:
+                    await self._writer.append(appends)
+                    self_metrics.REPARTITIONED.labels(source.topic).inc(items)
+                    break
+                except LogUnavailable as error:
+                    _LOGGER.warning("%s/%d waits for the log: %s", *source.tp, error)
+                    await asyncio.sleep(_RETRY_S)
+            else:
+                if appends:
+                    return  # the next worker reads it again
+            if records:
+                source.commit = Commit(records[-1].offset + 1, "")
+
+    async def _put_aside(self, tp: TopicPartition, letters: Sequence[DeadLetter]) -> None:
+        for letter in letters:
+            _LOGGER.error("%s/%d: record %d is set aside: %s", *tp, letter.offset, letter.reason)
+        self_metrics.DEAD_LETTERS.labels(tp.topic).inc(len(letters))
+        await self._set_aside(tp, letters)
+
+
+class Repartitioner:
+    """A member of the group that splits. One event loop's."""
+
+    def __init__(self, brokers: Brokers, prefix: str, settings: ProcessorSettings, *, writer: LogWriter, set_aside: SetAside) -> None:
+        """See SplitWork."""
+        self._work = SplitWork(prefix, settings, writer, set_aside)
+        self._app = reading.build_app(brokers, prefix + settings.repartition.group, settings.kafka, self._work)
+
+    async def serve(self, stop: asyncio.Event) -> bool:
+        """See :func:`processors.app.serve`."""
+        try:
+            return await reading.serve(self._app, stop)
+        finally:
+            self._work.close()
