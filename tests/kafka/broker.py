@@ -145,6 +145,12 @@ class Node:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
+    def run_tool(self, main: str, *arguments: str) -> str:
+        """Run one of Kafka's own commands by its class (``kafka.admin.ConfigCommand`` is kafka-configs.sh); what it printed."""
+        done = subprocess.run(self._java("128m", main, *arguments), check=False, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
     @property
     def _log(self) -> Path:
         return self.folder / "broker.log"

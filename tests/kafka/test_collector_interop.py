@@ -1,6 +1,7 @@
 """A real OpenTelemetry Collector on either side of the log: it writes what meshflow processes, and reads what meshflow wrote."""
 
 import asyncio
+import re
 import signal
 import time
 from collections import Counter
@@ -98,6 +99,36 @@ def test_what_a_collector_writes_by_trace_id_is_processed(broker: Cluster, tmp_p
     assert "meshflow_process_lag_records{" in metrics(consumer)
     assert consumer.stop() == 0, consumer.output()
     assert_stored_as_envoy_counted(tmp_path)
+
+
+def test_topics_that_a_collector_made_are_refused_until_the_brokers_stamp_them(tmp_path: Path, running: ExitStack) -> None:
+    with Cluster(tmp_path / "broker", settings={"auto.create.topics.enable": "true", "num.partitions": "4"}) as broker:
+        place = KafkaPlace(broker)
+        config = {
+            "receivers": {"otlp": OTLP},
+            "exporters": {"kafka": kafka_exporter(broker.bootstrap, place.prefix, partition_traces_by_id=True)},
+            "service": {"pipelines": {"traces": pipelines("otlp", "kafka")["traces"]}},
+        }
+        with Collector(tmp_path, config) as collector:
+            run_meshflow("replay", FILES[0], "--target", collector.grpc, "--speed", "0")
+            assert collector.stop() == 0, collector.output()
+        consumer, receiver = worker(tmp_path, place.url), ingest(tmp_path, place.url)
+        for command in (consumer, receiver):
+            command.launch()
+            assert command.process is not None
+            assert command.process.wait(LONG_S) != 0
+        assert "message.timestamp.type=CreateTime" in receiver.output()
+        advice = re.search(r"kafka-configs\.sh (.*)", consumer.output())
+        assert advice, consumer.output()
+
+        broker.nodes[0].run_tool("kafka.admin.ConfigCommand", *advice[1].split())
+        start(running, receiver, "(is ready)")
+        start(running, consumer, "(is running)")
+        asyncio.run(all_is_decided(place))
+        assert consumer.stop() == 0, consumer.output()
+    stored = facts(tmp_path, *CALLS_UNSENT_LEDGER)
+    assert {fact[1:]: n for fact, n in stored.items() if fact[0] == "calls"} == CAPTURED_CALLS
+    assert {fact[1:]: n for fact, n in stored.items() if fact[0] == "unsent"} == CAPTURED_UNSENT
 
 
 REQUESTS: dict[str, Any] = {"traces": ExportTraceServiceRequest, "logs": ExportLogsServiceRequest, "metrics": ExportMetricsServiceRequest}
