@@ -1,10 +1,10 @@
-"""A migrated store in a folder, and rows to put into it."""
+"""Where a store is, a migrated one, and rows to put into it."""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 from clickhouse_connect.driver.client import Client
@@ -15,12 +15,52 @@ from storage.client import open_client
 from storage.migrate import migrate
 from storage.settings import StorageSettings
 from storage.sink import open_sink
+from tests.storage.server import StoreServer
 
 TP = TopicPartition("otlp_spans", 0)
 
 
 def settings_for(folder: Path, **changes: Any) -> StorageSettings:
     return StorageSettings(data=folder, **changes)
+
+
+class Place(Protocol):
+    """Where the tables of a test are."""
+
+    def settings(self, **changes: Any) -> StorageSettings:
+        """Settings with this place as store."""
+
+    def restart(self) -> None:
+        """End the engine (nothing may have it open in this process) and start it again."""
+
+
+class ChdbPlace:
+    """A folder for chdb in this process."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def settings(self, **changes: Any) -> StorageSettings:
+        return settings_for(self._folder, **changes)
+
+    def restart(self) -> None:
+        """The engine ends with its last client."""
+
+
+class HttpPlace:
+    """A database of a running `meshflow store --writable`."""
+
+    def __init__(self, folder: Path, server: StoreServer, database: str) -> None:
+        self._folder = folder
+        self._server = server
+        self._database = database
+
+    def settings(self, **changes: Any) -> StorageSettings:
+        return settings_for(self._folder, store=self._server.url(self._database), **changes)
+
+    def restart(self) -> None:
+        assert self._server.stop() == 0
+        self._server.start()
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from storage import migrate as migration
 from storage.client import open_client
 from storage.migrate import MigrationError, ddl, migrate
 from storage.settings import StorageSettings
-from tests.storage.stores import opened, scalar, settings_for
+from tests.storage.stores import Place, opened, scalar
 
 SNAPSHOT = Path(__file__).parent / "ddl.sql"
 
@@ -42,8 +42,8 @@ def _plain(kind: str) -> str:
     return re.sub(r"^SimpleAggregateFunction\(\w+, (.*)\)$", r"\1", kind)
 
 
-def test_columns_are_those_of_the_blocks(tmp_path: Path) -> None:
-    with opened(settings_for(tmp_path)) as client:
+def test_columns_are_those_of_the_blocks(place: Place) -> None:
+    with opened(place.settings()) as client:
         rows = client.query(
             "SELECT table, name, type FROM system.columns WHERE database = currentDatabase() AND default_kind = '' ORDER BY table, position"
         ).result_rows
@@ -69,8 +69,8 @@ def test_ddl_of_a_cluster_is_replicated_everywhere() -> None:
     assert set(re.findall(r"ENGINE = (\w+)", text)) == {f"Replicated{kind}MergeTree" for kind in ("", "Aggregating", "Replacing")}
 
 
-def test_migrating_again_does_nothing(tmp_path: Path) -> None:
-    settings = settings_for(tmp_path)
+def test_migrating_again_does_nothing(place: Place) -> None:
+    settings = place.settings()
     client = open_client(settings.store_place)
     assert [name[:4] for name in migrate(client, settings)] == ["0001", "0002", "0003"]
     assert migrate(client, settings) == []
@@ -82,8 +82,8 @@ def test_migrating_again_does_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("statements", [1, 4, 9])
-def test_a_migration_that_was_killed_in_the_middle_is_finished(tmp_path: Path, statements: int) -> None:
-    settings = settings_for(tmp_path)
+def test_a_migration_that_was_killed_in_the_middle_is_finished(place: Place, statements: int) -> None:
+    settings = place.settings()
     client = open_client(settings.store_place)
     everything = [text for each in migration.migrations() for text in migration._statements(migration._render(each.text, settings))]
     for text in everything[:statements]:
@@ -93,8 +93,8 @@ def test_a_migration_that_was_killed_in_the_middle_is_finished(tmp_path: Path, s
     client.close()
 
 
-def test_a_changed_or_newer_migration_is_refused(tmp_path: Path) -> None:
-    settings = settings_for(tmp_path)
+def test_a_changed_or_newer_migration_is_refused(place: Place) -> None:
+    settings = place.settings()
     with opened(settings) as client:
         client.command("INSERT INTO schema_migrations (version, name, checksum) VALUES (9000, 'later', 'x')")
         with pytest.raises(MigrationError, match=r"9000.*newer"):
@@ -105,20 +105,20 @@ def test_a_changed_or_newer_migration_is_refused(tmp_path: Path) -> None:
             migrate(client, settings)
 
 
-def test_a_table_that_somebody_dropped_is_named(tmp_path: Path) -> None:
-    settings = settings_for(tmp_path)
+def test_a_table_that_somebody_dropped_is_named(place: Place) -> None:
+    settings = place.settings()
     with opened(settings) as client:
         client.command("DROP TABLE otel_logs")
         with pytest.raises(MigrationError, match="table otel_logs is missing"):
             migrate(client, settings)
 
 
-def test_settings_that_changed_are_applied(tmp_path: Path) -> None:
-    with opened(settings_for(tmp_path)) as client:
-        changed = settings_for(tmp_path, error_traces_ttl=timedelta(days=30), rollup_10s_ttl=timedelta(days=3), deduplication_window=5_000)
+def test_settings_that_changed_are_applied(place: Place) -> None:
+    with opened(place.settings()) as client:
+        changed = place.settings(error_traces_ttl=timedelta(days=30), rollup_10s_ttl=timedelta(days=3), deduplication_window=5_000)
         done = migrate(client, changed)
         assert any(line.startswith("otel_traces: TTL") for line in done)
-        engine = scalar(client, "SELECT engine_full FROM system.tables WHERE name = 'otel_traces'")
+        engine = scalar(client, "SELECT engine_full FROM system.tables WHERE database = currentDatabase() AND name = 'otel_traces'")
         assert "if(TraceError = 1, 2592000, 604800)" in engine
         assert "non_replicated_deduplication_window = 5000" in engine
         kept = client.query("SELECT level, dateDiff('hour', max(kept_from), now('UTC')) FROM rollups GROUP BY level ORDER BY 1").result_rows
@@ -126,8 +126,8 @@ def test_settings_that_changed_are_applied(tmp_path: Path) -> None:
         assert migrate(client, changed) == []
 
 
-def test_expired_traces_go_by_class_and_by_whole_parts(tmp_path: Path) -> None:
-    with opened(settings_for(tmp_path)) as client:
+def test_expired_traces_go_by_class_and_by_whole_parts(place: Place) -> None:
+    with opened(place.settings()) as client:
         client.command("SYSTEM STOP MERGES otel_traces")
         for error in (0, 1):
             for days in (1, 10, 20):

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from math import ceil
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,15 +22,15 @@ from storage import rollups
 from storage.migrate import migrate
 from storage.rollups import HOUR_S, due_rollups, expired_partitions, run_rollups
 from storage.settings import StorageSettings
-from tests.storage.stores import SHORT, block, opened, scalar, settings_for, write
+from tests.storage.stores import SHORT, Place, block, opened, scalar, write
 
 THIS_HOUR_S = int(time.time()) // HOUR_S * HOUR_S
 GRACE_NS = 900 * NS_PER_S
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> StorageSettings:
-    return settings_for(tmp_path)
+def settings(place: Place) -> StorageSettings:
+    return place.settings()
 
 
 @pytest.fixture
@@ -175,19 +174,18 @@ def test_all_of_it_again_changes_nothing(client: Client, settings: StorageSettin
 
 _CHILD = """
 import sys
-from pathlib import Path
 from storage import rollups
 from storage.client import open_client
-from tests.storage.stores import settings_for
+from storage.settings import StorageSettings
 rollups.SERVICES_PER_INSERT = 3
-settings = settings_for(Path(sys.argv[1]))
+settings = StorageSettings(store=sys.argv[1])
 client = open_client(settings.store_place)
 print("ready", flush=True)
 rollups.run_rollups(client, int(sys.argv[2]), settings)
 """
 
 
-def test_kill_9_at_any_moment_neither_loses_nor_doubles(settings: StorageSettings, tmp_path: Path) -> None:
+def test_kill_9_at_any_moment_neither_loses_nor_doubles(settings: StorageSettings) -> None:
     start = THIS_HOUR_S - 8 * HOUR_S
     rows = [red(start + hour * HOUR_S + 10 * i, 1 + i, service=f"s{i % 20:02}") for hour in range(4) for i in range(360)]
     with opened(settings) as client:
@@ -195,7 +193,7 @@ def test_kill_9_at_any_moment_neither_loses_nor_doubles(settings: StorageSetting
         fine = sums(client, "red_10s")
     chance = random.Random(11)
     for _ in range(3):
-        command = [sys.executable, "-c", _CHILD, str(tmp_path), str(closed(5))]
+        command = [sys.executable, "-c", _CHILD, settings.store_url, str(closed(5))]
         child = subprocess.Popen(command, stdout=subprocess.PIPE)
         assert child.stdout is not None
         child.stdout.readline()

@@ -22,7 +22,7 @@ from storage.client import open_client
 from storage.deduplication_log import repair
 from storage.settings import ChdbStore, ClickHouseStore, StorageSettings
 from storage.sink import RetryingSink, open_sink
-from tests.storage.stores import TP, block, opened, scalar, settings_for, write
+from tests.storage.stores import TP, Place, block, opened, scalar, settings_for, write
 
 DAY = 86_400
 NOW = int(time.time())  # what is older than its TTL would expire under the tests
@@ -31,8 +31,8 @@ TIME_NS = NOW * NS_PER_S + 123_456_789
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Iterator[StorageSettings]:
-    made = settings_for(tmp_path)
+def settings(place: Place) -> Iterator[StorageSettings]:
+    made = place.settings()
     with opened(made):
         yield made
 
@@ -55,11 +55,12 @@ def total(settings: StorageSettings, table: str = "red_10s", what: str = "count(
         return tuple(client.query(f"SELECT {what} FROM {table}").result_rows[0])
 
 
-def test_a_repeated_block_is_dropped_also_after_a_restart(tmp_path: Path) -> None:
-    settings = settings_for(tmp_path)
+def test_a_repeated_block_is_dropped_also_after_a_restart(place: Place) -> None:
+    settings = place.settings()
     rows = block("red_10s", red_rows(100, days=5))
     with opened(settings):
         write(settings, rows, rows)
+    place.restart()
     with opened(settings):
         write(settings, rows)
         assert total(settings) == (100, 4950)
@@ -111,10 +112,12 @@ def test_a_block_of_many_chunks_is_one_part_in_each_partition(settings: StorageS
     whole = block("red_10s", red_rows(count, days=3))
     chunks = pa.concat_tables([whole.rows.slice(start, 1_000) for start in range(0, count, 1_000)])
     with closing(open_client(settings.store_place)) as client:
-        client.command("SYSTEM STOP MERGES")
+        client.command("SYSTEM STOP MERGES red_10s")
     for _ in range(2):
         write(settings, Block("red_10s", TP, 1, chunks))
-        assert total(settings, "system.parts WHERE table = 'red_10s'", "count(), uniqExact(partition), sum(rows)") == (3, 3, count)
+        assert total(
+            settings, "system.parts WHERE database = currentDatabase() AND table = 'red_10s'", "count(), uniqExact(partition), sum(rows)"
+        ) == (3, 3, count)
 
 
 def test_an_empty_block_is_nothing(settings: StorageSettings) -> None:
@@ -135,13 +138,19 @@ def test_what_can_never_be_stored_is_rejected(settings: StorageSettings) -> None
         write(settings, Block("red_10s", TP, 1, rows))
 
 
-def test_a_folder_in_use_and_a_server_away_are_unavailable(settings: StorageSettings) -> None:
+def test_a_folder_in_use_and_a_server_away_are_unavailable(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path)
+    with opened(settings):
+        _assert_in_use(settings)
+    with pytest.raises(SinkUnavailable, match=r"127\.0\.0\.1:9 cannot be opened"):
+        open_sink(ClickHouseStore("127.0.0.1", 9, "default", "default", "", secure=False))
+
+
+def _assert_in_use(settings: StorageSettings) -> None:
     code = "import sys; from storage import client, settings; client.open_client(settings.parse_store_url(sys.argv[1]))"
     other = subprocess.run([sys.executable, "-c", code, settings.store_url], capture_output=True, text=True, check=False)
     assert "SinkUnavailable" in other.stderr
     assert "in use by another process (PID: " in other.stderr
-    with pytest.raises(SinkUnavailable, match=r"127\.0\.0\.1:9 cannot be opened"):
-        open_sink(ClickHouseStore("127.0.0.1", 9, "default", "default", "", secure=False))
 
 
 class FailingSink:
@@ -191,11 +200,11 @@ def test_stop_ends_the_wait() -> None:
 
 _CHILD = """
 import sys
-from pathlib import Path
+from storage.settings import parse_store_url
 from storage.sink import open_sink
-from tests.storage.stores import block, settings_for
+from tests.storage.stores import block
 from tests.storage.test_store_sink import red_rows, rows_of
-sink = open_sink(settings_for(Path(sys.argv[1])).store_place)
+sink = open_sink(parse_store_url(sys.argv[1]))
 for pane in range(int(sys.argv[2]), 10_000):
     for table in ("red_10s", "otel_traces"):
         sink.write(block(table, rows_of(table, pane), pane))
@@ -209,14 +218,14 @@ def rows_of(table: str, pane: int) -> list[dict[str, object]]:
     return [{"LogTime": NOON + pane % 2 * DAY, "TraceError": i % 2, "TraceId": f"{pane}-{i}"} for i in range(50)]
 
 
-def test_kill_9_leaves_each_block_whole_or_repeatable(tmp_path: Path) -> None:
-    settings = settings_for(tmp_path)
+def test_kill_9_leaves_each_block_whole_or_repeatable(place: Place) -> None:
+    settings = place.settings()
     with opened(settings):
         pass
     chance = random.Random(5)
     begun = 0
     for _ in range(3):
-        child = subprocess.Popen([sys.executable, "-c", _CHILD, str(tmp_path), str(begun)], stdout=subprocess.PIPE, text=True)
+        child = subprocess.Popen([sys.executable, "-c", _CHILD, settings.store_url, str(begun)], stdout=subprocess.PIPE, text=True)
         assert child.stdout is not None
         child.stdout.readline()
         time.sleep(chance.uniform(0, 0.1))
