@@ -64,7 +64,7 @@ def main() -> int:
             return check(system, folder, parts) if options.check else show(system, folder, parts)
     except KeyboardInterrupt:
         print("\nended")
-        return 0
+        return int(options.check)  # nothing was compared
     finally:
         if not options.folder:
             shutil.rmtree(folder, ignore_errors=True)
