@@ -21,13 +21,14 @@ from benchmarks.load import EXPORT
 from meshflow.capture import read_captures
 from processors.partition import decided_until_ns
 from schemas.log import Record, TopicPartition
+from schemas.otlp import split
 from schemas.topics import LOGS, METRICS, SPANS
 from tests.collector.build import build
 from tests.collector.running import OTLP, Collector, kafka_exporter, kafka_receiver, pipelines
 from tests.e2e.test_e2e_capture import CAPTURE, CAPTURED_CALLS, CAPTURED_LOGS, CAPTURED_POINTS, CAPTURED_SPANS, CAPTURED_UNSENT
 from tests.e2e.up import run_meshflow
 from tests.kafka.broker import Cluster
-from tests.kafka.fleet import Command, ingest, worker
+from tests.kafka.fleet import PANE, Command, ingest, worker
 from tests.kafka.place import KafkaPlace
 from tests.kafka.test_kafka_e2e import CALLS_UNSENT_LEDGER, facts, metrics
 from tests.mesh.record import Recorder, running_recorder
@@ -55,6 +56,11 @@ def start(running: ExitStack, command: Command, says: str) -> str:
     command.launch()
     running.callback(lambda: command.stop(signal.SIGKILL))
     return command.wait_for(says)
+
+
+def repartition(folder: Path, log_url: str, source_prefix: str) -> Command:
+    options = ("--source-prefix", source_prefix, "--metrics-port", "0", *PANE)
+    return Command(folder, "repartition", log_url, "repartition", *options)
 
 
 async def all_is_decided(place: KafkaPlace) -> None:
@@ -101,34 +107,78 @@ def test_what_a_collector_writes_by_trace_id_is_processed(broker: Cluster, tmp_p
     assert_stored_as_envoy_counted(tmp_path)
 
 
-def test_topics_that_a_collector_made_are_refused_until_the_brokers_stamp_them(tmp_path: Path, running: ExitStack) -> None:
-    with Cluster(tmp_path / "broker", settings={"auto.create.topics.enable": "true", "num.partitions": "4"}) as broker:
-        place = KafkaPlace(broker)
-        config = {
-            "receivers": {"otlp": OTLP},
-            "exporters": {"kafka": kafka_exporter(broker.bootstrap, place.prefix, partition_traces_by_id=True)},
-            "service": {"pipelines": {"traces": pipelines("otlp", "kafka")["traces"]}},
-        }
-        with Collector(tmp_path, config) as collector:
-            run_meshflow("replay", FILES[0], "--target", collector.grpc, "--speed", "0")
-            assert collector.stop() == 0, collector.output()
-        consumer, receiver = worker(tmp_path, place.url), ingest(tmp_path, place.url)
-        for command in (consumer, receiver):
-            command.launch()
-            assert command.process is not None
-            assert command.process.wait(LONG_S) != 0
-        assert "message.timestamp.type=CreateTime" in receiver.output()
-        advice = re.search(r"kafka-configs\.sh (.*)", consumer.output())
-        assert advice, consumer.output()
+@pytest.fixture(scope="module")
+def obliging_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """It makes topics for whoever writes to them, as brokers do unless told otherwise."""
+    settings = {"auto.create.topics.enable": "true", "num.partitions": "4"}
+    with Cluster(tmp_path_factory.mktemp("obliging") / "broker", settings=settings) as cluster:
+        yield cluster
 
-        broker.nodes[0].run_tool("kafka.admin.ConfigCommand", *advice[1].split())
-        start(running, receiver, "(is ready)")
-        start(running, consumer, "(is running)")
-        asyncio.run(all_is_decided(place))
-        assert consumer.stop() == 0, consumer.output()
+
+def test_topics_that_a_collector_made_are_refused_until_the_brokers_stamp_them(
+    obliging_broker: Cluster, tmp_path: Path, running: ExitStack
+) -> None:
+    place = KafkaPlace(obliging_broker)
+    config = {
+        "receivers": {"otlp": OTLP},
+        "exporters": {"kafka": kafka_exporter(obliging_broker.bootstrap, place.prefix, partition_traces_by_id=True)},
+        "service": {"pipelines": {"traces": pipelines("otlp", "kafka")["traces"]}},
+    }
+    with Collector(tmp_path, config) as collector:
+        run_meshflow("replay", FILES[0], "--target", collector.grpc, "--speed", "0")
+        assert collector.stop() == 0, collector.output()
+    consumer, receiver = worker(tmp_path, place.url), ingest(tmp_path, place.url)
+    for command in (consumer, receiver):
+        command.launch()
+        assert command.process is not None
+        assert command.process.wait(LONG_S) != 0
+    assert "message.timestamp.type=CreateTime" in receiver.output()
+    advice = re.search(r"kafka-configs\.sh (.*)", consumer.output())
+    assert advice, consumer.output()
+
+    obliging_broker.nodes[0].run_tool("kafka.admin.ConfigCommand", *advice[1].split())
+    start(running, receiver, "(is ready)")
+    start(running, consumer, "(is running)")
+    asyncio.run(all_is_decided(place))
+    assert consumer.stop() == 0, consumer.output()
     stored = facts(tmp_path, *CALLS_UNSENT_LEDGER)
     assert {fact[1:]: n for fact, n in stored.items() if fact[0] == "calls"} == CAPTURED_CALLS
     assert {fact[1:]: n for fact, n in stored.items() if fact[0] == "unsent"} == CAPTURED_UNSENT
+
+
+def test_what_a_collector_writes_anywhere_is_processed_behind_repartition(
+    obliging_broker: Cluster, tmp_path: Path, running: ExitStack
+) -> None:
+    """No keys, each request where the turn is; topics that the brokers made, stamped by the Collector."""
+    place = KafkaPlace(obliging_broker)
+    foreign = f"{place.prefix}collector."
+    config = {
+        "receivers": {"otlp": OTLP},
+        "exporters": {"kafka": kafka_exporter(obliging_broker.bootstrap, foreign, record_partitioner={"round_robin": {}})},
+        "service": {"pipelines": pipelines("otlp", "kafka")},
+    }
+    with Collector(tmp_path, config) as collector:
+        run_meshflow("replay", *FILES, "--target", collector.grpc, "--speed", "0")
+        assert collector.stop() == 0, collector.output()
+    start(running, repartition(tmp_path, place.url, foreign), "(is running)")
+    asyncio.run(all_is_in_the_log(place))
+    consumer = worker(tmp_path, place.url)
+    start(running, consumer, "(is running)")
+    asyncio.run(all_is_decided(place))
+    assert consumer.stop() == 0, consumer.output()
+    assert_stored_as_envoy_counted(tmp_path)
+
+
+async def all_is_in_the_log(place: KafkaPlace) -> None:
+    end_s = time.monotonic() + LONG_S
+    while True:
+        found = Counter[str]()
+        for tp, record in await records(place):
+            found[tp.topic] += split(tp.topic, record.unpack(), 1).items
+        if found == CAPTURED:
+            return
+        assert time.monotonic() < end_s, found
+        await asyncio.sleep(0.5)
 
 
 REQUESTS: dict[str, Any] = {"traces": ExportTraceServiceRequest, "logs": ExportLogsServiceRequest, "metrics": ExportMetricsServiceRequest}
