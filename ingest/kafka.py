@@ -2,17 +2,19 @@
 
 import asyncio
 import logging
+import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from itertools import zip_longest
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka import TopicPartition as KafkaPartition
-from aiokafka.errors import KafkaError, KafkaTimeoutError
+from aiokafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError, ProducerClosed, TopicAuthorizationFailedError
 
-from ingest import kafka_topics
+from ingest import kafka_lookup, kafka_topics
 from ingest.oversize import cut
 from ingest.settings import KafkaWriterSettings
 from schemas.errors import LogUnavailable
@@ -29,11 +31,27 @@ _RECORD_OVERHEAD_BYTES = 4 << 10
 """What a record takes besides its value: batch and record headers."""
 
 
+_CLOSE_S = 5.0
+"""How long a client may take to let go of its connections."""
+
+_SETTLE_S = 1.0
+"""How long what was given up may still be delivered before its fate is looked for."""
+
+_PIECE = struct.Struct(">HI")
+
+
+class _Record(NamedTuple):
+    """An append that a record can hold; ``id`` is that of the append, then which piece of it this is."""
+
+    append: Append
+    id: bytes
+
+
 class KafkaLogWriter:
     """Writes to topics of a cluster; any number of writers may do so at once.
 
     While brokers are away at most one append a partition is held by the producer, the others wait for it and are then refused.
-    An append that was given up may still get into the log later: processing drops its spans as copies.
+    An append that was given up may still get into the log later; one that has an id can be looked for (:meth:`settle`, :meth:`find`).
     """
 
     def __init__(
@@ -56,6 +74,7 @@ class KafkaLogWriter:
         self._renewing = asyncio.Lock()
         self._watcher: AIOKafkaConsumer | None = None
         self._closed = False
+        self._outgrown = False
         opened_s = time.monotonic()
         tps = [TopicPartition(topic, partition) for topic, count in topics.items() for partition in range(count)]
         self._acked_s = dict.fromkeys(tps, opened_s)
@@ -89,25 +108,66 @@ class KafkaLogWriter:
             raise
         return writer
 
-    async def append(self, appends: Sequence[Append]) -> None:
-        """See schemas.log.LogWriter.append. An append that is larger than the topic's records may be becomes several of them."""
+    async def append(self, appends: Sequence[Append], ids: Sequence[bytes] = (), there: Collection[bytes] = ()) -> None:
+        """See schemas.log.LogWriter.append. An append that is larger than the topic's records may be becomes several of them.
+
+        ``ids``: one for each append, unlike any other, by which :meth:`find` finds it. Records whose ids are ``there`` are left out.
+        """
         if self._closed:
             raise LogUnavailable("the log's writer is closed")
-        by_partition: dict[TopicPartition, list[Append]] = {}
-        for append in appends:
+        by_partition: dict[TopicPartition, list[_Record]] = {}
+        for append, id_ in zip_longest(appends, ids, fillvalue=b""):
+            assert isinstance(append, Append)
             if append.tp not in self._acked_s:
                 raise LogUnavailable(f"the log has no partition {append.tp.partition} of topic {append.tp.topic}")
-            by_partition.setdefault(append.tp, []).extend(self._fitting(append))
+            records = by_partition.setdefault(append.tp, [])
+            records += [record for record in self._records(append, id_) if not there or record.id not in there]
         producer = None
         try:
             async with asyncio.timeout(self._timeout_s):
                 producer = await self._connected()
-                await asyncio.gather(*(self._send(producer, tp, fitting) for tp, fitting in by_partition.items()))
+                await asyncio.gather(*(self._send(producer, tp, records) for tp, records in by_partition.items()))
         except (TimeoutError, KafkaTimeoutError) as error:
             raise LogUnavailable(f"Kafka did not acknowledge records within {self._timeout_s:g} s") from error
         except KafkaError as error:
-            await self._discard(producer)
+            self._outgrown |= isinstance(error, MessageSizeTooLargeError)
+            await self._discard(producer, self._timeout_s)
             raise LogUnavailable(f"Kafka did not take records: {error!r}") from error
+
+    def ends(self) -> dict[TopicPartition, int]:
+        """Where each partition ended when we last knew: what is appended from now on gets these offsets or later ones."""
+        return dict(self._ends)
+
+    async def settle(self) -> None:
+        """Return when nothing that was given up is under way any more: it is in the log by now, or will never be. Raises LogUnavailable.
+
+        (But for a request that a broker has received and not looked at yet.) Topics' limits are read again where a record was too large.
+        """
+        try:
+            await self._discard(self._producer, _SETTLE_S)
+            if self._outgrown:
+                async with asyncio.timeout(kafka_topics.TIMEOUT_S):
+                    self._limits = await kafka_topics.ensure(self._bootstrap, self._topics, self._settings, self._prefix, self._security)
+                self._outgrown = False
+            async with asyncio.timeout(self._timeout_s):
+                await self._connected()
+        except (KafkaError, TimeoutError) as error:
+            raise LogUnavailable(f"Kafka does not answer: {error!r}") from error
+
+    async def find(self, doubtful: Sequence[tuple[Append, bytes, int]]) -> set[bytes]:
+        """Which records of (append, its id, offset from which it may be in the log) are there. Raises LogUnavailable."""
+        wanted: dict[KafkaPartition, tuple[int, set[bytes]]] = {}
+        for append, id_, since in doubtful:
+            tp = KafkaPartition(self._prefix + append.tp.topic, append.tp.partition)
+            first, ids = wanted.get(tp, (since, set()))
+            wanted[tp] = (min(first, since), ids | {record.id for record in self._records(append, id_)})
+        try:
+            return await kafka_lookup.find(self._bootstrap, self._security, wanted, self._timeout_s) if wanted else set()
+        except TopicAuthorizationFailedError as error:
+            _LOGGER.error("may not read topics, so what was given up is appended again, though it may be there already: %r", error)
+            return set()
+        except KafkaError as error:
+            raise LogUnavailable(f"Kafka does not tell what it has: {error!r}") from error
 
     async def tick(self, silent_ns: int) -> None:
         """See schemas.log.LogWriter.tick.
@@ -125,18 +185,19 @@ class KafkaLogWriter:
         if silent:
             await self.append([Append(tp, b"") for tp in silent])
 
-    async def close(self) -> None:
-        """See schemas.log.LogWriter.close; what brokers do not take within the append timeout is given up."""
+    async def close(self, flush_s: float | None = None) -> None:
+        """See schemas.log.LogWriter.close; what brokers do not take within ``flush_s`` (the append timeout) is given up."""
         self._closed = True
         producer, self._producer = self._producer, None
         watcher, self._watcher = self._watcher, None
-        for client in (producer, watcher):
-            if client is not None:
-                await self._stop(client)
+        if producer is not None:
+            await _stop_producer(producer, self._timeout_s if flush_s is None else flush_s, _CLOSE_S)
+        if watcher is not None:
+            await self._stop(watcher)
 
     async def _stop(self, client: Any) -> None:
         with suppress(KafkaError, TimeoutError):
-            await asyncio.wait_for(client.stop(), self._timeout_s)
+            await asyncio.wait_for(client.stop(), _CLOSE_S)
 
     async def _connected(self) -> AIOKafkaProducer:
         """The producer; a new one when there is none."""
@@ -160,16 +221,18 @@ class KafkaLogWriter:
                 self._producer = producer
             return self._producer
 
-    async def _discard(self, failed: AIOKafkaProducer | None) -> None:
+    async def _discard(self, failed: AIOKafkaProducer | None, flush_s: float) -> None:
         """After an error the sequence numbers of an idempotent producer have a hole, and brokers refuse whatever follows."""
         if failed is not None and failed is self._producer:
             self._producer = None
-            await self._stop(failed)
+            await _stop_producer(failed, flush_s, 3 * self._timeout_s)
 
-    async def _send(self, producer: AIOKafkaProducer, tp: TopicPartition, appends: Sequence[Append]) -> None:
+    async def _send(self, producer: AIOKafkaProducer, tp: TopicPartition, records: Sequence[_Record]) -> None:
         acknowledged = []
-        for append in appends:
+        for append, id_ in records:
             headers = [(name, str(count).encode()) for name, count in append.headers.items()]
+            if id_:
+                headers.append((kafka_lookup.ID, id_))
             acknowledged.append(await producer.send(self._prefix + tp.topic, append.value, partition=tp.partition, headers=headers))
         for metadata in await asyncio.gather(*acknowledged):
             self._ends[tp] = max(self._ends.get(tp, 0), metadata.offset + 1)
@@ -197,7 +260,7 @@ class KafkaLogWriter:
                 self._moved_s[tp] = now_s if tp in self._ends else self._moved_s[tp]
                 self._ends[tp] = end
 
-    def _fitting(self, append: Append) -> list[Append]:
+    def _records(self, append: Append, id_: bytes) -> list[_Record]:
         """The append as records that the topic takes; the counts go with the first one."""
         limit = self._limits[append.tp.topic] - _RECORD_OVERHEAD_BYTES
         pieces = []
@@ -212,4 +275,19 @@ class KafkaLogWriter:
             _LOGGER.error("%s: %d items are larger than a record may be (%d bytes) and were rejected", append.tp.topic, hopeless, limit)
             headers = {**headers, "rejected": headers.get("rejected", 0) + hopeless}
         first, *rest = pieces or [b""]
-        return [Append(append.tp, first, headers), *(Append(append.tp, piece) for piece in rest)]
+        records = [Append(append.tp, first, headers), *(Append(append.tp, piece) for piece in rest)]
+        # the size too: pieces that were cut for another limit are others
+        return [_Record(record, id_ and id_ + _PIECE.pack(i, len(record.value))) for i, record in enumerate(records)]
+
+
+async def _stop_producer(producer: AIOKafkaProducer, flush_s: float, patience_s: float) -> None:
+    """Let a producer deliver what it has for ``flush_s``, then make it give up: left to itself it would try for ever, out of sight."""
+    stopping = asyncio.create_task(producer.stop())
+    done, _ = await asyncio.wait({stopping}, timeout=flush_s)
+    if not done:
+        producer._message_accumulator.fail_all(ProducerClosed())  # stop() waits for nothing else; there is no public way
+        done, _ = await asyncio.wait({stopping}, timeout=patience_s)
+    if not done:
+        stopping.cancel()
+    with suppress(KafkaError, asyncio.CancelledError):
+        await stopping

@@ -3,6 +3,9 @@
 import asyncio
 import uuid
 
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
 from ingest.kafka import KafkaLogWriter
 from ingest.settings import KafkaWriterSettings
 from tests.kafka.broker import Cluster
@@ -29,3 +32,10 @@ class KafkaPlace:
 
     async def pass_time(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+    async def set_topic(self, topic: str, config: dict[str, str]) -> None:
+        """Change settings of a topic; those that are not named go back to the brokers' own."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.cluster.bootstrap)
+        await admin.start()
+        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, self.prefix + topic, config)])
+        await admin.close()

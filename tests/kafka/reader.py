@@ -6,7 +6,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord
 from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.structs import OffsetAndMetadata
 
-from schemas.log import Commit, Record, TopicPartition
+from schemas.log import COUNTS, Commit, Record, TopicPartition
 from schemas.topics import TOPICS
 
 
@@ -74,5 +74,5 @@ class KafkaLogReader:
 
 def record_of(message: ConsumerRecord) -> Record:
     """A Kafka record as meshflow's."""
-    headers = {name: int(value) for name, value in message.headers}
+    headers = {name: int(value) for name, value in message.headers if name in COUNTS}
     return Record(message.offset, message.timestamp * 1_000_000, message.value, len(message.value), headers=headers)

@@ -10,6 +10,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from benchmarks.load import make_requests
 from ingest.dead_letters import MAX_BYTES, DeadLetterWriter
+from ingest.kafka import KafkaLogWriter
 from ingest.settings import KafkaWriterSettings
 from schemas.errors import LogUnavailable
 from schemas.log import Append, DeadLetter, Record
@@ -17,7 +18,7 @@ from schemas.topics import DEAD_LETTER, SPANS
 from schemas.units import parse_duration
 from tests.kafka.broker import Cluster
 from tests.kafka.place import KafkaPlace
-from tests.storage.log_contract import ENOUGH, A, LogContract
+from tests.storage.log_contract import ENOUGH, A, B, LogContract
 
 pytestmark = pytest.mark.component("kafka")
 
@@ -168,3 +169,83 @@ async def test_dead_letters_name_the_record_and_the_reason_and_bring_what_is_in_
     assert (cut.value, dict(cut.headers)["payload"]) == (NOISE[:MAX_BYTES], b"cut")
     assert (left_out.value, dict(left_out.headers)["payload"]) == (b"", b"left out")
     assert (refused.value, dict(refused.headers)["payload"]) == (b"\0not packed", b"whole")
+
+
+async def test_records_that_have_ids_are_found_and_not_appended_twice(broker: Cluster) -> None:
+    place = KafkaPlace(broker, KafkaWriterSettings(max_record=1 << 20))
+    writer, reader = await place.open_writer(), await place.open_reader()
+    large = Append(A, b"".join(make_requests(4_000, 5, 5, 100, seed=1)), {"rejected": 1})
+    small, never = Append(B, b"small"), Append(A, b"never")
+    ids = [bytes([number]) * 16 for number in range(3)]
+    since = writer.ends()
+    await writer.append([large, small], ids[:2])
+    doubtful = [(append, id_, since[append.tp]) for append, id_ in zip([large, small, never], ids, strict=True)]
+    there = await writer.find(doubtful)
+    pieces = await reader.end(A)
+    assert (len(there), pieces > 3) == (pieces + 1, True)
+    await writer.append([large, small, never], ids, there=there)
+    records = await reader.read(A, 0, 1 << 30)
+    assert [record.unpack() for record in records[pieces:]] == [b"never"]
+    assert await reader.end(B) == 1
+    some = sorted(there)[0]
+    await writer.append([large], ids[:1], there=there - {some})
+    assert await reader.end(A) == pieces + 2, "a piece that is missing comes alone"
+    assert await writer.find([(never, ids[2], await reader.end(A))]) == set(), "nothing before the offset is looked at"
+    await writer.close()
+    await reader.close()
+
+
+async def test_what_was_given_up_is_settled_before_it_is_looked_for(broker: Cluster) -> None:
+    place = KafkaPlace(broker, KafkaWriterSettings(append_timeout=parse_duration("1s")))
+    writer, reader = await place.open_writer(), await place.open_reader()
+    append, id_, since = Append(A, b"doubtful"), b"d" * 16, writer.ends()[A]
+    broker.nodes[0].pause()
+    try:
+        with pytest.raises(LogUnavailable):
+            await writer.append([append], [id_])
+        with pytest.raises(LogUnavailable):
+            await writer.settle()
+    finally:
+        broker.nodes[0].resume()
+    there: set[bytes] = set()
+    for _ in range(60):
+        try:
+            await writer.settle()
+            there = await writer.find([(append, id_, since)])
+        except LogUnavailable:
+            continue
+        break
+    else:
+        pytest.fail("the writer did not recover")
+    await writer.append([append], [id_], there=there)
+    await asyncio.sleep(1)  # for what should not come
+    assert [record.unpack() for record in await reader.read(A, 0, ENOUGH)] == [b"doubtful"]
+    await writer.close()
+    await reader.close()
+
+
+async def test_a_topic_that_takes_smaller_records_than_before_gets_smaller_ones(broker: Cluster) -> None:
+    place = KafkaPlace(broker)
+    writer, reader = await place.open_writer(), await place.open_reader()
+    await place.set_topic(SPANS, {"max.message.bytes": "100000", "message.timestamp.type": "LogAppendTime"})
+    data = TracesData()
+    spans = data.resource_spans.add().scope_spans.add().spans
+    for number in range(10):
+        spans.add().attributes.add(key="noise").value.bytes_value = random.Random(number).randbytes(30_000)
+    gather = data.SerializeToString()
+    with pytest.raises(LogUnavailable, match="MessageSizeTooLarge"):
+        await _append_often(writer, gather)  # until the broker has heard of it
+    before = await reader.end(A)
+    await writer.settle()
+    await writer.append([Append(A, gather)], [b"x" * 16])
+    records = await reader.read(A, before, 1 << 30)
+    assert len(records) > 3
+    assert _spans(TracesData.FromString(b"".join(record.unpack() for record in records))) == _spans(data)
+    await writer.close()
+    await reader.close()
+
+
+async def _append_often(writer: KafkaLogWriter, value: bytes) -> None:
+    for _ in range(300):
+        await writer.append([Append(A, value)])
+        await asyncio.sleep(0.1)
