@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import clickhouse_connect
 from clickhouse_connect import common
@@ -17,6 +18,12 @@ from storage.settings import ChdbStore, ClickHouseStore
 
 _STATUS = "status"  # the file by which ClickHouse's engine locks its data folder
 _TIMEOUT_S = 60
+
+CLUSTER_SETTINGS = {
+    "distributed_foreground_insert": "1",  # an INSERT is answered when every shard has its rows
+    "distributed_ddl_task_timeout": "120",
+}
+"""Of every query on a cluster, see docs/adr/0018."""
 
 REJECTED_CODES = frozenset(
     {
@@ -53,19 +60,7 @@ def open_client(place: ChdbStore | ClickHouseStore) -> Client:
     """
     common.set_setting("autogenerate_session_id", False)  # a session would make the server refuse queries side by side
     try:
-        if isinstance(place, ClickHouseStore):
-            return clickhouse_connect.get_client(
-                host=place.host,
-                port=place.port,
-                username=place.username,
-                password=place.password,
-                database=place.database,
-                secure=place.secure,
-                connect_timeout=10,
-                send_receive_timeout=_TIMEOUT_S,
-                query_retries=0,
-            )
-        return _open_chdb(place)
+        return _open_server(place) if isinstance(place, ClickHouseStore) else _open_chdb(place)
     except (ClickHouseError, OSError) as error:
         raise SinkUnavailable(f"{_name(place)} cannot be opened: {error}") from error
 
@@ -89,6 +84,35 @@ def classify(error: ClickHouseError, doing: str) -> SinkRejected | SinkUnavailab
     if code is None and not isinstance(error, OperationalError) and type(error) is not DatabaseError:
         return SinkRejected(f"{doing}: {error}")  # clickhouse-connect itself refused to send it
     return SinkUnavailable(f"{doing}: {error}")
+
+
+def _open_server(place: ClickHouseStore) -> Client:
+    options = place.options
+    if missing := options.missing_file():
+        raise SinkUnavailable(f"{missing} is not there")
+    tls: dict[str, Any] = {}
+    if place.secure:
+        tls = {
+            "verify": options.check_certificate,
+            "ca_cert": options.ca_file or None,
+            "client_cert": options.certificate_file or None,
+            "client_cert_key": options.key_file or None,
+            "tls_mode": ("strict" if place.password else "mutual") if options.certificate_file else None,
+        }
+    return clickhouse_connect.get_client(
+        host=place.host,
+        port=place.port,
+        username=place.username,
+        password=place.password,
+        database=place.database,
+        secure=place.secure,
+        connect_timeout=10,
+        send_receive_timeout=_TIMEOUT_S,
+        query_retries=0,
+        settings=dict(CLUSTER_SETTINGS) if place.cluster else None,
+        show_clickhouse_errors=True,
+        **tls,
+    )
 
 
 def _open_chdb(place: ChdbStore) -> Client:

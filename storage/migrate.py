@@ -16,12 +16,14 @@ from clickhouse_connect.driver.client import Client
 
 from schemas.errors import MeshflowError
 from schemas.tables import SCHEMAS
+from storage import cluster
 from storage.client import errors
 from storage.settings import StorageSettings
 
 _NUMBERED = re.compile(r"(\d{4})_\w+\.sql")
 _REPEATED = ("functions.sql", "views.sql")
 _FINE_LEVELS = ("red_10s", "red_1m", "edges_10s", "edges_1m")
+_DAY, _HOUR = timedelta(days=1), timedelta(hours=1)
 _UPSTREAM_SERVERS_TTL = timedelta(days=8)
 _UNROLLED = timedelta(days=7)
 """How long rows of the finer levels wait for their roll-up (a store that was away) beyond the time they are kept for: storage.rollups drops
@@ -53,7 +55,7 @@ def migrate(client: Client, settings: StorageSettings) -> list[str]:
     """
     done = []
     with errors("migrate"):
-        client.command(_render(_HISTORY, settings))
+        _run(client, _HISTORY, settings)
         rows = client.query("SELECT version, checksum FROM schema_migrations FINAL").result_rows
         applied = {int(version): str(checksum) for version, checksum in rows}
         known = migrations()
@@ -82,7 +84,14 @@ def migrations() -> list[Migration]:
 def ddl(settings: StorageSettings) -> str:
     """Every statement as it is run, settings filled in."""
     texts = [_HISTORY + ";\n", *(migration.text for migration in migrations()), *(_read(name) for name in _REPEATED)]
+    if settings.cluster:
+        return "".join(f"{statement};\n\n" for text in texts for statement in statements(text, settings))
     return "\n".join(_render(text, settings) for text in texts)
+
+
+def statements(text: str, settings: StorageSettings) -> list[str]:
+    """The statements of a migration's text as they are run, one by one."""
+    return [made for statement in _statements(_render(text, settings)) for made in cluster.spread(statement, settings)]
 
 
 def expiry(settings: StorageSettings) -> dict[str, str]:
@@ -97,11 +106,17 @@ def expiry(settings: StorageSettings) -> dict[str, str]:
         "upstream_servers": ("day", _UPSTREAM_SERVERS_TTL),
         "ledger": ("time", settings.ledger_ttl),
     }
-    traces = f"if(TraceError = 1, {_seconds(settings.error_traces_ttl)}, {_seconds(settings.traces_ttl)})"
     return {
-        "otel_traces": f"LogTime + toIntervalSecond({traces})",
+        "otel_traces": _traces_expiry(settings),
         **{table: f"{column} + {_interval(age)}" for table, (column, age) in ages.items()},
     }
+
+
+def _traces_expiry(settings: StorageSettings) -> str:
+    """All rows of a day (an hour, where days are too coarse) and class at once: what expires before the errors is rewritten once."""
+    unit, length = ("Day", _DAY) if settings.traces_ttl >= _DAY else ("Hour", _HOUR)
+    error_s, other_s = (_seconds(age + length) for age in (settings.error_traces_ttl, settings.traces_ttl))
+    return f"toStartOf{unit}(LogTime) + toIntervalSecond(if(TraceError = 1, {error_s}, {other_s}))"
 
 
 def _check(applied: dict[int, str], known: list[Migration]) -> None:
@@ -118,14 +133,15 @@ def _alter_expiry(client: Client, settings: StorageSettings) -> list[str]:
     rows = client.query("SELECT name, engine_full FROM system.tables WHERE database = currentDatabase()").result_rows
     engines = {str(name): str(engine) for name, engine in rows}
     done = []
-    for table, wanted in expiry(settings).items():
+    for plain, wanted in expiry(settings).items():
+        table = cluster.local_name(plain, settings)
         if table not in engines:
             raise MigrationError(
                 f"table {table} is missing though its migration is recorded: somebody dropped it; restore it, or start afresh"
             )
         current = re.search(r" TTL (.+?) SETTINGS ", engines[table])
         if current is None or current[1] != wanted:
-            _note_kept(client, table, current[1] if current else "")
+            _note_kept(client, plain, current[1] if current else "")
             client.command(_render(f"ALTER TABLE {table} ${{on_cluster}} MODIFY TTL {wanted}", settings))
             done.append(f"{table}: TTL {wanted}")
         for setting in ("non_replicated_deduplication_window", "replicated_deduplication_window"):
@@ -145,7 +161,7 @@ def _note_kept(client: Client, table: str, expression: str) -> None:
 
 
 def _run(client: Client, text: str, settings: StorageSettings) -> None:
-    for statement in _statements(_render(text, settings)):
+    for statement in statements(text, settings):
         client.command(statement)
 
 
@@ -155,14 +171,15 @@ def _statements(sql: str) -> list[str]:
 
 
 def _render(text: str, settings: StorageSettings) -> str:
-    replicated = "Replicated" if settings.cluster else ""
     window = settings.deduplication_window
+    more = _REPLICATED_SETTINGS if settings.cluster else ""
     return Template(text).substitute(
-        on_cluster=f"ON CLUSTER {settings.cluster}" if settings.cluster else "",
-        MergeTree=f"{replicated}MergeTree",
-        AggregatingMergeTree=f"{replicated}AggregatingMergeTree",
-        ReplacingMergeTree=f"{replicated}ReplacingMergeTree",
-        settings=_TABLE_SETTINGS.format(window=window),
+        on_cluster=cluster.on_cluster(settings),
+        MergeTree=cluster.engine("MergeTree", settings),
+        AggregatingMergeTree=cluster.engine("AggregatingMergeTree", settings),
+        ReplacingMergeTree=cluster.engine("ReplacingMergeTree", settings),
+        settings=f"{_TABLE_SETTINGS}{more}".format(window=window),
+        settings_otel_traces=f"{_TRACES_SETTINGS}{more}".format(window=window),
         life_10s=_interval(settings.rollup_10s_ttl),
         life_1m=_interval(settings.rollup_1m_ttl),
         **{f"ttl_{table}": expression for table, expression in expiry(settings).items()},
@@ -191,8 +208,19 @@ CREATE TABLE IF NOT EXISTS schema_migrations ${on_cluster} (
 ORDER BY version
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1"""
 
-_TABLE_SETTINGS = (
-    "index_granularity = 8192, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1,"
+_EACH_TABLE = (
+    "index_granularity = 8192, min_parts_to_merge_at_once = 10, materialize_ttl_recalculate_only = 1,"
     " non_replicated_deduplication_window = {window}, replicated_deduplication_window = {window},"
     " fsync_after_insert = 1, fsync_part_directory = 1"
 )
+_TABLE_SETTINGS = f"{_EACH_TABLE}, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1"
+_TRACES_SETTINGS = (
+    f"{_EACH_TABLE}, min_bytes_for_wide_part = 1, min_rows_for_wide_part = 16384, vertical_merge_algorithm_min_rows_to_activate = 1"
+)
+"""Blocks go in compact and are merged column by column into wide parts (docs/adr/0014)."""
+
+_REPLICATED_SETTINGS = (
+    ", replicated_deduplication_window_for_async_inserts = {window},"
+    " replicated_deduplication_window_seconds = 604800, replicated_deduplication_window_seconds_for_async_inserts = 604800"
+)
+"""Names are remembered for a week, not for the servers' hour: a worker that was down for a day repeats blocks of the day before."""

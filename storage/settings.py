@@ -1,16 +1,17 @@
 """Settings of the log and of the store: places as URLs, and how long what is kept."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from schemas.topics import LOGS, METRICS, SPANS
 from schemas.units import Duration, Size
+from storage.clickhouse_settings import ClickHouseSettings
 
 _DAY = timedelta(days=1)
 _HOUR = timedelta(hours=1)
@@ -50,6 +51,9 @@ class ClickHouseStore:
     username: str
     password: str = field(repr=False)
     secure: bool
+    options: ClickHouseSettings = field(default_factory=ClickHouseSettings, repr=False)
+    cluster: str = ""
+    """Whose shards hold the tables ("" the server alone)."""
 
 
 def parse_log_url(url: str) -> SqliteLog | KafkaLog:
@@ -72,20 +76,25 @@ def parse_log_url(url: str) -> SqliteLog | KafkaLog:
 
 
 def parse_store_url(url: str) -> ChdbStore | ClickHouseStore:
-    """Where the tables are (``clickhouses://`` for TLS). Raises ValueError with the forms that are understood; never shows a password."""
+    """Where the tables are (``clickhouses://`` or ``?secure=true`` for TLS).
+
+    Raises ValueError with the forms that are understood; never shows a password.
+    """
     scheme, _, rest = url.partition("://")
     if scheme == "chdb":
         return ChdbStore(_directory(url, rest, _STORE_FORMS))
     if scheme not in {"clickhouse", "clickhouses"}:
         raise ValueError(f"store = {scheme}://... is not understood; write {_STORE_FORMS}")
     parts = urlsplit(url)
-    secure = scheme == "clickhouses"
+    secure = scheme == "clickhouses" or _asks_for_tls(parts.query)
     try:
         port = parts.port
     except ValueError as error:
         raise ValueError(f"store: the port of {parts.hostname} is not a number of 1-65535; write {_STORE_FORMS}") from error
     if not parts.hostname:
         raise ValueError(f"store = {scheme}://...: a host is missing; write {_STORE_FORMS}")
+    if not re.fullmatch(r"/?\w*/?", parts.path):
+        raise ValueError(f"store: the database of {parts.hostname} consists of letters, digits and _; write {_STORE_FORMS}")
     return ClickHouseStore(
         host=parts.hostname,
         port=port or (8443 if secure else 8123),
@@ -94,6 +103,14 @@ def parse_store_url(url: str) -> ChdbStore | ClickHouseStore:
         password=unquote(parts.password or ""),
         secure=secure,
     )
+
+
+def _asks_for_tls(query: str) -> bool:
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    secure = options.pop("secure", "false").lower()
+    if options or secure not in {"true", "1", "false", "0"}:
+        raise ValueError("store: after ? only secure=true is understood; [storage.clickhouse] has the rest")
+    return secure in {"true", "1"}
 
 
 def _directory(url: str, rest: str, forms: str) -> Path:
@@ -111,6 +128,8 @@ class StorageSettings(BaseModel):
     data: Path = Field(Path("meshflow-data"), description="Folder of the embedded mode: the log in DIR/log, the tables in DIR/store.")
     log: str = Field("", description=f"The log: {_LOG_FORMS}. Empty: sqlite in DIR/log of `data`.")
     store: str = Field("", description=f"The tables: {_STORE_FORMS}. Empty: chdb in DIR/store of `data`.")
+
+    clickhouse: ClickHouseSettings = Field(default_factory=ClickHouseSettings, description="Login and TLS of a ClickHouse server.")
 
     partitions: int = Field(4, ge=1, le=4096, description="Partitions of each topic in the embedded log (can be raised, not lowered).")
     log_retention: Duration = Field(
@@ -140,12 +159,15 @@ class StorageSettings(BaseModel):
     deduplication_window: int = Field(
         20_000, ge=1_000, description="Blocks whose names a table remembers; a block repeated within them is dropped (see docs/adr/0012)."
     )
-    cluster: str = Field("", pattern=r"^\w*$", description="ClickHouse cluster for Replicated tables (ON CLUSTER); empty: one server.")
+    cluster: str = Field("", pattern=r"^\w*$", description="ClickHouse cluster for Replicated and Distributed tables; empty: one server.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         parse_log_url(self.log_url)
-        parse_store_url(self.store_url)
+        place = parse_store_url(self.store_url)
+        tls = self.clickhouse.ca_file or self.clickhouse.certificate_file or not self.clickhouse.check_certificate
+        if tls and not (isinstance(place, ClickHouseStore) and place.secure):
+            raise ValueError("certificates in [storage.clickhouse] are of no use without store = clickhouses://...")
         if not timedelta(hours=2) <= self.rollup_10s_ttl - self.rollup_grace:
             raise ValueError("rollup_10s_ttl must be at least 2h more than rollup_grace: hours are rolled up from these rows")
         if not self.rollup_10s_ttl + timedelta(hours=2) <= self.rollup_1m_ttl <= self.rollup_1h_ttl - timedelta(hours=2):
@@ -171,8 +193,18 @@ class StorageSettings(BaseModel):
 
     @property
     def store_place(self) -> ChdbStore | ClickHouseStore:
-        """``store_url``, parsed."""
-        return parse_store_url(self.store_url)
+        """``store_url``, parsed, with what ``clickhouse`` and ``cluster`` say."""
+        place = parse_store_url(self.store_url)
+        if not isinstance(place, ClickHouseStore):
+            return place
+        more = self.clickhouse
+        return replace(
+            place,
+            username=more.username or place.username,
+            password=more.password.get_secret_value() or place.password,
+            options=more,
+            cluster=self.cluster,
+        )
 
     def log_topics(self) -> dict[str, int]:
         """Topic -> partitions of the embedded log."""

@@ -1,6 +1,7 @@
 -- Traces and logs: names, columns, types, codecs and indexes of the OpenTelemetry Collector's ClickHouse exporter
 -- (exporter/clickhouseexporter/internal/sqltemplates), then our own columns. Ours too: partitions and expiry by LogTime (the log's clock),
--- so that a sender's clock cannot make partitions; a partition for each class of TTL, so that whole parts are dropped.
+-- so that a sender's clock cannot make partitions. otel_traces is not split by class of TTL: a block would be two parts, at twice the cost
+-- (docs/adr/0014); what expires first goes by rewriting a day once.
 
 CREATE TABLE IF NOT EXISTS otel_traces ${on_cluster} (
     Timestamp DateTime64(9) CODEC(Delta(8), ZSTD(1)),
@@ -44,11 +45,11 @@ CREATE TABLE IF NOT EXISTS otel_traces ${on_cluster} (
     INDEX idx_lower_span_name lower(SpanName) TYPE tokenbf_v1(32768, 3, 0) GRANULARITY 8,
     INDEX idx_timestamp Timestamp TYPE minmax GRANULARITY 1
 ) ENGINE = ${MergeTree}
-PARTITION BY (toDate(LogTime), TraceError)
+PARTITION BY toDate(LogTime)
 PRIMARY KEY (ServiceName, SpanName, toDateTime(Timestamp))
 ORDER BY (ServiceName, SpanName, toDateTime(Timestamp), Timestamp)
 TTL ${ttl_otel_traces}
-SETTINGS ${settings};
+SETTINGS ${settings_otel_traces};
 
 -- The exporter fills it with a materialized view; here it is a block of its own, with its own token.
 CREATE TABLE IF NOT EXISTS otel_traces_trace_id_ts ${on_cluster} (

@@ -9,7 +9,8 @@ SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- Traces and logs: names, columns, types, codecs and indexes of the OpenTelemetry Collector's ClickHouse exporter
 -- (exporter/clickhouseexporter/internal/sqltemplates), then our own columns. Ours too: partitions and expiry by LogTime (the log's clock),
--- so that a sender's clock cannot make partitions; a partition for each class of TTL, so that whole parts are dropped.
+-- so that a sender's clock cannot make partitions. otel_traces is not split by class of TTL: a block would be two parts, at twice the cost
+-- (docs/adr/0014); what expires first goes by rewriting a day once.
 
 CREATE TABLE IF NOT EXISTS otel_traces  (
     Timestamp DateTime64(9) CODEC(Delta(8), ZSTD(1)),
@@ -53,11 +54,11 @@ CREATE TABLE IF NOT EXISTS otel_traces  (
     INDEX idx_lower_span_name lower(SpanName) TYPE tokenbf_v1(32768, 3, 0) GRANULARITY 8,
     INDEX idx_timestamp Timestamp TYPE minmax GRANULARITY 1
 ) ENGINE = MergeTree
-PARTITION BY (toDate(LogTime), TraceError)
+PARTITION BY toDate(LogTime)
 PRIMARY KEY (ServiceName, SpanName, toDateTime(Timestamp))
 ORDER BY (ServiceName, SpanName, toDateTime(Timestamp), Timestamp)
-TTL LogTime + toIntervalSecond(if(TraceError = 1, 1209600, 604800))
-SETTINGS index_granularity = 8192, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1, non_replicated_deduplication_window = 20000, replicated_deduplication_window = 20000, fsync_after_insert = 1, fsync_part_directory = 1;
+TTL toStartOfDay(LogTime) + toIntervalSecond(if(TraceError = 1, 1296000, 691200))
+SETTINGS index_granularity = 8192, min_parts_to_merge_at_once = 10, materialize_ttl_recalculate_only = 1, non_replicated_deduplication_window = 20000, replicated_deduplication_window = 20000, fsync_after_insert = 1, fsync_part_directory = 1, min_bytes_for_wide_part = 1, min_rows_for_wide_part = 16384, vertical_merge_algorithm_min_rows_to_activate = 1;
 
 -- The exporter fills it with a materialized view; here it is a block of its own, with its own token.
 CREATE TABLE IF NOT EXISTS otel_traces_trace_id_ts  (
@@ -69,7 +70,7 @@ CREATE TABLE IF NOT EXISTS otel_traces_trace_id_ts  (
 PARTITION BY toDate(LogTime)
 ORDER BY (TraceId)
 TTL LogTime + toIntervalSecond(1209600)
-SETTINGS index_granularity = 8192, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1, non_replicated_deduplication_window = 20000, replicated_deduplication_window = 20000, fsync_after_insert = 1, fsync_part_directory = 1;
+SETTINGS index_granularity = 8192, min_parts_to_merge_at_once = 10, materialize_ttl_recalculate_only = 1, non_replicated_deduplication_window = 20000, replicated_deduplication_window = 20000, fsync_after_insert = 1, fsync_part_directory = 1, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1;
 
 CREATE TABLE IF NOT EXISTS otel_logs  (
     Timestamp DateTime64(9) CODEC(Delta(8), ZSTD(1)),
@@ -104,7 +105,7 @@ PARTITION BY toDate(LogTime)
 PRIMARY KEY (ServiceName, TimestampTime)
 ORDER BY (ServiceName, TimestampTime, Timestamp)
 TTL LogTime + toIntervalSecond(604800)
-SETTINGS index_granularity = 8192, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1, non_replicated_deduplication_window = 20000, replicated_deduplication_window = 20000, fsync_after_insert = 1, fsync_part_directory = 1;
+SETTINGS index_granularity = 8192, min_parts_to_merge_at_once = 10, materialize_ttl_recalculate_only = 1, non_replicated_deduplication_window = 20000, replicated_deduplication_window = 20000, fsync_after_insert = 1, fsync_part_directory = 1, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1;
 
 -- Metrics: the ClickHouse exporter's five tables (times in nanoseconds, as before its v0.160: whole seconds would lose what was sent), then LogTime.
 
@@ -144,7 +145,7 @@ CREATE TABLE IF NOT EXISTS otel_metrics_gauge  (
 PARTITION BY toDate(LogTime)
 ORDER BY (ServiceName, MetricName, toStartOfHour(TimeUnix), cityHash64(Attributes), TimeUnix)
 TTL LogTime + toIntervalSecond(604800)
-SETTINGS index_granularity = 8192, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1, non_replicated_deduplication_window = 20000, replicated_deduplication_window = 20000, fsync_after_insert = 1, fsync_part_directory = 1;
+SETTINGS index_granularity = 8192, min_parts_to_merge_at_once = 10, materialize_ttl_recalculate_only = 1, non_replicated_deduplication_window = 20000, replicated_deduplication_window = 20000, fsync_after_insert = 1, fsync_part_directory = 1, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1;
 
 CREATE TABLE IF NOT EXISTS otel_metrics_sum  (
     ResourceAttributes Map(LowCardinality(String), String) CODEC(ZSTD(1)),
@@ -184,7 +185,7 @@ CREATE TABLE IF NOT EXISTS otel_metrics_sum  (
 PARTITION BY toDate(LogTime)
 ORDER BY (ServiceName, MetricName, toStartOfHour(TimeUnix), cityHash64(Attributes), TimeUnix)
 TTL LogTime + toIntervalSecond(604800)
-SETTINGS index_granularity = 8192, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1, non_replicated_deduplication_window = 20000, replicated_deduplication_window = 20000, fsync_after_insert = 1, fsync_part_directory = 1;
+SETTINGS index_granularity = 8192, min_parts_to_merge_at_once = 10, materialize_ttl_recalculate_only = 1, non_replicated_deduplication_window = 20000, replicated_deduplication_window = 20000, fsync_after_insert = 1, fsync_part_directory = 1, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1;
 
 CREATE TABLE IF NOT EXISTS otel_metrics_histogram  (
     ResourceAttributes Map(LowCardinality(String), String) CODEC(ZSTD(1)),
@@ -228,7 +229,7 @@ CREATE TABLE IF NOT EXISTS otel_metrics_histogram  (
 PARTITION BY toDate(LogTime)
 ORDER BY (ServiceName, MetricName, toStartOfHour(TimeUnix), cityHash64(Attributes), TimeUnix)
 TTL LogTime + toIntervalSecond(604800)
-SETTINGS index_granularity = 8192, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1, non_replicated_deduplication_window = 20000, replicated_deduplication_window = 20000, fsync_after_insert = 1, fsync_part_directory = 1;
+SETTINGS index_granularity = 8192, min_parts_to_merge_at_once = 10, materialize_ttl_recalculate_only = 1, non_replicated_deduplication_window = 20000, replicated_deduplication_window = 20000, fsync_after_insert = 1, fsync_part_directory = 1, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1;
 
 CREATE TABLE IF NOT EXISTS otel_metrics_exponential_histogram  (
     ResourceAttributes Map(LowCardinality(String), String) CODEC(ZSTD(1)),
@@ -276,7 +277,7 @@ CREATE TABLE IF NOT EXISTS otel_metrics_exponential_histogram  (
 PARTITION BY toDate(LogTime)
 ORDER BY (ServiceName, MetricName, toStartOfHour(TimeUnix), cityHash64(Attributes), TimeUnix)
 TTL LogTime + toIntervalSecond(604800)
-SETTINGS index_granularity = 8192, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1, non_replicated_deduplication_window = 20000, replicated_deduplication_window = 20000, fsync_after_insert = 1, fsync_part_directory = 1;
+SETTINGS index_granularity = 8192, min_parts_to_merge_at_once = 10, materialize_ttl_recalculate_only = 1, non_replicated_deduplication_window = 20000, replicated_deduplication_window = 20000, fsync_after_insert = 1, fsync_part_directory = 1, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1;
 
 CREATE TABLE IF NOT EXISTS otel_metrics_summary  (
     ResourceAttributes Map(LowCardinality(String), String) CODEC(ZSTD(1)),
@@ -312,7 +313,7 @@ CREATE TABLE IF NOT EXISTS otel_metrics_summary  (
 PARTITION BY toDate(LogTime)
 ORDER BY (ServiceName, MetricName, toStartOfHour(TimeUnix), cityHash64(Attributes), TimeUnix)
 TTL LogTime + toIntervalSecond(604800)
-SETTINGS index_granularity = 8192, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1, non_replicated_deduplication_window = 20000, replicated_deduplication_window = 20000, fsync_after_insert = 1, fsync_part_directory = 1;
+SETTINGS index_granularity = 8192, min_parts_to_merge_at_once = 10, materialize_ttl_recalculate_only = 1, non_replicated_deduplication_window = 20000, replicated_deduplication_window = 20000, fsync_after_insert = 1, fsync_part_directory = 1, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1;
 
 -- RED and edges at three levels (docs/adr/0013). Rows of one key are added up by merges, so insert order and restarts do not matter, and sum() is right
 -- over merged and unmerged parts alike. Sorted by hour first: a roll-up reads one hour, and of it a range of services.
@@ -340,7 +341,7 @@ PARTITION BY toDate(slot)
 PRIMARY KEY (toStartOfHour(slot), service, operation)
 ORDER BY (toStartOfHour(slot), service, operation, kind, status_class, http_status, response_flags, cluster, namespace, version, late, slot)
 TTL slot + toIntervalSecond(777600)
-SETTINGS index_granularity = 8192, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1, non_replicated_deduplication_window = 20000, replicated_deduplication_window = 20000, fsync_after_insert = 1, fsync_part_directory = 1;
+SETTINGS index_granularity = 8192, min_parts_to_merge_at_once = 10, materialize_ttl_recalculate_only = 1, non_replicated_deduplication_window = 20000, replicated_deduplication_window = 20000, fsync_after_insert = 1, fsync_part_directory = 1, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1;
 
 CREATE TABLE IF NOT EXISTS red_1m  (
     slot DateTime('UTC') CODEC(Delta(4), ZSTD(1)),
@@ -365,7 +366,7 @@ PARTITION BY toDate(slot)
 PRIMARY KEY (toStartOfHour(slot), service, operation)
 ORDER BY (toStartOfHour(slot), service, operation, kind, status_class, http_status, response_flags, cluster, namespace, version, late, slot)
 TTL slot + toIntervalSecond(1209600)
-SETTINGS index_granularity = 8192, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1, non_replicated_deduplication_window = 20000, replicated_deduplication_window = 20000, fsync_after_insert = 1, fsync_part_directory = 1;
+SETTINGS index_granularity = 8192, min_parts_to_merge_at_once = 10, materialize_ttl_recalculate_only = 1, non_replicated_deduplication_window = 20000, replicated_deduplication_window = 20000, fsync_after_insert = 1, fsync_part_directory = 1, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1;
 
 CREATE TABLE IF NOT EXISTS red_1h  (
     slot DateTime('UTC') CODEC(Delta(4), ZSTD(1)),
@@ -390,7 +391,7 @@ PARTITION BY toYYYYMM(slot)
 PRIMARY KEY (toDate(slot), service, operation)
 ORDER BY (toDate(slot), service, operation, kind, status_class, http_status, response_flags, cluster, namespace, version, late, slot)
 TTL slot + toIntervalSecond(7776000)
-SETTINGS index_granularity = 8192, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1, non_replicated_deduplication_window = 20000, replicated_deduplication_window = 20000, fsync_after_insert = 1, fsync_part_directory = 1;
+SETTINGS index_granularity = 8192, min_parts_to_merge_at_once = 10, materialize_ttl_recalculate_only = 1, non_replicated_deduplication_window = 20000, replicated_deduplication_window = 20000, fsync_after_insert = 1, fsync_part_directory = 1, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1;
 
 CREATE TABLE IF NOT EXISTS edges_10s  (
     slot DateTime('UTC') CODEC(Delta(4), ZSTD(1)),
@@ -418,7 +419,7 @@ PARTITION BY toDate(slot)
 PRIMARY KEY (toStartOfHour(slot), client_service, server_service)
 ORDER BY (toStartOfHour(slot), client_service, server_service, connection, upstream_cluster, response_flags, client_cluster, client_namespace, client_version, server_cluster, server_namespace, server_version, late, slot)
 TTL slot + toIntervalSecond(777600)
-SETTINGS index_granularity = 8192, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1, non_replicated_deduplication_window = 20000, replicated_deduplication_window = 20000, fsync_after_insert = 1, fsync_part_directory = 1;
+SETTINGS index_granularity = 8192, min_parts_to_merge_at_once = 10, materialize_ttl_recalculate_only = 1, non_replicated_deduplication_window = 20000, replicated_deduplication_window = 20000, fsync_after_insert = 1, fsync_part_directory = 1, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1;
 
 CREATE TABLE IF NOT EXISTS edges_1m  (
     slot DateTime('UTC') CODEC(Delta(4), ZSTD(1)),
@@ -446,7 +447,7 @@ PARTITION BY toDate(slot)
 PRIMARY KEY (toStartOfHour(slot), client_service, server_service)
 ORDER BY (toStartOfHour(slot), client_service, server_service, connection, upstream_cluster, response_flags, client_cluster, client_namespace, client_version, server_cluster, server_namespace, server_version, late, slot)
 TTL slot + toIntervalSecond(1209600)
-SETTINGS index_granularity = 8192, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1, non_replicated_deduplication_window = 20000, replicated_deduplication_window = 20000, fsync_after_insert = 1, fsync_part_directory = 1;
+SETTINGS index_granularity = 8192, min_parts_to_merge_at_once = 10, materialize_ttl_recalculate_only = 1, non_replicated_deduplication_window = 20000, replicated_deduplication_window = 20000, fsync_after_insert = 1, fsync_part_directory = 1, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1;
 
 CREATE TABLE IF NOT EXISTS edges_1h  (
     slot DateTime('UTC') CODEC(Delta(4), ZSTD(1)),
@@ -474,7 +475,7 @@ PARTITION BY toYYYYMM(slot)
 PRIMARY KEY (toDate(slot), client_service, server_service)
 ORDER BY (toDate(slot), client_service, server_service, connection, upstream_cluster, response_flags, client_cluster, client_namespace, client_version, server_cluster, server_namespace, server_version, late, slot)
 TTL slot + toIntervalSecond(7776000)
-SETTINGS index_granularity = 8192, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1, non_replicated_deduplication_window = 20000, replicated_deduplication_window = 20000, fsync_after_insert = 1, fsync_part_directory = 1;
+SETTINGS index_granularity = 8192, min_parts_to_merge_at_once = 10, materialize_ttl_recalculate_only = 1, non_replicated_deduplication_window = 20000, replicated_deduplication_window = 20000, fsync_after_insert = 1, fsync_part_directory = 1, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1;
 
 -- Which server the calls through an Envoy cluster reached, learned from edges at each roll-up: names the server of calls that never left.
 CREATE TABLE IF NOT EXISTS upstream_servers  (
@@ -489,7 +490,7 @@ CREATE TABLE IF NOT EXISTS upstream_servers  (
 PARTITION BY toYYYYMM(day)
 ORDER BY (client_cluster, upstream_cluster, server_cluster, server_namespace, server_service, day)
 TTL day + toIntervalSecond(691200)
-SETTINGS index_granularity = 8192, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1, non_replicated_deduplication_window = 20000, replicated_deduplication_window = 20000, fsync_after_insert = 1, fsync_part_directory = 1;
+SETTINGS index_granularity = 8192, min_parts_to_merge_at_once = 10, materialize_ttl_recalculate_only = 1, non_replicated_deduplication_window = 20000, replicated_deduplication_window = 20000, fsync_after_insert = 1, fsync_part_directory = 1, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1;
 
 -- For each level's table: before which time its rolled-up rows are complete, and from which time on its rows were never expired.
 CREATE TABLE IF NOT EXISTS rollups  (
@@ -519,7 +520,7 @@ CREATE TABLE IF NOT EXISTS ledger  (
 PARTITION BY toDate(time)
 ORDER BY (topic, partition, pane)
 TTL time + toIntervalSecond(2592000)
-SETTINGS index_granularity = 8192, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1, non_replicated_deduplication_window = 20000, replicated_deduplication_window = 20000, fsync_after_insert = 1, fsync_part_directory = 1;
+SETTINGS index_granularity = 8192, min_parts_to_merge_at_once = 10, materialize_ttl_recalculate_only = 1, non_replicated_deduplication_window = 20000, replicated_deduplication_window = 20000, fsync_after_insert = 1, fsync_part_directory = 1, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1;
 
 -- SQL functions; made again by every migration. The server keeps them, chdb in its data folder.
 

@@ -1,0 +1,37 @@
+"""How a ClickHouse server is spoken to: login, TLS, client certificate, and how blocks are handed over."""
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+
+class ClickHouseSettings(BaseModel):
+    """``[storage.clickhouse]`` in meshflow.toml: what does not belong into the URL of ``storage.store``. Passwords are never shown."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    username: str = Field("", description="User of the server; empty: the one in the URL, else `default`.")
+    password: SecretStr = Field(SecretStr(""), description="Its password (better as MESHFLOW_STORAGE__CLICKHOUSE__PASSWORD than in a URL).")
+    ca_file: str = Field("", description="PEM file of the authorities that the server's certificate is checked against; empty: certifi's.")
+    check_certificate: bool = Field(True, description="Whether the server's certificate and host name are checked.")
+    certificate_file: str = Field(
+        "", description="PEM file of the client certificate; without a password it is the login too. Empty: none."
+    )
+    key_file: str = Field("", description="PEM file of its key; empty: it is in certificate_file.")
+    async_insert: bool = Field(
+        False, description="Let the server gather the blocks of many partitions into one part (docs/adr/0018 says what holds then)."
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.key_file and not self.certificate_file:
+            raise ValueError("storage.clickhouse.key_file needs storage.clickhouse.certificate_file")
+        return self
+
+    def missing_file(self) -> str:
+        """Which setting names a file that is not there; "" when all are."""
+        for name in ("ca_file", "certificate_file", "key_file"):
+            if (file := getattr(self, name)) and not Path(file).is_file():
+                return f"storage.clickhouse.{name} = {file!r}"
+        return ""
