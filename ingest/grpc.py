@@ -155,6 +155,9 @@ def _channel_options(settings: IngestSettings) -> list[tuple[str, int]]:
         ("grpc.keepalive_time_ms", _ms(settings.keepalive_time)),
         ("grpc.keepalive_timeout_ms", _ms(settings.keepalive_timeout)),
         ("grpc.keepalive_permit_without_calls", 1),
+        # each defaults to a minute or two, whatever keepalive_timeout says
+        ("grpc.http2.ping_timeout_ms", _ms(settings.keepalive_timeout)),
+        ("grpc.http2.settings_timeout", _ms(settings.keepalive_timeout)),
         ("grpc.server_handshake_timeout_ms", _ms(settings.keepalive_timeout)),
         ("grpc.http2.min_ping_interval_without_data_ms", _MIN_PING_INTERVAL_MS),
         ("grpc.so_reuseport", 0),  # a second receiver on the port must fail to start, not take half of the requests

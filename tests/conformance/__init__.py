@@ -1,0 +1,1 @@
+"""Receivers as senders meet them: real clients, and peers that mean harm."""
