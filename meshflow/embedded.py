@@ -15,12 +15,13 @@ from meshflow.lifecycle import cancel, raise_from, stop_on_signals, tick
 from meshflow.ports import published
 from meshflow.settings import Settings
 from meshflow.wiring import keep_rolling_up, make_processor, migrate, tell_retry
-from schemas.errors import LogUnavailable, SinkUnavailable
+from schemas.errors import LogUnavailable
 from schemas.sql import Engine
 from schemas.units import to_ns
 from storage.client import open_client
 from storage.engine import ChdbEngine
 from storage.rollups import run_rollups
+from storage.server_engine import ServerEngine
 from storage.settings import ChdbStore, SqliteLog
 from storage.sink import RetryingSink, open_sink
 from storage.sqlite_log import SqliteLogReader, SqliteLogWriter
@@ -78,9 +79,7 @@ async def _run(settings: Settings, on_ready: Callable[[Ports], None]) -> None:
 
 def _open_engine(settings: Settings) -> Engine:
     place = settings.storage.store_place
-    if isinstance(place, ChdbStore):
-        return ChdbEngine(str(place.directory.resolve()))
-    raise SinkUnavailable("`up` answers SQL from chdb; a ClickHouse server answers for itself")
+    return ChdbEngine(str(place.directory.resolve())) if isinstance(place, ChdbStore) else ServerEngine(place)
 
 
 def _log_folder(settings: Settings) -> Path:

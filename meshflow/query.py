@@ -10,8 +10,8 @@ from console.settings import ConsoleSettings
 from meshflow.ports import PORTS_FILE
 from meshflow.settings import Settings
 from schemas.errors import MeshflowError, QueryFailed
-from schemas.sql import Limits, Query
-from storage.settings import ChdbStore
+from schemas.sql import Engine, Limits, Query
+from storage.settings import ChdbStore, ClickHouseStore
 
 
 class NothingToAsk(MeshflowError):
@@ -19,16 +19,16 @@ class NothingToAsk(MeshflowError):
 
 
 def ask(sql: str, output_format: str, settings: Settings, url: str | None) -> bytes:
-    """The answer in ``output_format`` (a FORMAT clause of the query wins). Raises QueryFailed, NothingToAsk."""
+    """The answer in ``output_format`` (a FORMAT clause of the query wins). Raises QueryFailed, NothingToAsk, SinkUnavailable."""
     url = url or _running(settings.storage.data)
     if url:
         return _ask_over_http(sql, output_format, url, settings.console)
     place = settings.storage.store_place
-    if not isinstance(place, ChdbStore):
-        scheme = "https" if place.secure else "http"
-        account = urllib.parse.urlencode({"database": place.database, "user": place.username, "password": place.password, "readonly": 1})
-        return _ask_over_http(sql, output_format, f"{scheme}://{place.host}:{place.port}/?{account}", settings.console)
-    return _ask_at_rest(sql, output_format, place.directory, settings.console)
+    engine = _at_rest(place.directory) if isinstance(place, ChdbStore) else _server(place)
+    try:
+        return engine.execute(Query(sql, output_format), limits(settings.console)).body
+    finally:
+        engine.close()
 
 
 def limits(settings: ConsoleSettings) -> Limits:
@@ -50,9 +50,11 @@ def _running(data: Path) -> str:
 def _ask_over_http(sql: str, output_format: str, url: str, settings: ConsoleSettings) -> bytes:
     if not url.startswith(("http://", "https://")):
         raise NothingToAsk(f"{url!r} is not a URL of SQL over HTTP; write it like http://127.0.0.1:8123")
+    account = {"X-ClickHouse-User": settings.username, "X-ClickHouse-Key": settings.password.get_secret_value()}
     joined = f"{url}{'&' if '?' in url else '?'}{urllib.parse.urlencode({'default_format': output_format})}"
     try:
-        with urllib.request.urlopen(joined, sql.encode(), timeout=settings.max_query_time.total_seconds() + 30) as response:  # noqa: S310
+        request = urllib.request.Request(joined, sql.encode(), account if account["X-ClickHouse-Key"] else {})  # noqa: S310
+        with urllib.request.urlopen(request, timeout=settings.max_query_time.total_seconds() + 30) as response:  # noqa: S310
             body: bytes = response.read()
             return body
     except urllib.error.HTTPError as error:
@@ -61,13 +63,15 @@ def _ask_over_http(sql: str, output_format: str, url: str, settings: ConsoleSett
         raise NothingToAsk(f"{urllib.parse.urlsplit(url).netloc} does not answer: {getattr(error, 'reason', error)}") from error
 
 
-def _ask_at_rest(sql: str, output_format: str, store: Path, settings: ConsoleSettings) -> bytes:
+def _at_rest(store: Path) -> Engine:
     from storage.engine import ChdbEngine  # noqa: PLC0415 - chdb takes a second to load and is not needed over HTTP
 
     if not store.is_dir():
         raise NothingToAsk(f"there is no running meshflow and no data in {store}; start `meshflow up`, or say --data or --url")
-    engine = ChdbEngine(str(store.resolve()))
-    try:
-        return engine.execute(Query(sql, output_format), limits(settings)).body
-    finally:
-        engine.close()
+    return ChdbEngine(str(store.resolve()))
+
+
+def _server(place: ClickHouseStore) -> Engine:
+    from storage.server_engine import ServerEngine  # noqa: PLC0415 - brings urllib3
+
+    return ServerEngine(place)

@@ -15,6 +15,7 @@ from schemas.log import Commit, TopicPartition
 from schemas.topics import LOGS, METRICS
 from storage import migrate as storage_migrate
 from storage.client import open_client
+from storage.settings import ClickHouseStore
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +24,10 @@ _ROLLUP_EVERY_S = 60.0
 
 def migrate(settings: Settings) -> list[str]:
     """Bring the store's tables up to date; what was done. Raises SinkUnavailable, MigrationError."""
-    client = open_client(settings.storage.store_place)
+    place = settings.storage.store_place
+    if isinstance(place, ClickHouseStore):
+        storage_migrate.create_database(place)
+    client = open_client(place)
     try:
         return storage_migrate.migrate(client, settings.storage)
     finally:

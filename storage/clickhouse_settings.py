@@ -1,9 +1,13 @@
 """How a ClickHouse server is spoken to: login, TLS, client certificate, and how blocks are handed over."""
 
+import ssl
 from pathlib import Path
 from typing import Self
 
+import certifi
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+from schemas.errors import SinkUnavailable
 
 
 class ClickHouseSettings(BaseModel):
@@ -28,6 +32,21 @@ class ClickHouseSettings(BaseModel):
         if self.key_file and not self.certificate_file:
             raise ValueError("storage.clickhouse.key_file needs storage.clickhouse.certificate_file")
         return self
+
+    def ssl_context(self) -> ssl.SSLContext:
+        """A new context from the files as they are now. Raises SinkUnavailable: a file cannot be used."""
+        if missing := self.missing_file():
+            raise SinkUnavailable(f"{missing} is not there")
+        try:
+            context = ssl.create_default_context(cafile=self.ca_file or certifi.where())
+            if not self.check_certificate:
+                context.check_hostname = False
+                context.verify_mode = ssl.CERT_NONE
+            if self.certificate_file:
+                context.load_cert_chain(self.certificate_file, self.key_file or None, password="")  # OpenSSL would ask the terminal
+        except (ssl.SSLError, OSError) as error:
+            raise SinkUnavailable(f"a certificate of [storage.clickhouse] cannot be used: {error}") from error
+        return context
 
     def missing_file(self) -> str:
         """Which setting names a file that is not there; "" when all are."""

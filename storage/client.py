@@ -104,7 +104,7 @@ def _open_server(place: ClickHouseStore) -> Client:
         port=place.port,
         username=place.username,
         password=place.password,
-        database=place.database,
+        database=place.database or None,
         secure=place.secure,
         connect_timeout=10,
         send_receive_timeout=_TIMEOUT_S,

@@ -1,26 +1,19 @@
 """SQL on the store in this process: chdb (schemas.sql.Engine)."""
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import chdb
 
-from schemas.errors import QueryFailed
 from schemas.sql import Answer, Limits, Query
 from storage import sql_guard, write_guard
 from storage.client import open_client
+from storage.query_settings import escape, failure, limit_settings, own_settings, valid
 from storage.settings import ChdbStore
 
-_CODE = re.compile(r"Code: (\d+)\. ")
-_SETTING = re.compile(r"[A-Za-z_]\w*")
-_NESTED = re.compile(r"^(?:Code: \d+\. DB::Exception: )+(?=Code: \d+\. DB::Exception: )")
-_FORMATTER_SCOPE = re.compile(r": In scope SELECT formatQuerySingleLine\(.*", re.DOTALL)
 _WRITING = "'Insert', 'Create', 'Alter', 'Drop', 'Rename', 'Optimize', 'Delete', 'Update', 'System', 'KillQuery'"
-UNKNOWN_SETTING = 115
-UNKNOWN_EXCEPTION = 1002
 
 
 class ChdbEngine:
@@ -42,7 +35,7 @@ class ChdbEngine:
         try:
             return self._execute(connection, query, limits)
         except RuntimeError as error:
-            raise _failure(str(error)) from error
+            raise failure(str(error)) from error
         finally:
             connection.close()
 
@@ -51,10 +44,10 @@ class ChdbEngine:
         if query.database:
             connection.query(f"USE {_quote_name(query.database)}")
         # Guarded before the query's own settings are applied: they could change how SQL is read (``dialect``).
-        limiting = _limit_settings(query, limits)
+        limiting = limit_settings(query, limits)
         _set(connection, limiting)
         formatted = connection.query(
-            "SELECT formatQuerySingleLine({meshflow_sql:String})", "TSVRaw", params={"meshflow_sql": _escape(query.sql)}
+            "SELECT formatQuerySingleLine({meshflow_sql:String})", "TSVRaw", params={"meshflow_sql": escape(query.sql)}
         )
         sql = formatted.bytes().decode().removesuffix("\n")
         tree = connection.query(f"EXPLAIN AST {sql}", "TSVRaw", params=parameters).bytes().decode()
@@ -64,7 +57,7 @@ class ChdbEngine:
             for name in limiting:
                 connection.query(f"SET {name} = DEFAULT")
             return _write(connection, sql, query)
-        _set(connection, _own_settings(query.settings))
+        _set(connection, own_settings(query.settings))
         connection.query(f"SET readonly = {verdict.readonly}")
         return _read(connection, sql, query, verdict)
 
@@ -92,7 +85,7 @@ def _write(connection: Any, sql: str, query: Query) -> Answer:
     """Run a statement that changes something. An INSERT's rows are read from their file by the engine (inline, it misreads binary ones)."""
     settings = dict(query.settings)
     write_guard.refuse_settings(settings)
-    _set(connection, _valid(settings))
+    _set(connection, valid(settings))
     if query.data is not None:
         sql = sql_guard.with_infile(sql, _quote_text(str(query.data)))
     result = connection.query(sql, query.default_format, params=dict(query.parameters))
@@ -121,52 +114,6 @@ def _text(text: str) -> bytes:
 
 def _varint(number: int) -> bytes:
     return bytes([number]) if number < 128 else bytes([number & 127 | 128]) + _varint(number >> 7)
-
-
-def _limit_settings(query: Query, limits: Limits) -> dict[str, str]:
-    """What bounds the query: the limits, or less where the query asks for less."""
-    return {
-        "max_execution_time": f"{_least(query, 'max_execution_time', limits.time_s):g}",
-        "max_memory_usage": f"{_least(query, 'max_memory_usage', limits.memory_bytes):.0f}",
-        "max_threads": f"{_least(query, 'max_threads', limits.threads):.0f}",
-        "max_result_bytes": f"{_least(query, 'max_result_bytes', limits.result_bytes):.0f}",
-        "max_temporary_data_on_disk_size_for_query": str(limits.memory_bytes),
-        "timeout_overflow_mode": "throw",
-        "result_overflow_mode": "throw",
-    }
-
-
-def _least(query: Query, setting: str, limit: float) -> float:
-    """The limit, or the query's own value of the setting where that is lower (0 means none in ClickHouse)."""
-    try:
-        asked = float(query.settings.get(setting, 0))
-    except ValueError:
-        asked = 0
-    return min(asked, limit) if asked > 0 else limit
-
-
-def _own_settings(settings: Mapping[str, str]) -> dict[str, str]:
-    """The settings that a query may choose. Raises QueryFailed for a name that cannot be one."""
-    return {name: value for name, value in _valid(settings).items() if not sql_guard.GUARDED_SETTINGS.fullmatch(name)}
-
-
-def _valid(settings: Mapping[str, str]) -> Mapping[str, str]:
-    for name in settings:
-        if not _SETTING.fullmatch(name):
-            raise QueryFailed(UNKNOWN_SETTING, f"Code: {UNKNOWN_SETTING}. DB::Exception: {name!r} is not a setting. (UNKNOWN_SETTING)")
-    return settings
-
-
-def _failure(message: str) -> QueryFailed:
-    """ClickHouse's code and text out of what chdb raised, without what the guard's own statements added."""
-    text = _FORMATTER_SCOPE.sub(". (SYNTAX_ERROR)", _NESTED.sub("", message.strip()))
-    code = _CODE.search(text)
-    return QueryFailed(int(code[1]) if code else UNKNOWN_EXCEPTION, text)
-
-
-def _escape(text: str) -> str:
-    """TSV-escaped, as parameter values are read."""
-    return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r").replace("\0", "\\0")
 
 
 def _quote_text(text: str) -> str:

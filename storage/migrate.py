@@ -7,7 +7,8 @@ a migration may not.
 
 import hashlib
 import re
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from importlib import resources
 from string import Template
@@ -17,8 +18,8 @@ from clickhouse_connect.driver.client import Client
 from schemas.errors import MeshflowError
 from schemas.tables import SCHEMAS
 from storage import cluster
-from storage.client import errors
-from storage.settings import StorageSettings
+from storage.client import errors, open_client
+from storage.settings import ClickHouseStore, StorageSettings
 
 _NUMBERED = re.compile(r"(\d{4})_\w+\.sql")
 _REPEATED = ("functions.sql", "views.sql")
@@ -73,6 +74,16 @@ def migrate(client: Client, settings: StorageSettings) -> list[str]:
         for name in _REPEATED:
             _run(client, _read(name), settings)
     return done
+
+
+def create_database(place: ClickHouseStore) -> bool:
+    """Make the store's database, on every server of its cluster; False: it was there. Raises SinkUnavailable."""
+    clause = f"ON CLUSTER {place.cluster}" if place.cluster else ""
+    with closing(open_client(replace(place, database=""))) as client, errors(f"create database {place.database}"):
+        if client.command(f"EXISTS DATABASE `{place.database}`") == 1:
+            return False
+        client.command(f"CREATE DATABASE IF NOT EXISTS `{place.database}` {clause}")
+        return True
 
 
 def migrations() -> list[Migration]:
