@@ -8,6 +8,7 @@ pub mod descriptor;
 pub mod details;
 pub mod ids;
 pub mod promoted;
+pub mod receive;
 pub mod semantics;
 mod span_columns;
 pub mod spans;

@@ -172,4 +172,6 @@ fn descriptors() -> HashMap<&'static str, HashMap<usize, &'static str>> {
 mod _native {
     #[pymodule_export]
     use super::{Decoder, descriptors};
+    #[pymodule_export]
+    use crate::receive::python::Receiver;
 }

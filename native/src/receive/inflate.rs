@@ -1,0 +1,89 @@
+//! gzip and deflate, never making more than a limit allows.
+
+use std::io::Read;
+
+use flate2::bufread::{MultiGzDecoder, ZlibDecoder};
+
+/// How a message may be compressed (gRPC's names).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// Not at all.
+    Identity,
+    /// RFC 1952, several members too.
+    Gzip,
+    /// RFC 1950.
+    Deflate,
+}
+
+/// What `grpc-accept-encoding` says.
+pub const ACCEPTED: &str = "identity,gzip,deflate";
+
+impl Encoding {
+    /// By the value of `grpc-encoding`.
+    pub fn of(name: &[u8]) -> Option<Self> {
+        match name {
+            b"" | b"identity" => Some(Self::Identity),
+            b"gzip" => Some(Self::Gzip),
+            b"deflate" => Some(Self::Deflate),
+            _ => None,
+        }
+    }
+}
+
+/// Why nothing was unpacked.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It makes more than the limit.
+    TooLarge,
+    /// It is not what it says, or ends too early.
+    Corrupt,
+}
+
+/// The message unpacked, at most `limit` bytes of it.
+pub fn inflate(encoding: Encoding, body: &[u8], limit: usize) -> Result<Vec<u8>, Fault> {
+    match encoding {
+        Encoding::Identity => Ok(body.to_vec()),
+        Encoding::Gzip => read(MultiGzDecoder::new(body), body.len(), limit),
+        Encoding::Deflate => read(ZlibDecoder::new(body), body.len(), limit),
+    }
+}
+
+fn read(decoder: impl Read, packed: usize, limit: usize) -> Result<Vec<u8>, Fault> {
+    let mut unpacked = Vec::with_capacity((4 * packed).min(limit));
+    decoder.take(limit as u64 + 1).read_to_end(&mut unpacked).map_err(|_| Fault::Corrupt)?;
+    if unpacked.len() > limit { Err(Fault::TooLarge) } else { Ok(unpacked) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::{GzEncoder, ZlibEncoder};
+
+    use super::*;
+
+    fn gzip(plain: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(plain).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn what_was_packed_comes_back() {
+        let members = [gzip(b"ab"), gzip(b"c")].concat();
+        assert_eq!(inflate(Encoding::Gzip, &members, 3), Ok(b"abc".to_vec()));
+        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(b"abc").unwrap();
+        assert_eq!(inflate(Encoding::Deflate, &encoder.finish().unwrap(), 3), Ok(b"abc".to_vec()));
+    }
+
+    #[test]
+    fn bombs_and_damage_end_early() {
+        let bomb = gzip(&vec![0; 10 << 20]);
+        assert_eq!(inflate(Encoding::Gzip, &bomb, 1 << 20), Err(Fault::TooLarge));
+        assert_eq!(inflate(Encoding::Gzip, &bomb[..bomb.len() - 9], 20 << 20), Err(Fault::Corrupt));
+        assert_eq!(inflate(Encoding::Gzip, b"not gzip", 100), Err(Fault::Corrupt));
+        assert_eq!(inflate(Encoding::Deflate, b"not deflate", 100), Err(Fault::Corrupt));
+    }
+}
