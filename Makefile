@@ -6,7 +6,7 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.14 python
 	if "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then command -v "$$name"; break; fi; done)
 BIN := .venv/bin
 READY := .venv/.meshflow-installed
-NATIVE := $(wildcard native/Cargo.toml native/Cargo.lock native/src/*.rs)
+NATIVE := $(wildcard native/Cargo.toml native/Cargo.lock native/src/*.rs native/src/*/*.rs)
 RUST := $(shell command -v cargo 2>/dev/null)
 BENCH ?=
 PYTEST ?=

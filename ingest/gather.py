@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from functools import partial
+from typing import TYPE_CHECKING
 
 from ingest.pending import Batch, Outcome, Pending
 from ingest.settings import IngestSettings
@@ -13,17 +14,20 @@ from schemas.log import LogWriter
 from schemas.otlp import Split
 from schemas.units import NS_PER_S, to_ns
 
+if TYPE_CHECKING:
+    from ingest.native import NativePending
+
 _LOGGER = logging.getLogger(__name__)
 _STOPPED = "the receiver stopped before the log took the request"
 
 
 class Gather:
-    """Runs :class:`Pending` on an event loop in front of ``log``. Not thread-safe: call it from the loop it was made in."""
+    """Runs :class:`Pending` (or its native twin) on an event loop in front of ``log``. Not thread-safe: call it from that loop."""
 
-    def __init__(self, log: LogWriter, settings: IngestSettings) -> None:
+    def __init__(self, log: LogWriter, settings: IngestSettings, waiting: "NativePending | None" = None) -> None:
         self._log = log
         self._loop = asyncio.get_running_loop()
-        self._pending = Pending(
+        self._pending: Pending | NativePending = waiting or Pending(
             to_ns(settings.gather_window), settings.record_size, settings.buffer_size, retry_ns=to_ns(settings.retry_after)
         )
         self._timer: asyncio.TimerHandle | None = None
@@ -85,6 +89,7 @@ class Gather:
     async def close(self) -> None:
         """Give up what the log has not taken: it is answered as unavailable. Call it when the log had its time (:meth:`hurry`)."""
         self._closed = True
+        self._pending.close()
         for task in self._appending:
             task.cancel()
         if self._appending:
@@ -106,6 +111,10 @@ class Gather:
     async def _appended(self) -> None:
         while self._appending:
             await asyncio.wait(self._appending)
+
+    def look(self) -> None:
+        """See what is due, and when to look again: something was gathered by other means than :meth:`add`."""
+        self._rearm()
 
     def _rearm(self) -> None:
         if self._timer is not None:

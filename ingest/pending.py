@@ -138,6 +138,9 @@ class Pending:
             _count(self._refused, topic, items)
             self._refused_due_ns.setdefault(topic, now_ns + self._window_ns)
 
+    def close(self) -> None:
+        """Nothing is added any more (``Gather`` sees to it)."""
+
     def hurry(self, now_ns: int) -> None:
         """From now on everything is due at once: a stop is under way."""
         self._draining = True

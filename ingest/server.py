@@ -8,6 +8,7 @@ from ingest.credentials import CredentialsWatch
 from ingest.gather import Gather
 from ingest.grpc import GrpcServer
 from ingest.http import HttpServer
+from ingest.native import NativePending, NativeServer, is_chosen, make_receiver
 from ingest.receive import Receiver
 from ingest.security import Credentials, exposure
 from ingest.settings import IngestSettings
@@ -19,15 +20,23 @@ _LOGGER = logging.getLogger(__name__)
 class IngestServer:
     """Receives OTLP over gRPC and HTTP into ``log``, whose topics have ``partitions`` partitions each.
 
-    Make it on a running event loop. The log stays the caller's: close it after :meth:`stop`. Raises CredentialsInvalid.
+    Make it on a running event loop. The log stays the caller's: close it after :meth:`stop`. Raises CredentialsInvalid,
+    NativeMissing.
     """
 
     def __init__(self, settings: IngestSettings, log: LogWriter, partitions: int) -> None:
         self._settings = settings
-        self._gather = Gather(log, settings)
-        self._receiver = Receiver(self._gather, partitions, settings)
         self._credentials = CredentialsWatch(settings, self._replace)
-        self._grpc = GrpcServer(self._receiver, settings, self._credentials.current)
+        self._grpc: GrpcServer | NativeServer
+        if is_chosen(settings):
+            native = make_receiver(settings, partitions)
+            self._gather = Gather(log, settings, NativePending(native, settings))
+            self._receiver = Receiver(self._gather, partitions, settings)
+            self._grpc = NativeServer(native, self._gather.look, settings, self._credentials.current)
+        else:
+            self._gather = Gather(log, settings)
+            self._receiver = Receiver(self._gather, partitions, settings)
+            self._grpc = GrpcServer(self._receiver, settings, self._credentials.current)
         self._http = HttpServer(self._receiver, settings, self._credentials.current)
 
     @property
@@ -80,8 +89,8 @@ class IngestServer:
         self._receiver.close()
 
     async def _replace(self, credentials: Credentials) -> None:
-        await self._http.replace(credentials)
         self._grpc.replace(credentials)
+        await self._http.replace(credentials)
 
 
 async def _within(awaited: "asyncio.Future[Any]", timeout_s: float) -> bool:

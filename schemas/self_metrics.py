@@ -15,6 +15,8 @@ UNAUTHENTICATED = Counter(
     "Export requests without a token that holds, by protocol and reason (no_token, not_bearer, unknown_token).",
     ["protocol", "reason"],
 )
+CONNECTIONS = Gauge("meshflow_ingest_connections", "Open gRPC connections of the native receiver.")
+CONNECTIONS_REFUSED = Counter("meshflow_ingest_refused_connections", "gRPC connections closed at once, by max_connections.")
 CREDENTIALS_BROKEN = Gauge(
     "meshflow_ingest_credentials_broken", "1 while a changed file of certificates or tokens cannot be used and the old ones hold."
 )

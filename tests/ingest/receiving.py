@@ -21,7 +21,7 @@ METRICS = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
 LOGS = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
 
 
-RECEIVERS = [pytest.param("grpcio")]
+RECEIVERS = [pytest.param("grpcio"), pytest.param("native", marks=pytest.mark.component("native"))]
 """Values of the setting ``receiver`` that every test of a receiver runs on."""
 
 Serve = Callable[..., AbstractAsyncContextManager[IngestServer]]
@@ -31,7 +31,7 @@ Serve = Callable[..., AbstractAsyncContextManager[IngestServer]]
 @contextlib.asynccontextmanager
 async def receiving(log: LogWriter, receiver: str = "grpcio", **settings: Any) -> AsyncIterator[IngestServer]:
     """A receiver on free ports; stopped at the end."""
-    quick = {"grpc_port": 0, "http_port": 0, "gather_window": "5ms", "retry_after": "20ms", "drain_time": "2s"}
+    quick = {"receiver": receiver, "grpc_port": 0, "http_port": 0, "gather_window": "5ms", "retry_after": "20ms", "drain_time": "2s"}
     server = IngestServer(IngestSettings(**(quick | settings)), log, PARTITIONS)
     await server.start()
     try:
