@@ -77,6 +77,21 @@ def generate_requests(
     spans_per_s: int = 50_000,
 ) -> Iterator[bytes]:
     """:func:`make_requests`, five seconds of traffic in memory at a time."""
+    counted = generate_counted_requests(spans, services, operations, spans_per_request, seed, now_ns=now_ns, spans_per_s=spans_per_s)
+    return (request for _, request in counted)
+
+
+def generate_counted_requests(
+    spans: int,
+    services: int,
+    operations: int,
+    spans_per_request: int,
+    seed: int,
+    *,
+    now_ns: int | None = None,
+    spans_per_s: int = 50_000,
+) -> Iterator[tuple[int, bytes]]:
+    """:func:`generate_requests`, each with the number of its spans."""
     random = np.random.default_rng(seed)
     traffic = _Traffic(services, operations, spans_per_s)
     templates = _Templates()
@@ -92,7 +107,9 @@ def generate_requests(
         traces_left -= traces
 
 
-def _requests(random: np.random.Generator, rows: Bytes, service: Integers, resources: Sequence[bytes], size: int) -> Iterator[bytes]:
+def _requests(
+    random: np.random.Generator, rows: Bytes, service: Integers, resources: Sequence[bytes], size: int
+) -> Iterator[tuple[int, bytes]]:
     order = np.argsort(service, kind="stable")
     rows, service = rows[order], service[order]
     starts = np.arange(0, len(rows), size)
@@ -101,7 +118,7 @@ def _requests(random: np.random.Generator, rows: Bytes, service: Integers, resou
         of = service[start : start + size]
         cuts = [0, *(np.flatnonzero(np.diff(of)) + 1).tolist(), len(of)]
         groups = pairwise(cuts)
-        yield b"".join(_resource_spans(resources[of[a]], rows[start + a : start + b].tobytes()) for a, b in groups)
+        yield len(of), b"".join(_resource_spans(resources[of[a]], rows[start + a : start + b].tobytes()) for a, b in groups)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ use tokio::task::spawn_local;
 use crate::options::Options;
 
 const PATH: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+const CANCELLED: u32 = 1; // grpcio's answer to calls that wait for too long to be accepted
 const RESOURCE_EXHAUSTED: u32 = 8;
 const UNAVAILABLE: u32 = 14;
 
@@ -51,7 +52,7 @@ impl Connection {
     pub async fn export(&self, message: Bytes) -> Outcome {
         match self.call(message).await {
             Ok((0, _, rejected)) => Outcome::Taken { rejected },
-            Ok((RESOURCE_EXHAUSTED | UNAVAILABLE, ..)) => Outcome::Refused,
+            Ok((CANCELLED | RESOURCE_EXHAUSTED | UNAVAILABLE, ..)) => Outcome::Refused,
             Ok((status, text, _)) => Outcome::Failed(status, text),
             Err(error) => Outcome::Broken(error.to_string()),
         }

@@ -22,9 +22,9 @@ use load::Load;
 use options::Options;
 use report::Report;
 
-/// After this many broken connections there is nothing to measure.
-const TOO_MANY_BROKEN: u64 = 10_000;
 const RETRY: Duration = Duration::from_millis(50);
+/// How long a request may be refused, or its connections break, before nothing is measured.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() -> Result<(), Box<dyn Error>> {
     let options = Options::parse(std::env::args().skip(1))?;
@@ -32,6 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let report = LocalSet::new().block_on(&runtime, run(options, load))?;
     println!("{}", report.to_json());
+    stdin().read_line(&mut String::new())?; // whoever measures looks at this process once more
     Ok(())
 }
 
@@ -103,20 +104,15 @@ async fn work(sending: Rc<Sending>, connection: Rc<Connection>, number: usize) -
                     sending.report.borrow_mut().taken(number, request, rejected, began.elapsed());
                     break;
                 }
+                Outcome::Refused if began.elapsed() > PATIENCE => return Err("the receiver refuses for too long".to_owned()),
                 Outcome::Refused => {
                     sending.report.borrow_mut().refused += 1;
                     sleep(RETRY).await;
                 }
                 Outcome::Failed(status, text) => return Err(format!("the receiver answered with status {status}: {text}")),
-                Outcome::Broken(error) => {
-                    let broken = {
-                        let report = &mut sending.report.borrow_mut();
-                        report.broken += 1;
-                        report.broken
-                    };
-                    if broken > TOO_MANY_BROKEN {
-                        return Err(format!("connections break: {error}"));
-                    }
+                Outcome::Broken(error) if began.elapsed() > PATIENCE => return Err(format!("connections break: {error}")),
+                Outcome::Broken(_) => {
+                    sending.report.borrow_mut().broken += 1;
                     sleep(RETRY).await;
                     connection.reopen().await;
                 }

@@ -1,0 +1,1 @@
+"""meshflow beside its peers: the same load, one machine, one run (``make bench-peers``, docs/peers.md)."""
