@@ -138,6 +138,10 @@ class KafkaLogWriter:
         """Where each partition ended when we last knew: what is appended from now on gets these offsets or later ones."""
         return dict(self._ends)
 
+    def end(self, tp: TopicPartition) -> int:
+        """That of one partition."""
+        return self._ends[tp]
+
     async def settle(self) -> None:
         """Return when nothing that was given up is under way any more: it is in the log by now, or will never be. Raises LogUnavailable.
 

@@ -17,6 +17,11 @@ from schemas.units import to_ns
 TIMEOUT_S = 30.0
 """How long a start waits for the brokers."""
 
+
+class TopicsUnfit(LogUnavailable):
+    """A topic is not as meshflow needs it, and somebody has to mend it: the message says what."""
+
+
 _NS_PER_MS = 1_000_000
 
 
@@ -25,7 +30,7 @@ async def ensure(
 ) -> dict[str, int]:
     """Make or check ``topics`` (name -> partitions) and the dead letters' topic; the largest record of each topic, in bytes.
 
-    Raises LogUnavailable when a topic is not as it has to be, KafkaError.
+    Raises TopicsUnfit when a topic is not as it has to be, LogUnavailable, KafkaError.
     """
     wanted = {**topics, DEAD_LETTER: 1}
     admin = AIOKafkaAdminClient(bootstrap_servers=list(bootstrap), request_timeout_ms=int(TIMEOUT_S * 1000), **security.client_options())
@@ -41,7 +46,7 @@ async def ensure(
         await admin.close()
     faults = [fault for topic, count in topics.items() for fault in _faults(prefix + topic, counts[prefix + topic], count, configs[topic])]
     if faults:
-        raise LogUnavailable("\n".join(faults))
+        raise TopicsUnfit("\n".join(faults))
     return {topic: int(config["max.message.bytes"]) for topic, config in configs.items()}
 
 

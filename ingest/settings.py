@@ -1,6 +1,7 @@
 """Settings of the receivers (``[ingest]`` in meshflow.toml)."""
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -23,6 +24,24 @@ class KafkaWriterSettings(BaseModel):
         gt=timedelta(0),
         description="How long the brokers may take for an append (9s until a dead one is replaced); then its requests are refused.",
     )
+
+
+class SpoolSettings(BaseModel):
+    """Where requests are kept while Kafka is away."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    folder: str = Field("", description="Folder of the spools, one for each process; empty: spool in storage.data.")
+    max_size: Size = Field(
+        8 << 30, ge=0, description="Bytes on disk (packed OTLP) that each process may spool; beyond it requests are refused. 0: no spool."
+    )
+    after: Duration = Field(
+        timedelta(seconds=2), gt=timedelta(0), description="How long Kafka may take for an append until it goes to the spool as well."
+    )
+
+    def path(self, data: Path) -> Path:
+        """The folder, where ``data`` is storage.data."""
+        return Path(self.folder) if self.folder else data / "spool"
 
 
 class TlsSettings(BaseModel):
@@ -102,3 +121,4 @@ class IngestSettings(BaseModel):
     tls: TlsSettings = Field(default=TlsSettings(), description="TLS of both receivers.")
     auth: AuthSettings = Field(default=AuthSettings(), description="Tokens that senders must show.")
     kafka: KafkaWriterSettings = Field(default=KafkaWriterSettings(), description="Writing to Kafka.")
+    spool: SpoolSettings = Field(default=SpoolSettings(), description="What is kept on disk while Kafka is away.")

@@ -29,7 +29,7 @@ SEGMENT_BYTES = 16 << 20
 COUNTS_BYTES = 1 << 20
 """Room beyond the limit for counts of what was refused (records without a value)."""
 
-_SUFFIX = ".spool"
+SUFFIX = ".spool"
 
 
 class SpoolLocked(LogUnavailable):
@@ -70,6 +70,7 @@ class Spool:
         self._tail: int | None = None  # of the newest segment
         self._at = 0  # how much of the oldest segment is drained
         self._next = 0
+        self._closed = False
         self.progress = Progress()
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -102,6 +103,8 @@ class Spool:
 
         Raises LogUnavailable, and then none of them is in the spool: it is full, or the disk does not take it.
         """
+        if self._closed:
+            raise LogUnavailable(f"the spool in {self.folder} is closed")
         now_ns = time.time_ns()
         try:
             data = b"".join(
@@ -146,6 +149,7 @@ class Spool:
 
     def close(self) -> None:
         """Let go of the folder; writes nothing."""
+        self._closed = True
         if self._tail is not None:
             os.close(self._tail)
             self._tail = None
@@ -154,7 +158,7 @@ class Spool:
 
     def _recover(self) -> None:
         self.progress = self._progress_file.read()
-        paths = sorted(self.folder.glob(f"*{_SUFFIX}"))
+        paths = sorted(self.folder.glob(f"*{SUFFIX}"))
         self._segments = [_Segment(int(path.stem), path, path.stat().st_size) for path in paths]
         self._next = self.progress.drained
         if not self._segments:
@@ -192,7 +196,7 @@ class Spool:
 
     def _roll(self) -> None:
         """Go on in a new segment, whose name is durable."""
-        path = self.folder / f"{self._next:020d}{_SUFFIX}"
+        path = self.folder / f"{self._next:020d}{SUFFIX}"
         tail = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             _sync_folder(self.folder)

@@ -104,6 +104,7 @@ def up(context: click.Context, /, **given: Any) -> None:
 @click.option("--grpc-port", type=int, help="OTLP/gRPC; 0: a free one. [default: 4317]")
 @click.option("--http-port", type=int, help="OTLP/HTTP; 0: a free one. [default: 4318]")
 @click.option("--metrics-port", type=int, help="/metrics; 0: a free one. [default: 9464]")
+@click.option("--spool", type=click.Path(file_okay=False), help="Folder for what Kafka does not take. [default: meshflow-data/spool]")
 @click.option("--pane", help="Length of a pane, as for `process`: silent partitions get a tick as often. [default: 5s]")
 @click.pass_context
 def ingest(context: click.Context, /, **given: Any) -> None:
@@ -115,6 +116,7 @@ def ingest(context: click.Context, /, **given: Any) -> None:
         ("ingest", "http_port"): given["http_port"],
         ("console", "metrics_port"): given["metrics_port"],
         ("processing", "pane"): given["pane"],
+        ("ingest", "spool", "folder"): given["spool"],
     }
     settings = _settings(context, options).settings
     from meshflow import ingesting  # noqa: PLC0415 - brings grpcio

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 from ingest.kafka import KafkaLogWriter
 from ingest.server import IngestServer
+from ingest.spool_slots import Target
+from ingest.spooling import SpoolingWriter
 from meshflow import quiet_logs
 from meshflow.lifecycle import cancel, kafka_place, metrics_port, raise_from, stop_on_signals, tick
 from meshflow.settings import Settings
+from schemas.log import LogWriter
 from schemas.topics import TOPICS
 from schemas.units import to_ns
 
@@ -32,10 +35,8 @@ def run_ingest(settings: Settings, on_ready: Callable[[IngestPorts], None]) -> N
 async def _ingest(settings: Settings, on_ready: Callable[[IngestPorts], None]) -> None:
     stop = stop_on_signals()
     quiet_logs.install()
-    place = kafka_place(settings)
     async with AsyncExitStack() as parts:  # closed in reverse: receivers first, the log's writer last
-        topics = dict.fromkeys(TOPICS, settings.processing.partitions)
-        writer = await KafkaLogWriter.open(place.bootstrap, topics, settings.ingest.kafka, place.prefix, settings.kafka)
+        writer = await _open_writer(settings)
         parts.push_async_callback(writer.close)
         ticking = asyncio.create_task(tick(writer, to_ns(settings.processing.pane)), name="ticking")
         parts.push_async_callback(cancel, ticking)
@@ -45,6 +46,21 @@ async def _ingest(settings: Settings, on_ready: Callable[[IngestPorts], None]) -
         metrics = parts.enter_context(metrics_port(settings))
         on_ready(IngestPorts(settings.ingest.host, ingest.grpc_port, ingest.http_port, metrics))
         await _first(stop, ticking)
+
+
+async def _open_writer(settings: Settings) -> LogWriter:
+    """Raises LogUnavailable: Kafka is away and there is no spool, or it is there and not as it has to be."""
+    place = kafka_place(settings)
+    topics = dict.fromkeys(TOPICS, settings.processing.partitions)
+    settings.kafka.client_options()  # certificates that cannot be used are told now
+
+    async def open_kafka() -> KafkaLogWriter:
+        return await KafkaLogWriter.open(place.bootstrap, topics, settings.ingest.kafka, place.prefix, settings.kafka)
+
+    spool = settings.ingest.spool
+    if not spool.max_size:
+        return await open_kafka()
+    return await SpoolingWriter.open(spool.path(settings.storage.data), open_kafka, topics, spool, Target(place.bootstrap, place.prefix))
 
 
 async def _first(stop: asyncio.Event, task: "asyncio.Task[None]") -> None:
