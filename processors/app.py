@@ -20,6 +20,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 from faust.app.base import BootStrategy
 from faust.transport.drivers import aiokafka as driver
+from mode.supervisors import OneForOneSupervisor
 
 from processors.brokers import Brokers, Probe, wait_for_topics
 from processors.cursor import Arrival, Cursor
@@ -43,6 +44,7 @@ _PATIENCE = 5
 _CRASHED_S = 5.0
 """How long a crashed app may take to stop: its parts may wait for one another for ever."""
 
+_NO_LIMIT = 1e6
 _COUNT = re.compile(rb"[0-9]{1,18}")
 
 _T = TypeVar("_T")
@@ -105,6 +107,14 @@ class _Consumer(driver.Consumer):
 
         answer = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(asked(), self._thread.thread_loop))
         return await asyncio.wait_for(answer, 2 * _KAFKA_S)  # a thread that has ended does not answer either
+
+
+class _Supervisor(OneForOneSupervisor):
+    """Starts agents again that a rebalance cancelled, however many: Faust's own ends the process when two of them fall into 10 ms."""
+
+    def __init__(self, **options: Any) -> None:
+        """``options``: as Faust gives them, but for the limit: its token bucket is as small as ``over``, whatever ``max_restarts`` is."""
+        super().__init__(**{**options, "max_restarts": _NO_LIMIT, "over": _NO_LIMIT})
 
 
 class _Transport(driver.Transport):
@@ -277,7 +287,7 @@ def _declare(app: ReaderApp) -> None:
     """Hang agent, timer and signals on the app; Faust knows them by decoration only."""
     topic = app.topic(*app.work.topics, acks=False, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
 
-    @app.agent(topic, isolated_partitions=True)
+    @app.agent(topic, isolated_partitions=True, supervisor_strategy=_Supervisor)
     async def read(stream: Any) -> None:
         async with _crashing(app):
             async for event in stream.noack().events():
