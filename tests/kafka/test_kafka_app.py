@@ -2,8 +2,6 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -12,104 +10,16 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.records_to_delete import RecordsToDelete
 
 from benchmarks.load import make_requests
-from ingest.kafka import KafkaLogWriter
-from processors.brokers import Brokers
-from processors.settings import ProcessorSettings
-from processors.worker import Worker as KafkaWorker
 from schemas import otlp
 from schemas.errors import LogUnavailable, SinkRejected
-from schemas.log import Append, Commit, DeadLetter, TopicPartition
+from schemas.log import Append, Commit, TopicPartition
 from schemas.topics import LOGS, METRICS, SPANS
 from tests.kafka.broker import Cluster
-from tests.kafka.core import Store, by_token, make_processor, undisturbed
+from tests.kafka.core import Store
 from tests.kafka.place import KafkaPlace
+from tests.kafka.workers import PARTITIONS, SETTINGS, TOPICS, Load, Worker, assert_as_undisturbed, eventually, tick
 
 pytestmark = pytest.mark.component("kafka")
-
-PARTITIONS = 2
-TOPICS = {SPANS: PARTITIONS, METRICS: PARTITIONS, LOGS: PARTITIONS}
-SETTINGS = ProcessorSettings.model_validate(
-    {"pane": "200ms", "wait": 2, "lookback": "1s", "partitions": PARTITIONS, "kafka": {"commit_every": "100ms", "session_timeout": "3s"}}
-)
-PANE_S = 0.2
-
-
-class Worker:
-    """An app that runs in the test's loop."""
-
-    def __init__(self, place: KafkaPlace, store: Store) -> None:
-        self.letters: list[tuple[TopicPartition, DeadLetter]] = []
-        self._stop = asyncio.Event()
-        brokers = Brokers(tuple(place.cluster.bootstrap.split(",")))
-        self.app = KafkaWorker(brokers, place.prefix, SETTINGS, partial(make_processor, SETTINGS), sink=store, set_aside=self._set_aside)
-        self.running = asyncio.create_task(self.app.serve(self._stop))
-
-    async def _set_aside(self, tp: TopicPartition, letters: Sequence[DeadLetter]) -> None:
-        self.letters += [(tp, letter) for letter in letters]
-
-    async def stop(self) -> bool:
-        self._stop.set()
-        return await self.running
-
-
-class Load:
-    """Spans at a steady pace, with ticks, as ingest would write them."""
-
-    def __init__(self, place: KafkaPlace) -> None:
-        self._place = place
-        self._stop = asyncio.Event()
-        self.sent = 0
-
-    async def __aenter__(self) -> "Load":
-        self._writer = await self._place.open_writer(TOPICS)
-        self._task = asyncio.create_task(self._send())
-        self._ticking = asyncio.create_task(tick(self._writer))
-        return self
-
-    async def _send(self) -> None:
-        for request in make_requests(100_000, 10, 5, 20, seed=7, spans_per_s=400):
-            if self._stop.is_set():
-                return
-            parts = otlp.split(SPANS, request, PARTITIONS)
-            with suppress(LogUnavailable):
-                await self._writer.append([Append(TopicPartition(SPANS, number), part) for number, part in parts.parts.items()])
-                self.sent += parts.items
-            await asyncio.sleep(0.05)
-
-    async def __aexit__(self, *_: object) -> None:
-        self._stop.set()
-        await self._task
-        await asyncio.sleep(PANE_S * 10)  # ticks close the last panes
-        self._ticking.cancel()
-        await self._writer.close()
-
-
-async def tick(writer: KafkaLogWriter) -> None:
-    while True:
-        await asyncio.sleep(PANE_S / 4)
-        with suppress(LogUnavailable):
-            await writer.tick(round(PANE_S * 1e9))
-
-
-async def eventually(happened: Callable[[], Awaitable[bool] | bool], what: str, *workers: Worker) -> None:
-    for _ in range(600):
-        for worker in workers:
-            if worker.running.done():
-                worker.running.result()
-        answer = happened()
-        if answer if isinstance(answer, bool) else await answer:
-            return
-        await asyncio.sleep(0.1)
-    pytest.fail(f"did not happen: {what}")
-
-
-async def assert_as_undisturbed(place: KafkaPlace, store: Store, *workers: Worker) -> None:
-    expected = (await undisturbed(place, SETTINGS)).blocks
-    await eventually(lambda: expected.keys() <= {block.token for block in store.blocks}, "everything is stored", *workers)
-    stored = by_token(store.blocks)
-    assert stored.keys() == expected.keys()
-    for token, block in expected.items():
-        assert stored[token].rows.equals(block.rows), token
 
 
 async def one_knows_the_watermark(*workers: Worker) -> bool:
