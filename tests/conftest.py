@@ -39,7 +39,7 @@ def _collector_missing() -> str:
     return missing()
 
 
-KEPT_VARIABLES = {"MESHFLOW_DECODER", "MESHFLOW_TEST_REQUIRE"}
+KEPT_VARIABLES = {"MESHFLOW_DECODER", "MESHFLOW_FAULT_SEED", "MESHFLOW_TEST_REQUIRE"}
 
 COMPONENTS: dict[str, Callable[[], str]] = {
     "native": _native_missing,

@@ -110,12 +110,17 @@ class Node:
 
     def wait_ready(self) -> None:
         """Return when the broker answers."""
-        assert self._process is not None
         end_s = time.monotonic() + START_S
-        while b"Kafka Server started" not in self._log.read_bytes():
-            assert self._process.poll() is None, f"Kafka ended while starting: {self._log.read_text()[-2000:]}"
+        while not self.is_ready():
             assert time.monotonic() < end_s, f"Kafka did not start within {START_S} s: {self._log.read_text()[-2000:]}"
             time.sleep(0.05)
+
+    def is_ready(self) -> bool:
+        """Whether the broker answers. Fails when it has ended instead."""
+        assert self._process is not None
+        ready = b"Kafka Server started" in self._log.read_bytes()
+        assert ready or self._process.poll() is None, f"Kafka ended while starting: {self._log.read_text()[-2000:]}"
+        return ready
 
     def start(self) -> None:
         """Start, and wait until the broker answers."""

@@ -19,12 +19,14 @@ from tests.kafka.place import KafkaPlace
 ALL = 1 << 40
 
 
-def make_processor(settings: ProcessorSettings, tp: TopicPartition, commit: Commit | None = None) -> Processor:
+def make_processor(
+    settings: ProcessorSettings, tp: TopicPartition, commit: Commit | None = None, sampling: SamplingSettings | None = None
+) -> Processor:
     if tp.topic == METRICS:
         return MetricsProcessor(tp, settings, commit)
     if tp.topic == LOGS:
         return LogsProcessor(tp, settings, commit)
-    return SpanProcessor(tp, settings, SamplingSettings(), commit)
+    return SpanProcessor(tp, settings, sampling or SamplingSettings(), commit)
 
 
 class Undisturbed(NamedTuple):
@@ -36,12 +38,12 @@ class Undisturbed(NamedTuple):
     """The last one of each partition."""
 
 
-async def undisturbed(place: KafkaPlace, settings: ProcessorSettings) -> Undisturbed:
+async def undisturbed(place: KafkaPlace, settings: ProcessorSettings, sampling: SamplingSettings | None = None) -> Undisturbed:
     reader = await place.open_reader("undisturbed")
     emits: list[Emit] = []
     commits: dict[TopicPartition, Commit] = {}
     for tp in await reader.partitions():
-        processor = make_processor(settings, tp)
+        processor = make_processor(settings, tp, sampling=sampling)
         emitted = processor.feed(await reader.read(tp, await reader.beginning(tp), ALL))
         emits += emitted
         if emitted:

@@ -34,12 +34,16 @@ class Command:
     def wait_for(self, pattern: str) -> str:
         """Wait until the newest process has said this; its group."""
         end_s = time.monotonic() + LONG_S
-        while not (match := re.search(pattern, self.output()[self._before :])):
+        while not (match := self.has_said(pattern)):
             assert self.process is not None
             assert self.process.poll() is None, self.output()
             assert time.monotonic() < end_s, self.output()
             time.sleep(0.1)
         return match[1]
+
+    def has_said(self, pattern: str) -> re.Match[str] | None:
+        """Where the newest process said this, if it did."""
+        return re.search(pattern, self.output()[self._before :])
 
     def ended(self) -> bool:
         """Whether the newest process has ended."""
@@ -68,7 +72,8 @@ class Command:
 
 
 def ingest(folder: Path, log_url: str, config: str = "") -> Command:
-    return Command(folder, "ingest", log_url, "ingest", "--grpc-port", "0", "--http-port", "0", "--metrics-port", "0", *PANE, config=config)
+    ports = ("--grpc-port", "0", "--http-port", "0", "--metrics-port", "0")
+    return Command(folder, "ingest", log_url, "ingest", *ports, "--spool", str(folder / "spool"), *PANE, config=config)
 
 
 def worker(folder: Path, log_url: str, config: str = "") -> Command:
