@@ -104,8 +104,8 @@ class _ServerTls:
 class GrpcServer:
     """The gRPC receiver on ``settings.host``; ``port`` is the one it got."""
 
-    def __init__(self, receiver: Receiver, settings: IngestSettings, credentials: Credentials) -> None:
-        self._server = grpc.aio.server(options=_channel_options(settings))
+    def __init__(self, receiver: Receiver, settings: IngestSettings, credentials: Credentials, reuse_port: bool = False) -> None:
+        self._server = grpc.aio.server(options=_channel_options(settings, reuse_port))
         self._health = _Health()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._exports = _Exports(receiver, credentials)
@@ -145,7 +145,7 @@ def _ms(duration: Duration) -> int:
     return round(duration.total_seconds() * 1000)
 
 
-def _channel_options(settings: IngestSettings) -> list[tuple[str, int]]:
+def _channel_options(settings: IngestSettings, reuse_port: bool) -> list[tuple[str, int]]:
     """Channel arguments (grpc/impl/channel_arg_names.h)."""
     return [
         ("grpc.max_receive_message_length", settings.max_message),
@@ -160,7 +160,8 @@ def _channel_options(settings: IngestSettings) -> list[tuple[str, int]]:
         ("grpc.http2.settings_timeout", _ms(settings.keepalive_timeout)),
         ("grpc.server_handshake_timeout_ms", _ms(settings.keepalive_timeout)),
         ("grpc.http2.min_ping_interval_without_data_ms", _MIN_PING_INTERVAL_MS),
-        ("grpc.so_reuseport", 0),  # a second receiver on the port must fail to start, not take half of the requests
+        # unless it is one of `--workers`, a second receiver on the port must fail to start, not take half of the requests
+        ("grpc.so_reuseport", int(reuse_port)),
     ]
 
 

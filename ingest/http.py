@@ -124,9 +124,10 @@ async def _body(request: web.Request, limit: int, timeout_s: float) -> bytes:
 class HttpServer:
     """The HTTP receiver on ``settings.host``; ``port`` is the one it got."""
 
-    def __init__(self, receiver: Receiver, settings: IngestSettings, credentials: Credentials) -> None:
+    def __init__(self, receiver: Receiver, settings: IngestSettings, credentials: Credentials, reuse_port: bool = False) -> None:
         self._receiver = receiver
         self._settings = settings
+        self._reuse_port = reuse_port
         self._credentials = credentials
         self._runner: web.AppRunner | None = None
         self._listening: list[asyncio.Server] = []
@@ -151,7 +152,8 @@ class HttpServer:
         )
         await self._runner.setup()
         try:
-            self._listening = [await self._listen(self._credentials.tls, host=settings.host, port=settings.http_port)]
+            where = {"host": settings.host, "port": settings.http_port, "reuse_port": self._reuse_port or None}
+            self._listening = [await self._listen(self._credentials.tls, **where)]
         except OSError as error:
             await self._runner.cleanup()
             raise AddressInUse(f"OTLP/HTTP cannot listen on {settings.host}:{settings.http_port}: {error}") from error

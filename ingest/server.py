@@ -24,7 +24,8 @@ class IngestServer:
     NativeMissing.
     """
 
-    def __init__(self, settings: IngestSettings, log: LogWriter, partitions: int) -> None:
+    def __init__(self, settings: IngestSettings, log: LogWriter, partitions: int, reuse_port: bool = False) -> None:
+        """``reuse_port``: others of the same user may listen on the same ports (SO_REUSEPORT), and each gets its share."""
         self._settings = settings
         self._credentials = CredentialsWatch(settings, self._replace)
         self._grpc: GrpcServer | NativeServer
@@ -32,12 +33,12 @@ class IngestServer:
             native = make_receiver(settings, partitions)
             self._gather = Gather(log, settings, NativePending(native, settings))
             self._receiver = Receiver(self._gather, partitions, settings)
-            self._grpc = NativeServer(native, self._gather.look, settings, self._credentials.current)
+            self._grpc = NativeServer(native, self._gather.look, settings, self._credentials.current, reuse_port)
         else:
             self._gather = Gather(log, settings)
             self._receiver = Receiver(self._gather, partitions, settings)
-            self._grpc = GrpcServer(self._receiver, settings, self._credentials.current)
-        self._http = HttpServer(self._receiver, settings, self._credentials.current)
+            self._grpc = GrpcServer(self._receiver, settings, self._credentials.current, reuse_port)
+        self._http = HttpServer(self._receiver, settings, self._credentials.current, reuse_port)
 
     @property
     def grpc_port(self) -> int:
