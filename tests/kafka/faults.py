@@ -95,14 +95,17 @@ class FaultedFleet:
             self.cluster.__enter__()
             self.store.launch()
             await self._ready(self.store)
+            migrate = Command(self.folder, "migrate", self.place.url, "migrate", config=CONFIG, store_url=self.store_url)
+            migrate.launch()
+            assert migrate.wait() == 0, migrate.output()
             for command in (*self.ingests, *self.workers):
                 command.launch()
+            self._watching = asyncio.create_task(self._watch())
             for command in (*self.ingests, *self.workers):
                 await self._ready(command)
         except BaseException:
             await self.__aexit__()
             raise
-        self._watching = asyncio.create_task(self._watch())
         return self
 
     async def __aexit__(self, *_: object) -> None:
