@@ -39,6 +39,12 @@ def _collector_missing() -> str:
     return missing()
 
 
+def _go_missing() -> str:
+    from tests.conformance.go import missing  # noqa: PLC0415 - asked for here alone
+
+    return missing()
+
+
 KEPT_VARIABLES = {"MESHFLOW_DECODER", "MESHFLOW_FAULT_SEED", "MESHFLOW_TEST_REQUIRE"}
 
 COMPONENTS: dict[str, Callable[[], str]] = {
@@ -46,6 +52,7 @@ COMPONENTS: dict[str, Callable[[], str]] = {
     "envoy": _envoy_missing,
     "kafka": _kafka_missing,
     "collector": _collector_missing,
+    "go": _go_missing,
 }
 """Component name to a question that answers "" or why the component is missing."""
 

@@ -41,7 +41,7 @@ class Served:
         self.receiver = receiver
         self.grpc_port = 0
         self.http_port = 0
-        self._settings = {"drain_time": "30s", "retry_after": "50ms", **settings}
+        self._settings = {"receiver": receiver, "drain_time": "30s", "retry_after": "50ms", **settings}
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
 

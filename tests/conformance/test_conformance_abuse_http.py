@@ -1,0 +1,172 @@
+"""HTTP/1 peers that mean harm, or are broken, and TLS handshakes that go nowhere: an error or an end, the others served meanwhile."""
+
+import http.client
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+
+import grpc
+import pytest
+
+from ingest.http import PROTOBUF
+from tests.conformance.conftest import ABUSED
+from tests.conformance.served import LONG_S, Served
+from tests.conformance.wire import Wire
+from tests.ingest.pki import Pki
+from tests.ingest.receiving import RECEIVERS, TRACES, traces
+
+MEMORY_BYTES = 96 << 20
+HEAD = f"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: {PROTOBUF}\r\n".encode()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with Served(tmp_path_factory.mktemp("abused_http"), **ABUSED) as served:
+        yield served
+        assert served.stop() == 0
+
+
+def post(port: int, context: ssl.SSLContext | None = None) -> int:
+    """One request's status."""
+    connection = (
+        http.client.HTTPSConnection("127.0.0.1", port, timeout=LONG_S, context=context)
+        if context
+        else http.client.HTTPConnection("127.0.0.1", port, timeout=LONG_S)
+    )
+    with closing(connection):
+        connection.request("POST", "/v1/traces", traces(0, 1), {"Content-Type": PROTOBUF})
+        return connection.getresponse().status
+
+
+def answer(peer: socket.socket) -> bytes:
+    """All that comes until the receiver closes. Fails after LONG_S of silence."""
+    peer.settimeout(LONG_S)
+    heard = b""
+    with suppress(ConnectionError):
+        while piece := peer.recv(1 << 16):
+            heard += piece
+    return heard
+
+
+def send(peer: socket.socket, data: bytes) -> None:
+    """Send what the receiver takes."""
+    with suppress(ConnectionError, TimeoutError):
+        peer.sendall(data)
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (bytes(range(256)) * 8, b"400"),
+        (b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\n\r\n", b"400"),
+        (HEAD + b"X-Large: " + b"y" * 100_000 + b"\r\n\r\n", b"400"),
+        (HEAD + b"".join(b"X-%d: y\r\n" % number for number in range(10_000)) + b"\r\n", b"400"),
+        (HEAD + b"Content-Length: -1\r\n\r\n", b"400"),
+        (HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef", b"400"),
+        (HEAD + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"400"),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\nnot a size\r\n", b"400"),
+        (HEAD + b"Content-Length: 99999999999\r\n\r\n", b"413"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"400"),
+    ],
+    ids=[
+        "noise",
+        "long path",
+        "long field",
+        "many fields",
+        "length -1",
+        "two lengths",
+        "length and chunks",
+        "chunk size",
+        "100 GB",
+        "HTTP/2",
+    ],
+)
+def test_a_wrong_request_ends_in_the_right_error(served: Served, sent: bytes, status: bytes) -> None:
+    before_bytes = served.rss_bytes()
+    with socket.create_connection(("127.0.0.1", served.http_port), LONG_S) as peer:
+        send(peer, sent)
+        heard = answer(peer)
+        assert heard.startswith((b"HTTP/1.1 " + status, b"HTTP/1.0 " + status))
+        assert post(served.http_port) == 200
+        assert served.rss_bytes() - before_bytes < MEMORY_BYTES
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [(b"", b""), (b"POST /v1/tra", b""), (HEAD, b""), (HEAD + b"Content-Length: 1000\r\n\r\nabc", b"HTTP/1.1 408")],
+    ids=["nothing", "half a line", "half a head", "half a body"],
+)
+def test_slow_peers_are_cut_off(served: Served, sent: bytes, status: bytes) -> None:
+    idle = served.open_sockets()
+    peers = [socket.create_connection(("127.0.0.1", served.http_port), LONG_S) for _ in range(100)]
+    for peer in peers:
+        send(peer, sent)
+    assert post(served.http_port) == 200
+    for peer in peers:
+        with peer:
+            assert answer(peer).startswith(status)
+    assert served.open_sockets() < idle + 50
+
+
+def test_a_body_that_trickles_is_cut_off_too(served: Served) -> None:
+    """Each byte comes in time; the body as a whole does not."""
+    with socket.create_connection(("127.0.0.1", served.http_port), LONG_S) as peer:
+        peer.settimeout(0.2)
+        send(peer, HEAD + b"Content-Length: 1000000\r\n\r\n")
+        heard = b""
+        for _ in range(int(LONG_S / 0.2)):
+            try:
+                heard = peer.recv(1 << 16)
+            except TimeoutError:
+                send(peer, b"x")
+            else:
+                break
+        assert heard.startswith(b"HTTP/1.1 408")
+
+
+def test_pipelined_requests_whose_answers_nobody_reads_are_held_within_limits(served: Served) -> None:
+    before_bytes = served.rss_bytes()
+    body = traces(0, 1)
+    request = HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    with socket.create_connection(("127.0.0.1", served.http_port), LONG_S) as peer:
+        peer.settimeout(3)
+        send(peer, request * 50_000)
+        assert post(served.http_port) == 200
+        assert served.rss_bytes() - before_bytes < MEMORY_BYTES
+    assert post(served.http_port) == 200
+
+
+@pytest.mark.parametrize("receiver", RECEIVERS)
+def test_tls_handshakes_that_go_nowhere_are_cut_off(receiver: str, tmp_path: Path) -> None:
+    """Silence, half a ClientHello, and plain text on both ports; clients that speak TLS are served meanwhile and afterwards."""
+    pki = Pki(tmp_path)
+    context = ssl.create_default_context()
+    pki.ca.configure_trust(context)
+    hello = ssl.MemoryBIO()
+    with suppress(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), hello, server_hostname="localhost").do_handshake()
+    half_a_hello = hello.read()[:100]
+    with Served(tmp_path / "served", receiver, **{**ABUSED, **pki.settings(tls=True)}) as served:
+        ports = (served.grpc_port, served.http_port)
+        before_bytes = served.rss_bytes()
+        peers = [socket.create_connection(("127.0.0.1", port), LONG_S) for port in ports for _ in range(60)]
+        for number, peer in enumerate(peers):
+            send(peer, (b"", half_a_hello, HEAD)[number % 3])
+        assert_tls_is_served(served, pki, context)
+        for peer in peers:
+            with peer:
+                answer(peer)
+        with Wire(served.grpc_port) as wire:
+            wire.begin()
+            wire.listen()
+        assert_tls_is_served(served, pki, context)
+        assert served.rss_bytes() - before_bytes < MEMORY_BYTES
+        assert served.stop() == 0
+
+
+def assert_tls_is_served(served: Served, pki: Pki, context: ssl.SSLContext) -> None:
+    with grpc.secure_channel(served.target, pki.channel(), options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+        assert channel.unary_unary(TRACES)(traces(0, 1), timeout=LONG_S, wait_for_ready=True) == b""
+    assert post(served.http_port, context) == 200
