@@ -81,3 +81,17 @@ class Store:
     def sum(self, column: str) -> int:
         """Of the ledger, each block once."""
         return sum(sum(block.rows[column].to_pylist()) for block in by_token(self.blocks).values() if block.table == "ledger")
+
+
+class HeldStore(Store):
+    """It takes blocks when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = threading.Event()
+        self.waiting = threading.Event()
+
+    def write(self, block: Block) -> None:
+        self.waiting.set()
+        assert self.go.wait(120)
+        super().write(block)

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import threading
 
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -16,10 +15,9 @@ from benchmarks.load import make_requests
 from schemas import otlp
 from schemas.errors import LogUnavailable
 from schemas.log import Append, TopicPartition
-from schemas.tables import Block
 from schemas.topics import LOGS, METRICS, SPANS
 from tests.kafka.broker import Cluster
-from tests.kafka.core import Store
+from tests.kafka.core import HeldStore, Store
 from tests.kafka.place import KafkaPlace
 from tests.kafka.workers import PARTITIONS, TOPICS, Worker, eventually, tick
 
@@ -55,20 +53,6 @@ async def test_what_transactions_leave_between_records_is_no_loss(broker: Cluste
     ticking.cancel()
     await writer.close()
     assert await worker.stop()
-
-
-class HeldStore(Store):
-    """It takes blocks when it is told to."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.go = threading.Event()
-        self.waiting = threading.Event()
-
-    def write(self, block: Block) -> None:
-        self.waiting.set()
-        assert self.go.wait(120)
-        super().write(block)
 
 
 async def test_what_retention_removes_while_a_worker_is_behind_is_counted_as_lost(broker: Cluster) -> None:

@@ -30,11 +30,11 @@ PANE_S = 0.2
 class Worker:
     """An app that runs in the test's loop."""
 
-    def __init__(self, place: KafkaPlace, store: Store) -> None:
+    def __init__(self, place: KafkaPlace, store: Store, settings: ProcessorSettings = SETTINGS) -> None:
         self.letters: list[tuple[TopicPartition, DeadLetter]] = []
         self._stop = asyncio.Event()
         brokers = Brokers(tuple(place.cluster.bootstrap.split(",")))
-        self.app = KafkaWorker(brokers, place.prefix, SETTINGS, partial(make_processor, SETTINGS), sink=store, set_aside=self._set_aside)
+        self.app = KafkaWorker(brokers, place.prefix, settings, partial(make_processor, settings), sink=store, set_aside=self._set_aside)
         self.running = asyncio.create_task(self.app.serve(self._stop))
 
     async def _set_aside(self, tp: TopicPartition, letters: Sequence[DeadLetter]) -> None:
