@@ -10,6 +10,7 @@ import lz4.frame
 from aiohttp import web
 
 from console import clickhouse
+from console.blocks import Unpacker
 from console.insert import split_insert
 from schemas.errors import QueryFailed
 
@@ -85,7 +86,11 @@ async def _unpacked(request: web.Request) -> AsyncIterator[bytes]:
     """Chunks of at most 1 MiB or so; aiohttp unpacks gzip, deflate, zstd and br by itself."""
     encoding = request.headers.get("Content-Encoding", "").lower()
     try:
-        if encoding == "lz4":
+        if request.query.get("decompress") == "1":
+            encoding = "ClickHouse's blocks"
+            async for chunk in _blocks(request):
+                yield chunk
+        elif encoding == "lz4":
             async for chunk in _lz4_frames(request):
                 yield chunk
         elif encoding in {"", "identity", "gzip", "deflate", "zstd", "br"}:
@@ -95,8 +100,16 @@ async def _unpacked(request: web.Request) -> AsyncIterator[bytes]:
             raise clickhouse.failed(
                 clickhouse.UNSUPPORTED, "NOT_IMPLEMENTED", f"Content-Encoding {encoding} is not known; use zstd, lz4 or gzip"
             )
-    except (RuntimeError, web.RequestPayloadError) as error:  # lz4's; aiohttp's
+    except (RuntimeError, ValueError, web.RequestPayloadError) as error:  # lz4's; console.blocks'; aiohttp's
         raise clickhouse.failed(CANNOT_DECOMPRESS, "CANNOT_DECOMPRESS", f"the body is not whole, or not {encoding}: {error}") from error
+
+
+async def _blocks(request: web.Request) -> AsyncIterator[bytes]:
+    unpacker = Unpacker()
+    async for packed in request.content.iter_any():
+        for chunk in unpacker.feed(packed):
+            yield chunk
+    unpacker.finish()
 
 
 async def _lz4_frames(request: web.Request) -> AsyncIterator[bytes]:

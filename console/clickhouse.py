@@ -5,11 +5,13 @@ After https://clickhouse.com/docs/interfaces/http and ClickHouse's src/Server/HT
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from schemas.errors import QueryFailed
 from schemas.sql import Answer, Query
 
+BAD_ARGUMENTS = 36
 UNSUPPORTED = 48
 TOO_MANY_SIMULTANEOUS_QUERIES = 202
 ABORTED = 236
@@ -107,6 +109,24 @@ def read_query(parameters: Mapping[str, str], headers: Mapping[str, str], statem
         {name: value for name, value in parameters.items() if name not in NOT_SETTINGS and not name.startswith("param_")},
         rows,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """How an answer is put together for its client."""
+
+    revision: int
+    """The client's protocol version, which Native depends on (0: none was named)."""
+    blocks: bool
+    """In ClickHouse's compressed blocks."""
+
+
+def read_packing(parameters: Mapping[str, str]) -> Packing:
+    """What ``client_protocol_version`` and ``compress`` say. Raises QueryFailed: not a number."""
+    version = parameters.get("client_protocol_version", "0")
+    if not version.isdecimal():
+        raise failed(BAD_ARGUMENTS, "BAD_ARGUMENTS", f"client_protocol_version = {version!r} is not a number")
+    return Packing(int(version), parameters.get("compress") in {"1", "true"})
 
 
 def failed(code: int, name: str, reason: str) -> QueryFailed:

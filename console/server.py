@@ -6,12 +6,13 @@ import socket
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from console import account, clickhouse
+from console import account, blocks, clickhouse, native
 from console.body import Body, Sizes, read_body, too_large
 from console.insert import reads
 from console.settings import ConsoleSettings
@@ -91,7 +92,7 @@ class SqlServer:
                 if not body.statement.strip():
                     return web.Response(text="Ok.\n", headers=headers)
                 query = clickhouse.read_query(parameters, request.headers, body.statement, body.rows)
-                answer = await self._run(query)
+                answer = await self._run(query, clickhouse.read_packing(parameters))
             finally:
                 body.close()
         except QueryFailed as error:
@@ -101,11 +102,11 @@ class SqlServer:
         headers["X-ClickHouse-Summary"] = clickhouse.summary(answer, time.perf_counter_ns() - began_ns)
         headers["Content-Type"] = clickhouse.content_type(answer.format)
         response = web.Response(body=answer.body, headers=headers)
-        if parameters.get("enable_http_compression") == "1" and "gzip" in request.headers.get("Accept-Encoding", ""):
+        if parameters.get("enable_http_compression", "1") == "1" and "gzip" in request.headers.get("Accept-Encoding", ""):
             response.enable_compression(web.ContentCoding.gzip)
         return response
 
-    async def _run(self, query: Query) -> Answer:
+    async def _run(self, query: Query, packing: clickhouse.Packing) -> Answer:
         """Run a query in a thread, when its turn comes; what waits is bounded."""
         if self._under_way >= self._settings.max_queries + self._settings.max_waiting_queries:
             reason = f"{self._under_way} queries are under way already"
@@ -113,13 +114,19 @@ class SqlServer:
         self._under_way += 1
         threads = self._threads if reads(query.sql) or not self._rows_folder else self._writers
         try:
-            future = threads.submit(self._engine.execute, query, self._limits)
+            future = threads.submit(self._execute, query, packing)
         except RuntimeError as error:
             self._under_way -= 1
             raise clickhouse.failed(clickhouse.ABORTED, "ABORTED", "meshflow is stopping") from error
         loop = asyncio.get_running_loop()
         future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._done))
         return await asyncio.wrap_future(future)
+
+    def _execute(self, query: Query, packing: clickhouse.Packing) -> Answer:
+        answer = self._engine.execute(query, self._limits)
+        if answer.format == "Native" and packing.revision:
+            answer = replace(answer, body=native.frame(answer.body, packing.revision))
+        return replace(answer, body=blocks.pack(answer.body)) if packing.blocks else answer
 
     def _done(self) -> None:
         self._under_way -= 1

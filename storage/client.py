@@ -1,7 +1,9 @@
 """One client for both engines: a ClickHouse server over HTTP, or chdb in this process (clickhouse-connect speaks to either)."""
 
 import fcntl
+import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +20,7 @@ from storage.settings import ChdbStore, ClickHouseStore
 
 _STATUS = "status"  # the file by which ClickHouse's engine locks its data folder
 _TIMEOUT_S = 60
+_URL = re.compile(r" with url: \S+|(?<=/)\?[\w%]+=\S*?(?=\)|$| )")
 
 CLUSTER_SETTINGS = {
     "distributed_foreground_insert": "1",  # an INSERT is answered when every shard has its rows
@@ -62,7 +65,7 @@ def open_client(place: ChdbStore | ClickHouseStore) -> Client:
     try:
         return _open_server(place) if isinstance(place, ClickHouseStore) else _open_chdb(place)
     except (ClickHouseError, OSError) as error:
-        raise SinkUnavailable(f"{_name(place)} cannot be opened: {error}") from error
+        raise SinkUnavailable(f"{_name(place)} cannot be opened: {plain_text(error)}") from error
 
 
 @contextmanager
@@ -80,13 +83,20 @@ def classify(error: ClickHouseError, doing: str) -> SinkRejected | SinkUnavailab
     """What an error of the client means to the writer of a block."""
     code = getattr(error, "code", None)
     if code in REJECTED_CODES:
-        return SinkRejected(f"{doing}: {error}")
+        return SinkRejected(f"{doing}: {plain_text(error)}")
     if code is None and not isinstance(error, OperationalError) and type(error) is not DatabaseError:
         return SinkRejected(f"{doing}: {error}")  # clickhouse-connect itself refused to send it
-    return SinkUnavailable(f"{doing}: {error}")
+    return SinkUnavailable(f"{doing}: {plain_text(error)}")
+
+
+def plain_text(error: Exception) -> str:
+    """What an error of the client says, without the URL's forty parameters."""
+    return _URL.sub("", str(error))
 
 
 def _open_server(place: ClickHouseStore) -> Client:
+    for name in ("urllib3.connectionpool", "clickhouse_connect.driver._backend.http_sync"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # they tell of every try, with a URL of forty parameters; we tell once
     options = place.options
     if missing := options.missing_file():
         raise SinkUnavailable(f"{missing} is not there")

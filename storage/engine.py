@@ -54,8 +54,7 @@ class ChdbEngine:
         check = sql_guard.check if query.settings.get("readonly", "0") != "0" else self._check
         verdict = check(sql, tree)
         if verdict.readonly == 0:
-            for name in limiting:
-                connection.query(f"SET {name} = DEFAULT")
+            connection.query(f"SET {', '.join(f'{name} = DEFAULT' for name in limiting)}")
             return _write(connection, sql, query)
         _set(connection, own_settings(query.settings))
         connection.query(f"SET readonly = {verdict.readonly}")
@@ -94,8 +93,8 @@ def _write(connection: Any, sql: str, query: Query) -> Answer:
 
 
 def _set(connection: Any, settings: Mapping[str, str]) -> None:
-    for name, value in settings.items():
-        connection.query(f"SET {name} = {_quote_text(value)}")
+    if settings:  # in one statement: each costs 0.3 ms of CPU
+        connection.query(f"SET {', '.join(f'{name} = {_quote_text(value)}' for name, value in settings.items())}")
 
 
 def _empty_native(connection: Any, sql: str, parameters: dict[str, str]) -> bytes:

@@ -43,9 +43,9 @@ class StoreServer:
 
     def kill(self) -> None:
         """``kill -9``."""
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
 
     def stop(self) -> int:
         """Ask the process to end; its exit code."""
