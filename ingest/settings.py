@@ -82,6 +82,7 @@ class IngestSettings(BaseModel):
     host: str = Field("127.0.0.1", description="Address that both receivers listen on; 0.0.0.0 or :: for every interface.")
     grpc_port: int = Field(4317, ge=0, le=65535, description="Port of OTLP/gRPC; 0 takes a free one.")
     http_port: int = Field(4318, ge=0, le=65535, description="Port of OTLP/HTTP; 0 takes a free one.")
+    workers: int = Field(1, ge=1, le=256, description="Processes of `meshflow ingest` that share both ports; each has its own spool.")
     max_message: Size = Field(64 * MIB, gt=0, description="Largest request, also after gunzip; larger ones are refused for good.")
     max_json_message: Size = Field(
         16 * MIB, gt=0, description="Largest OTLP/JSON request, also after gunzip: as Python objects JSON takes about ten times its size."

@@ -104,6 +104,7 @@ def up(context: click.Context, /, **given: Any) -> None:
 @click.option("--grpc-port", type=int, help="OTLP/gRPC; 0: a free one. [default: 4317]")
 @click.option("--http-port", type=int, help="OTLP/HTTP; 0: a free one. [default: 4318]")
 @click.option("--metrics-port", type=int, help="/metrics; 0: a free one. [default: 9464]")
+@click.option("--workers", type=int, help="Processes that share the ports; metrics ports count up. [default: 1]")
 @click.option("--spool", type=click.Path(file_okay=False), help="Folder for what Kafka does not take. [default: meshflow-data/spool]")
 @click.option("--pane", help="Length of a pane, as for `process`: silent partitions get a tick as often. [default: 5s]")
 @click.pass_context
@@ -117,17 +118,20 @@ def ingest(context: click.Context, /, **given: Any) -> None:
         ("console", "metrics_port"): given["metrics_port"],
         ("processing", "pane"): given["pane"],
         ("ingest", "spool", "folder"): given["spool"],
+        ("ingest", "workers"): given["workers"],
     }
     settings = _settings(context, options).settings
-    from meshflow import ingesting  # noqa: PLC0415 - brings grpcio
+    from meshflow import ingest_workers, ingesting  # noqa: PLC0415 - brings grpcio
 
     def tell(ports: ingesting.IngestPorts) -> None:
+        metrics = "".join(f"  metrics    http://{settings.console.host}:{port}/metrics\n" for port in ports.metrics)
         click.echo(
             f"meshflow ingest is ready\n  OTLP/gRPC  {ports.host}:{ports.grpc}\n  OTLP/HTTP  http://{ports.host}:{ports.http}\n"
-            f"  metrics    http://{settings.console.host}:{ports.metrics}/metrics\nCtrl-C ends it."
+            f"{metrics}Ctrl-C ends it."
         )
 
-    ingesting.run_ingest(settings, tell)
+    run = ingesting.run_ingest if settings.ingest.workers == 1 else ingest_workers.run_workers
+    run(settings, tell)
 
 
 @main.command()

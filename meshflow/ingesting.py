@@ -24,27 +24,32 @@ class IngestPorts:
     host: str
     grpc: int
     http: int
-    metrics: int
+    metrics: tuple[int, ...]
+    """One for each process."""
 
 
 def run_ingest(settings: Settings, on_ready: Callable[[IngestPorts], None]) -> None:
     """Receive OTLP into Kafka until SIGINT or SIGTERM. Raises MeshflowError when it cannot start."""
-    asyncio.run(_ingest(settings, on_ready))
+
+    async def run() -> None:
+        await serve(settings, stop_on_signals(), on_ready)
+
+    asyncio.run(run())
 
 
-async def _ingest(settings: Settings, on_ready: Callable[[IngestPorts], None]) -> None:
-    stop = stop_on_signals()
+async def serve(settings: Settings, stop: asyncio.Event, on_ready: Callable[[IngestPorts], None], reuse_port: bool = False) -> None:
+    """Receive OTLP into Kafka until ``stop``; ``reuse_port`` where other processes share the ports. Raises MeshflowError."""
     quiet_logs.install()
     async with AsyncExitStack() as parts:  # closed in reverse: receivers first, the log's writer last
         writer = await _open_writer(settings)
         parts.push_async_callback(writer.close)
         ticking = asyncio.create_task(tick(writer, to_ns(settings.processing.pane)), name="ticking")
         parts.push_async_callback(cancel, ticking)
-        ingest = IngestServer(settings.ingest, writer, settings.processing.partitions)
+        ingest = IngestServer(settings.ingest, writer, settings.processing.partitions, reuse_port)
         await ingest.start()
         parts.push_async_callback(ingest.stop)
         metrics = parts.enter_context(metrics_port(settings))
-        on_ready(IngestPorts(settings.ingest.host, ingest.grpc_port, ingest.http_port, metrics))
+        on_ready(IngestPorts(settings.ingest.host, ingest.grpc_port, ingest.http_port, (metrics,)))
         await _first(stop, ticking)
 
 

@@ -23,10 +23,10 @@ class ProcessingFailed(MeshflowError):
     """Processing met an error that trying again would not mend. What was acknowledged is in the log and is read at the next start."""
 
 
-def stop_on_signals() -> asyncio.Event:
-    """Set by SIGINT or SIGTERM, from now on; a second one ends the process at once."""
+def stop_on_signals(*signals: signal.Signals) -> asyncio.Event:
+    """Set by SIGINT or SIGTERM (or by ``signals``), from now on; a second one ends the process at once."""
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in signals or (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, _on_signal, stop)
     if not otlp.native:
         logger.warning("the native decoder is not built (no cargo at install time?): meshflow runs on the slower one in Python")
