@@ -11,7 +11,7 @@ RUST := $(shell command -v cargo 2>/dev/null)
 BENCH ?=
 PYTEST ?=
 
-.PHONY: help install demo test lint format bench docs local
+.PHONY: help install demo test lint format bench bench-kafka docs local
 
 help:
 	@echo "make install   .venv with meshflow and what developing it needs"
@@ -20,6 +20,7 @@ help:
 	@echo "make test      every test (PYTEST='-k edges' for some)"
 	@echo "make lint      ruff, mypy, import contracts; rustfmt and clippy where cargo is there"
 	@echo "make bench     what a span costs, as a table (BENCH='--json FILE' for lines)"
+	@echo "make bench-kafka  the same of the distributed mode, on a broker of its own (needs java; 4 minutes)"
 	@echo "make docs      docs/settings.md and docs/self-metrics.md from the code"
 
 install: $(READY)
@@ -66,6 +67,9 @@ format: $(READY)
 
 bench: $(READY)
 	@$(BIN)/python -m benchmarks.run $(BENCH)
+
+bench-kafka: $(READY)
+	@$(BIN)/python -m benchmarks.kafka $(BENCH)
 
 docs: $(READY)
 	@$(BIN)/python -m meshflow.reference
