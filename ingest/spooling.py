@@ -92,6 +92,7 @@ class SpoolingWriter:
         self._behind = self._kafka is None or self._spool.entries > 0
         if self._kafka is None:
             _LOGGER.warning("Kafka does not answer: what comes goes to the spool in %s", self._spool.folder)
+        self._publish()
         self._running = asyncio.create_task(self._run(connecting), name="spool")
         self._adopting = asyncio.create_task(self._adopt(root), name="adopting spools")
 
@@ -183,9 +184,10 @@ class SpoolingWriter:
                 self._wake.clear()
                 if self._behind:
                     await self._try_to_drain()
-                self._publish()
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(asyncio.Event().wait() if self._behind else self._wake.wait(), RETRY_S)
+                if self._behind:
+                    await asyncio.sleep(RETRY_S)
+                else:
+                    await self._wake.wait()
         finally:
             connecting.cancel()
 
@@ -217,7 +219,7 @@ class SpoolingWriter:
                     if is_all and self._handing_over is None:
                         self._handing_over = asyncio.Event()  # so that it ends, however much comes
                     await self._draining.move(kafka, chunk)
-                    self._publish()
+                    self._tell_lost()
                 elif not self._writing:
                     break
             self._behind = False
@@ -261,11 +263,16 @@ class SpoolingWriter:
             await asyncio.get_running_loop().run_in_executor(self._threads, orphan.close)
 
     def _publish(self) -> None:
+        """Gauges are asked when somebody looks, also while all waits for Kafka."""
         spool = self._spool
-        self_metrics.SPOOL_BYTES.set(spool.size_bytes)
-        self_metrics.SPOOL_RECORDS.set(spool.entries)
-        age_s = (time.time_ns() - spool.oldest_time_ns) / NS_PER_S if spool.oldest_time_ns else 0
-        self_metrics.SPOOL_AGE_SECONDS.set(max(0, age_s))
-        if spool.lost:
-            self_metrics.SPOOL_LOST_RECORDS.inc(spool.lost)
-            spool.lost = 0
+
+        def age_s() -> float:
+            return max(0, time.time_ns() - spool.oldest_time_ns) / NS_PER_S if spool.oldest_time_ns else 0.0
+
+        self_metrics.SPOOL_BYTES.set_function(lambda: spool.size_bytes)
+        self_metrics.SPOOL_RECORDS.set_function(lambda: spool.entries)
+        self_metrics.SPOOL_AGE_SECONDS.set_function(age_s)
+
+    def _tell_lost(self) -> None:
+        self_metrics.SPOOL_LOST_RECORDS.inc(self._spool.lost)
+        self._spool.lost = 0
