@@ -71,9 +71,11 @@ class Command:
         return self.process.wait(LONG_S)
 
 
-def ingest(folder: Path, log_url: str, config: str = "") -> Command:
+def ingest(folder: Path, log_url: str, config: str = "", workers: int = 1) -> Command:
     ports = ("--grpc-port", "0", "--http-port", "0", "--metrics-port", "0")
-    return Command(folder, "ingest", log_url, "ingest", *ports, "--spool", str(folder / "spool"), *PANE, config=config)
+    return Command(
+        folder, "ingest", log_url, "ingest", *ports, "--spool", str(folder / "spool"), "--workers", str(workers), *PANE, config=config
+    )
 
 
 def worker(folder: Path, log_url: str, config: str = "") -> Command:
