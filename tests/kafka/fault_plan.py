@@ -58,6 +58,7 @@ SHARES = {
 }
 """How many of what in 30 faults."""
 
+REBALANCES = {Kind.JOIN, Kind.LEAVE}
 _LONGEST_S = {Kind.KILL: 5.0, Kind.PAUSE: LONGEST_PAUSE_S, Kind.JOIN: 8.0, Kind.LEAVE: 5.0}
 _LONGEST_GAP_S = 5.0
 

@@ -20,7 +20,7 @@ from aiokafka.errors import KafkaError
 from tests.kafka.broker import Cluster, Node
 from tests.kafka.fault_check import compare
 from tests.kafka.fault_load import Senders
-from tests.kafka.fault_plan import FAULTS, Fault, Kind, Part, make_plan
+from tests.kafka.fault_plan import FAULTS, REBALANCES, Fault, Kind, Part, make_plan
 from tests.kafka.fleet import Command
 from tests.kafka.place import KafkaPlace
 from tests.kafka.ports import reserve_port
@@ -88,6 +88,7 @@ class FaultedFleet:
         self.ended_by_itself = 0
         self._began_s = time.monotonic()
         self._away: set[Command] = set()
+        self._handled = {worker: asyncio.Lock() for worker in self.workers}
         self._watching: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> "FaultedFleet":
@@ -134,10 +135,10 @@ class FaultedFleet:
         self._on_event(self.story[-1])
 
     async def suffer(self, plan: Iterable[Fault]) -> None:
-        """All faults of a plan: those of one part in a row, the parts side by side."""
-        lanes: dict[Part, list[Fault]] = {part: [] for part in Part}
+        """All faults of a plan: those of one part in a row (of workers: kills and rebalances apart), the parts side by side."""
+        lanes: dict[tuple[Part, bool], list[Fault]] = {}
         for fault in plan:
-            lanes[fault.part].append(fault)
+            lanes.setdefault((fault.part, fault.kind in REBALANCES), []).append(fault)
         async with asyncio.TaskGroup() as parts:
             for faults in lanes.values():
                 parts.create_task(self._in_a_row(faults))
@@ -156,7 +157,9 @@ class FaultedFleet:
                 case Part.WORKER if fault.kind is Kind.JOIN:
                     await self._add_worker(fault)
                 case Part.WORKER:
-                    await self._break_command(self.workers[fault.victim % WORKERS], fault)
+                    command = self.workers[fault.victim % WORKERS]
+                    async with self._handled[command]:
+                        await self._break_command(command, fault)
             self.tell(f"{fault.part} {fault.victim} is back")
 
     async def _break_command(self, command: Command, fault: Fault) -> None:
@@ -177,7 +180,8 @@ class FaultedFleet:
         await asyncio.sleep(fault.lasts_s)
         command.launch()
         self._away.discard(command)
-        await self._ready(command)
+        if fault.part is Part.INGEST:  # clients need one
+            await self._ready(command)
 
     async def _add_worker(self, fault: Fault) -> None:
         command = self._worker(WORKERS + fault.victim)
