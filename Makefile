@@ -11,7 +11,7 @@ RUST := $(shell command -v cargo 2>/dev/null)
 BENCH ?=
 PYTEST ?=
 
-.PHONY: help install demo test lint format bench bench-kafka docs local
+.PHONY: help install demo test lint format bench bench-kafka bench-peers docs local
 
 help:
 	@echo "make install   .venv with meshflow and what developing it needs"
@@ -21,6 +21,7 @@ help:
 	@echo "make lint      ruff, mypy, import contracts; rustfmt and clippy where cargo is there"
 	@echo "make bench     what a span costs, as a table (BENCH='--json FILE' for lines)"
 	@echo "make bench-kafka  the same of the distributed mode, on a broker of its own (needs java; 4 minutes)"
+	@echo "make bench-peers   meshflow beside the OpenTelemetry Collector and Rotel (CASES='receive,kafka-5' for some, JSON=FILE for lines)"
 	@echo "make docs      docs/settings.md and docs/self-metrics.md from the code"
 
 install: $(READY)
@@ -70,6 +71,9 @@ bench: $(READY)
 
 bench-kafka: $(READY)
 	@$(BIN)/python -m benchmarks.kafka $(BENCH)
+
+bench-peers: $(READY)
+	@$(BIN)/python -m benchmarks.peers.run $(if $(JSON),--json "$(JSON)") $(if $(CASES),--cases "$(CASES)") $(BENCH)
 
 docs: $(READY)
 	@$(BIN)/python -m meshflow.reference

@@ -46,7 +46,7 @@ SPANS_PER_S = 50_000
 GATHER_REQUESTS = 12  # 50 ms
 PANE_S = 5.0
 WITHIN_S = 180.0
-BOOTSTRAP = "MESHFLOW_BENCH_KAFKA"
+BOOTSTRAP = "BENCH_KAFKA"
 """Environment variable: where this run's broker is."""
 
 FILLED = "filled."
@@ -90,9 +90,9 @@ def process(spans: int) -> Measurement:
     measurement = Measurement(spans)
     with _command("process", FILLED, "process", group="bench-process") as (worker, said):
         said("(is running)")
-        asyncio.run(_follow("bench-process", 0.0))  # the first commit: it has begun
+        asyncio.run(_follow("bench-process", 0.0, [worker]))  # the first commit: it has begun
         begin_s, cpu_before_s, decided = time.perf_counter(), _cpu_s(worker.pid), asyncio.run(_decided("bench-process"))
-        asyncio.run(_follow("bench-process", 1.0))
+        asyncio.run(_follow("bench-process", 1.0, [worker]))
         share = 1 - decided
         measurement.wall_s = (time.perf_counter() - begin_s) / share
         measurement.cpu_s = (_cpu_s(worker.pid) - cpu_before_s) / share
@@ -139,7 +139,7 @@ def idle(seconds: float) -> Measurement:
         ingesting("(is ready)")
         with _command("process", "idle.", "process", group="bench-idle") as (worker, said):
             said("(is running)")
-            asyncio.run(_follow("bench-idle", 0.0, "idle."))
+            asyncio.run(_follow("bench-idle", 0.0, [worker], "idle."))
             cpu_before_s = _cpu_s(worker.pid)
             time.sleep(seconds)
             measurement.cpu_s = _cpu_s(worker.pid) - cpu_before_s
@@ -160,10 +160,10 @@ def _rate(spans: int, workers: int) -> Measurement:
             os.sched_setaffinity(worker.pid, {cores[number % len(cores)]})
         for _, said in started:
             said("(is running)")
-        asyncio.run(_follow(group, 0.2))
+        asyncio.run(_follow(group, 0.2, [worker for worker, _ in started]))
         begin_s, decided = time.perf_counter(), asyncio.run(_decided(group))
         cpu_before_s = sum(_cpu_s(worker.pid) for worker, _ in started)
-        asyncio.run(_follow(group, 0.95))
+        asyncio.run(_follow(group, 0.95, [worker for worker, _ in started]))
         share = asyncio.run(_decided(group)) - decided
         measurement.wall_s = (time.perf_counter() - begin_s) / share
         measurement.cpu_s = (sum(_cpu_s(worker.pid) for worker, _ in started) - cpu_before_s) / share
@@ -185,7 +185,6 @@ def _command(name: str, prefix: str, *arguments: str, group: str = "bench") -> I
             "MESHFLOW_LOG": f"kafka://{os.environ[BOOTSTRAP]}/{prefix}",
             "MESHFLOW_STORE": f"chdb://{folder}/store",
         }
-        del environment[BOOTSTRAP]
         command = [*MESHFLOW, "--config", str(config), *arguments, "--metrics-port", "0"]
         with said.open("wb") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, env=environment)
@@ -203,11 +202,13 @@ def _command(name: str, prefix: str, *arguments: str, group: str = "bench") -> I
             process.wait()
 
 
-async def _follow(group: str, until: float, prefix: str = FILLED) -> None:
+async def _follow(group: str, until: float, workers: Sequence["subprocess.Popen[bytes]"], prefix: str = FILLED) -> None:
     """Return when the group has decided this share of the filled log (0: has committed at all)."""
     end_s = time.monotonic() + WITHIN_S
     async with _member(group, prefix) as consumer:
         while not (decided := await _share(consumer, prefix)) or decided < until:
+            if ended := [worker.args for worker in workers if worker.poll() is not None]:
+                raise RuntimeError(f"ended by itself: {ended}")
             if time.monotonic() > end_s:
                 raise TimeoutError(f"{group} has decided {decided:.1%} of {prefix}{SPANS} after {WITHIN_S} s")
             await asyncio.sleep(0.1)
@@ -229,7 +230,7 @@ async def _share(consumer: AIOKafkaConsumer, prefix: str) -> float:
     offsets: dict[KafkaPartition, int] = {kp: _undecided(known[kp].metadata) if kp in known and known[kp].offset >= 0 else 0 for kp in kps}
     if prefix != FILLED:
         return float(all(offsets.values()))
-    ends: list[int] = json.loads(os.environ["MESHFLOW_BENCH_ENDS"])
+    ends: list[int] = json.loads(os.environ["BENCH_KAFKA_ENDS"])
     return float(sum(min(offset, ends[kp.partition]) for kp, offset in offsets.items()) / sum(ends))
 
 
@@ -318,7 +319,7 @@ def _record_of(message: Any) -> Record:
 
 
 async def _until_read(idlers: Sequence[_Idler]) -> float:
-    records = int(os.environ["MESHFLOW_BENCH_RECORDS"])
+    records = int(os.environ["BENCH_KAFKA_RECORDS"])
     end_s = time.monotonic() + WITHIN_S
     while not any(idler.records for idler in idlers):
         await asyncio.sleep(0.001)
@@ -349,8 +350,8 @@ async def _fill(spans: int) -> None:
             records += len(gathered)
             gathered.clear()
             await asyncio.sleep(begin_s + sent / SPANS_PER_S - time.perf_counter())
-    os.environ["MESHFLOW_BENCH_RECORDS"] = str(records)
-    os.environ["MESHFLOW_BENCH_ENDS"] = json.dumps([writer._ends[TopicPartition(SPANS, number)] for number in range(PARTITIONS)])
+    os.environ["BENCH_KAFKA_RECORDS"] = str(records)
+    os.environ["BENCH_KAFKA_ENDS"] = json.dumps([writer._ends[TopicPartition(SPANS, number)] for number in range(PARTITIONS)])
     until_s = time.monotonic() + 4 * PANE_S + 1  # the last pane is decided two panes after it
     while time.monotonic() < until_s:
         await writer.tick(int(PANE_S * NS_PER_S))

@@ -31,7 +31,7 @@ START_NS = 1_800_000_000 * NS_PER_S
 TWO_PER_CENT = SamplingSettings(
     policies=(Probabilistic(name="two-per-cent", type="probabilistic", probabilistic=ProbabilisticOptions(sampling_percentage=2)),)
 )
-OUTSIDE = ("decode", "unpack", "write_traces")
+OUTSIDE = ("decode", "write_traces")
 """Stages that are not RED, edges or sampling."""
 
 

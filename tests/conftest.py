@@ -45,6 +45,12 @@ def _go_missing() -> str:
     return missing()
 
 
+def _loader_missing() -> str:
+    from benchmarks.peers.loader import missing  # noqa: PLC0415 - asked for here alone
+
+    return missing()
+
+
 KEPT_VARIABLES = {"MESHFLOW_DECODER", "MESHFLOW_FAULT_SEED", "MESHFLOW_TEST_REQUIRE"}
 
 COMPONENTS: dict[str, Callable[[], str]] = {
@@ -53,6 +59,7 @@ COMPONENTS: dict[str, Callable[[], str]] = {
     "kafka": _kafka_missing,
     "collector": _collector_missing,
     "go": _go_missing,
+    "loader": _loader_missing,
 }
 """Component name to a question that answers "" or why the component is missing."""
 

@@ -5,6 +5,7 @@ where it cannot tell, until it has taken less than a twentieth of a core for a w
 The rate is spans over the time until the last one was answered: what senders see. Peak RSS is VmHWM, summed over the system's processes.
 """
 
+import re
 import tempfile
 import time
 import uuid
@@ -40,6 +41,7 @@ SIZES = {"214": 214, "5": 5}
 _LIMITS = {"214": ("--connections", "8", "--in-flight", "128"), "5": ("--connections", "64", "--in-flight", "4096")}
 _DONE_S = 120.0
 _QUIET = 0.05
+_FAILURE = re.compile(r"Exporting failed|[Dd]ropping data|[Ff]ailed to (?:send|produce)")
 _PACE = 50_000
 _EVERY_S = 4.0
 _STARTS: Mapping[str, START] = {
@@ -79,35 +81,35 @@ class Contender:
         return f"{self.system}-{self.receiver}" if self.receiver in RECEIVERS[1:] else self.system
 
 
-def cases(plan: Plan, with_rotel: bool) -> list[Case]:
+def cases(plan: Plan) -> list[Case]:
     """All of a run, in its order: the systems take turns."""
     return [
-        *(case for job in JOBS for size in SIZES for pace in JOBS[job] for case in _paced(plan, job, size, pace, with_rotel)),
-        *(case for count in CONNECTIONS for case in _connections(plan, count, with_rotel)),
+        *(case for job in JOBS for size in SIZES for pace in JOBS[job] for case in _paced(plan, job, size, pace)),
+        *(case for count in CONNECTIONS for case in _connections(plan, count)),
     ]
 
 
-def _paced(plan: Plan, job: str, size: str, pace: int, with_rotel: bool) -> Iterator[Case]:
+def _paced(plan: Plan, job: str, size: str, pace: int) -> Iterator[Case]:
     options = (*_LIMITS[size], "--seconds", str(4 * plan.seconds if pace else plan.seconds), "--rate", str(pace))
     name = f"{job}-{size}" + (f"-at-{pace}" if pace else "")
-    for contender in _contenders(job, with_rotel):
+    for contender in _contenders(job):
         arguments = {"contender": contender, "job": job, "kafka": plan.kafka, "load": str(load_file(plan.folder, size)), "options": options}
         yield Case(name, str(contender), run, arguments)
 
 
-def _connections(plan: Plan, count: int, with_rotel: bool) -> Iterator[Case]:
+def _connections(plan: Plan, count: int) -> Iterator[Case]:
     """Each connection, from an address of its own, sends 5 spans every 4 s."""
     seconds = str(max(_EVERY_S * 2, plan.seconds))
     options = ("--connections", str(count), "--in-flight", str(count), "--hosts", "--rate", str(count * 5 / _EVERY_S), "--seconds", seconds)
-    for contender in _contenders("receive", with_rotel):
+    for contender in _contenders("receive"):
         arguments = {"contender": contender, "job": "receive", "kafka": "", "load": str(load_file(plan.folder, "5")), "options": options}
         yield Case(f"connections-{count}", str(contender), run, arguments)
 
 
-def _contenders(job: str, with_rotel: bool) -> list[Contender]:
+def _contenders(job: str) -> list[Contender]:
     """Of a job; meshflow's second receiver only where receiving is most of it."""
     ours = [Contender("meshflow", receiver) for receiver in (RECEIVERS if job in {"receive", "kafka"} else RECEIVERS[:1])]
-    others = [Contender(name) for name in ("collector", "rotel") if f"{job} {name}" in _STARTS and (with_rotel or name != "rotel")]
+    others = [Contender(name) for name in ("collector", "rotel") if f"{job} {name}" in _STARTS]
     return [*ours, *others]
 
 
@@ -119,9 +121,11 @@ def run(contender: Contender, job: str, kafka: str, load: str, options: Sequence
             before_s = cpu_s(pids)
             sent = loader.send()
             _wait_until_done(running, pids, sent.spans)
+        if failures := [line for line in running.said().splitlines() if _FAILURE.search(line)]:
+            raise RuntimeError(f"not all that was taken was handed on: {failures[0][:500]}")
         measurement = Measurement(sent.spans, cpu_s=cpu_s(pids) - before_s, wall_s=sent.wall_s)
         measurement.peak_rss_mib = sum(map(peak_rss_mib, pids))
-        measurement.note = (f"receiver {contender.receiver}; " if contender.receiver else "") + _note(sent, running)
+        measurement.note = (f"receiver {contender.receiver}; " if contender.receiver else "") + _note(sent)
     return measurement
 
 
@@ -152,15 +156,13 @@ def _wait_until_done(running: Running, pids: Sequence[int], spans: int) -> None:
         quiet = quiet + 1 if cpu_s(pids) - before_s < _QUIET else 0
 
 
-def _note(sent: Sent, running: Running) -> str:
+def _note(sent: Sent) -> str:
     text = f"{sent.bytes / sent.spans:.0f} B a span; load program {sent.cpu_s / sent.spans * 1e6:.2f} CPU s / 1M"
     text += f"; answers in {sent.p50_ms:.0f} ms (99 %: {sent.p99_ms:.0f}, longest {sent.max_ms:.0f})"
     if sent.refused or sent.broken or sent.rejected:
         text += f"; {sent.refused} refused and sent again, {sent.broken} broken, {sent.rejected} spans rejected"
     if sent.fewest_on_a_connection < sent.most_on_a_connection // 2:
         text += f"; {sent.fewest_on_a_connection} to {sent.most_on_a_connection} requests a connection"
-    if lost := [line for line in running.said().splitlines() if "rop" in line and ("Dropping" in line or "dropped" in line)]:
-        text += f"; it says: {lost[-1][:200]}"
     return text
 
 

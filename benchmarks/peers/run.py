@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.peers import cases, loader, rotel
-from benchmarks.report import run_cases
+from benchmarks.report import Case, run_cases
 from tests.collector import build as collector
 from tests.kafka import broker
 
@@ -24,14 +24,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--spans", type=int, default=1_000_000, help="how many spans a case sends at most")
     parser.add_argument("--services", type=int, default=100)
     options = parser.parse_args(argv)
-    if absent := [reason for reason in (loader.missing(), collector.missing(), broker.missing()) if reason]:
-        sys.exit("\n".join(absent))
-    _allow_many_connections()
-    loader.build()
-    collector.build()
     with tempfile.TemporaryDirectory(prefix="meshflow-peers-load-") as folder, ExitStack() as parts:
         plan = cases.Plan(Path(folder), "", options.seconds)
-        chosen = [case for case in cases.cases(plan, _has_rotel()) if _matches(f"{case.case} {case.system}", options.cases)]
+        chosen = _possible([case for case in cases.cases(plan) if _matches(f"{case.case} {case.system}", options.cases)])
+        _allow_many_connections()
         if any(case.arguments["job"] == "kafka" for case in chosen):
             kafka = parts.enter_context(broker.Cluster(Path(folder) / "kafka"))
             chosen = [replace(case, arguments={**case.arguments, "kafka": kafka.bootstrap}) for case in chosen]
@@ -42,18 +38,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.exit(not sound)
 
 
-def _matches(case: str, texts: str) -> bool:
-    wanted = texts.replace(",", " ").split()
-    return not wanted or any(text in case for text in wanted)
-
-
-def _has_rotel() -> bool:
+def _possible(chosen: Sequence[Case]) -> list[Case]:
+    """Build what cases need. Without Rotel, which is not to be had for every machine, its cases are left out; without the rest, an exit."""
+    systems, jobs = {case.system for case in chosen}, {case.arguments["job"] for case in chosen}
+    reasons = [loader.missing(), collector.missing() if "collector" in systems else "", broker.missing() if "kafka" in jobs else ""]
+    if absent := [reason for reason in reasons if reason]:
+        sys.exit("\n".join(absent))
+    loader.build()
+    if "collector" in systems:
+        collector.build()
     try:
-        rotel.install()
+        if "rotel" in systems:
+            rotel.install()
     except RuntimeError as error:
         print(f"without Rotel: {error}", file=sys.stderr)
-        return False
-    return True
+        return [case for case in chosen if case.system != "rotel"]
+    return list(chosen)
+
+
+def _matches(case: str, texts: str) -> bool:
+    wanted = [text.strip() for text in texts.split(",") if text.strip()]
+    return not wanted or any(text in case for text in wanted)
 
 
 def _allow_many_connections() -> None:

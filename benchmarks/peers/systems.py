@@ -1,5 +1,6 @@
 """How each system is started for each job: as processes of their own, on free ports of this machine."""
 
+import asyncio
 import re
 import signal
 import socket
@@ -12,8 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
 from benchmarks.peers import rotel as rotel_wheel
 from ingest.settings import IngestSettings
+from schemas.topics import SPANS
 from tests.collector.running import OTLP, Collector, kafka_exporter
 from tests.e2e.up import ROOT, Up
 from tests.kafka.fleet import ingest
@@ -26,6 +30,8 @@ DECISION_WAIT_S = 10
 
 _FLUSH_S = 10
 _START_S = 90.0
+_PARTITIONS = 4
+"""meshflow's default."""
 
 _MESHFLOW = f"""
 [ingest]
@@ -73,6 +79,23 @@ def meshflow_receive(folder: Path, receiver: str) -> Iterator[Running]:
 def meshflow_process(folder: Path, receiver: str, percentage: float) -> Iterator[Running]:
     """Receivers, durable log and processing in front of a store that forgets."""
     yield from _part(folder, "process", receiver, percentage)
+
+
+def make_topic(kafka: str, prefix: str) -> None:
+    """The topic of spans as ``meshflow ingest`` makes it: others may count on it."""
+
+    async def make() -> None:
+        admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+        await admin.start()
+        try:
+            config = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": str(8 << 20)}
+            made = await admin.create_topics([NewTopic(prefix + SPANS, _PARTITIONS, 1, topic_configs=config)])
+            if made.topic_errors[0][1]:
+                raise RuntimeError(f"topic {prefix + SPANS} could not be made: {made.topic_errors}")
+        finally:
+            await admin.close()
+
+    asyncio.run(make())
 
 
 @contextmanager
@@ -136,6 +159,7 @@ def collector_receive(folder: Path) -> Any:
 
 def collector_kafka(folder: Path, kafka: str, prefix: str) -> Any:
     """Receiver to Kafka, a record for each trace of a request; the sender is answered when it is in the exporter's queue."""
+    make_topic(kafka, prefix)
     exporters = {"kafka": kafka_exporter(kafka, prefix, partition_traces_by_id=True)}
     return collector(folder, {"traces": {"receivers": ["otlp"], "exporters": ["kafka"]}}, exporters=exporters)
 
@@ -178,7 +202,8 @@ def rotel_receive(folder: Path) -> Any:
 
 def rotel_kafka(folder: Path, kafka: str, prefix: str) -> Any:
     """Receiver to Kafka, batched, not by trace id: it cannot; the sender is answered before."""
-    options = {"brokers": kafka, "traces-topic": f"{prefix}otlp_spans", "format": "protobuf", "compression": "zstd", "acks": "all"}
+    make_topic(kafka, prefix)
+    options = {"brokers": kafka, "traces-topic": prefix + SPANS, "format": "protobuf", "compression": "zstd", "acks": "all"}
     return _rotel(folder, "--exporter", "kafka", *(f"--kafka-exporter-{name}={value}" for name, value in options.items()))
 
 

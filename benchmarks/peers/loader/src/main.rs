@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::task::{JoinSet, LocalSet};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use connection::{Connection, Outcome};
 use load::Load;
@@ -23,7 +23,7 @@ use options::Options;
 use report::Report;
 
 const RETRY: Duration = Duration::from_millis(50);
-/// How long a request may be refused, or its connections break, before nothing is measured.
+/// How long a request may be refused, unanswered, or its connections break, before nothing is measured.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -99,7 +99,10 @@ async fn work(sending: Rc<Sending>, connection: Rc<Connection>, number: usize) -
         let request = &sending.load.requests[request];
         let began = Instant::now();
         loop {
-            match connection.export(request.message.clone()).await {
+            let Ok(outcome) = timeout(PATIENCE, connection.export(request.message.clone())).await else {
+                return Err("the receiver does not answer".to_owned());
+            };
+            match outcome {
                 Outcome::Taken { rejected } => {
                     sending.report.borrow_mut().taken(number, request, rejected, began.elapsed());
                     break;
