@@ -58,12 +58,14 @@ async def _run(settings: Settings, on_ready: Callable[[Ports], None]) -> None:
             logger.info("applied %s", name)
         engine = await asyncio.to_thread(_open_engine, settings)
         parts.callback(engine.close)
-        processing = await _start_processing(settings, log, parts)
+        ending = asyncio.Event()
+        processing = await _start_processing(settings, log, parts, ending)
         ticking = asyncio.create_task(tick(writer, to_ns(settings.processing.pane)), name="ticking")
         parts.push_async_callback(cancel, ticking)
         sql = SqlServer(settings.console, engine)
         await sql.start()
         parts.push_async_callback(sql.stop)
+        parts.callback(ending.set)  # before sql.stop, which interrupts whatever reads
         ingest = IngestServer(settings.ingest, writer, settings.processing.partitions)
         await ingest.start()
         parts.push_async_callback(ingest.stop)
@@ -95,8 +97,8 @@ def _open_log(settings: Settings, folder: Path) -> SqliteLogWriter:
     return SqliteLogWriter(folder, storage.log_topics(), limits, max_pending_bytes=storage.log_max_pending_bytes)
 
 
-async def _start_processing(settings: Settings, log: Path, parts: AsyncExitStack) -> "set[asyncio.Task[None]]":
-    """The tasks that read the log and fill the store; they end with ``parts``."""
+async def _start_processing(settings: Settings, log: Path, parts: AsyncExitStack, ending: asyncio.Event) -> "set[asyncio.Task[None]]":
+    """The tasks that read the log and fill the store; they end with ``parts``, roll-ups already at ``ending``."""
     sink = RetryingSink(await asyncio.to_thread(open_sink, settings.storage.store_place), on_retry=tell_retry)
     parts.callback(sink.close)
     reader = SqliteLogReader(log)
@@ -108,17 +110,16 @@ async def _start_processing(settings: Settings, log: Path, parts: AsyncExitStack
         raise LogUnavailable(f"the log in {log} and the settings do not go together: {error}") from error
     client = await asyncio.to_thread(open_client, settings.storage.store_place)
     parts.callback(client.close)
-    stop = asyncio.Event()
     tasks = {
         asyncio.create_task(consumer.run(), name="processing"),
         asyncio.create_task(
-            keep_rolling_up(lambda: run_rollups(client, watermark_ns=consumer.watermark_ns, settings=settings.storage), stop),
+            keep_rolling_up(lambda: run_rollups(client, watermark_ns=consumer.watermark_ns, settings=settings.storage), ending),
             name="rolling up",
         ),
     }
 
     async def finish() -> None:
-        stop.set()
+        ending.set()
         consumer.stop()
         sink.stop()
         await asyncio.wait(tasks)

@@ -35,12 +35,13 @@ def migrate(settings: Settings) -> list[str]:
 
 
 async def keep_rolling_up(roll_up: Callable[[], int], stop: asyncio.Event) -> None:
-    """Make closed hours into coarser rows, from time to time."""
+    """Make closed hours into coarser rows, from time to time; one that a stop cuts short is made after the next start."""
     while not stop.is_set():
         try:
             await asyncio.to_thread(roll_up)
         except SinkUnavailable as error:
-            logger.warning("closed hours are rolled up later: %s", error)
+            if not stop.is_set():
+                logger.warning("closed hours are rolled up later: %s", error)
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), _ROLLUP_EVERY_S)
 

@@ -1,0 +1,28 @@
+"""Roll-ups in the background: one that fails is told and made again, one that a stop cuts short is not."""
+
+import asyncio
+
+import pytest
+
+from meshflow import wiring
+from schemas.errors import SinkUnavailable
+
+
+async def test_a_roll_up_that_fails_is_told_but_not_when_a_stop_cut_it_short(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wiring, "_ROLLUP_EVERY_S", 0.0)
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    reasons = iter(["the database is away", "Code: 394. Query was cancelled"])
+
+    async def end() -> None:
+        stop.set()
+
+    def roll_up() -> int:
+        reason = next(reasons)
+        if "cancelled" in reason:
+            asyncio.run_coroutine_threadsafe(end(), loop).result()
+        raise SinkUnavailable(reason)
+
+    await wiring.keep_rolling_up(roll_up, stop)
+    assert [record.getMessage() for record in caplog.records] == ["closed hours are rolled up later: the database is away"]
