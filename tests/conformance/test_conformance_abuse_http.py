@@ -4,7 +4,7 @@ import http.client
 import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import grpc
@@ -38,6 +38,10 @@ def post(port: int, context: ssl.SSLContext | None = None) -> int:
     with closing(connection):
         connection.request("POST", "/v1/traces", traces(0, 1), {"Content-Type": PROTOBUF})
         return connection.getresponse().status
+
+
+def connect(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), LONG_S)
 
 
 def answer(peer: socket.socket) -> bytes:
@@ -85,7 +89,7 @@ def send(peer: socket.socket, data: bytes) -> None:
 )
 def test_a_wrong_request_ends_in_the_right_error(served: Served, sent: bytes, status: bytes) -> None:
     before_bytes = served.rss_bytes()
-    with socket.create_connection(("127.0.0.1", served.http_port), LONG_S) as peer:
+    with connect(served.http_port) as peer:
         send(peer, sent)
         heard = answer(peer)
         assert heard.startswith((b"HTTP/1.1 " + status, b"HTTP/1.0 " + status))
@@ -100,19 +104,19 @@ def test_a_wrong_request_ends_in_the_right_error(served: Served, sent: bytes, st
 )
 def test_slow_peers_are_cut_off(served: Served, sent: bytes, status: bytes) -> None:
     idle = served.open_sockets()
-    peers = [socket.create_connection(("127.0.0.1", served.http_port), LONG_S) for _ in range(100)]
-    for peer in peers:
-        send(peer, sent)
-    assert post(served.http_port) == 200
-    for peer in peers:
-        with peer:
+    with ExitStack() as stack:
+        peers = [stack.enter_context(connect(served.http_port)) for _ in range(100)]
+        for peer in peers:
+            send(peer, sent)
+        assert post(served.http_port) == 200
+        for peer in peers:
             assert answer(peer).startswith(status)
     assert served.open_sockets() < idle + 50
 
 
 def test_a_body_that_trickles_is_cut_off_too(served: Served) -> None:
     """Each byte comes in time; the body as a whole does not."""
-    with socket.create_connection(("127.0.0.1", served.http_port), LONG_S) as peer:
+    with connect(served.http_port) as peer:
         peer.settimeout(0.2)
         send(peer, HEAD + b"Content-Length: 1000000\r\n\r\n")
         heard = b""
@@ -130,7 +134,7 @@ def test_pipelined_requests_whose_answers_nobody_reads_are_held_within_limits(se
     before_bytes = served.rss_bytes()
     body = traces(0, 1)
     request = HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body
-    with socket.create_connection(("127.0.0.1", served.http_port), LONG_S) as peer:
+    with connect(served.http_port) as peer:
         peer.settimeout(3)
         send(peer, request * 50_000)
         assert post(served.http_port) == 200
@@ -148,16 +152,15 @@ def test_tls_handshakes_that_go_nowhere_are_cut_off(receiver: str, tmp_path: Pat
     with suppress(ssl.SSLWantReadError):
         context.wrap_bio(ssl.MemoryBIO(), hello, server_hostname="localhost").do_handshake()
     half_a_hello = hello.read()[:100]
-    with Served(tmp_path / "served", receiver, **{**ABUSED, **pki.settings(tls=True)}) as served:
+    with Served(tmp_path / "served", receiver, **{**ABUSED, **pki.settings(tls=True)}) as served, ExitStack() as stack:
         ports = (served.grpc_port, served.http_port)
         before_bytes = served.rss_bytes()
-        peers = [socket.create_connection(("127.0.0.1", port), LONG_S) for port in ports for _ in range(60)]
+        peers = [stack.enter_context(connect(port)) for port in ports for _ in range(60)]
         for number, peer in enumerate(peers):
             send(peer, (b"", half_a_hello, HEAD)[number % 3])
         assert_tls_is_served(served, pki, context)
         for peer in peers:
-            with peer:
-                answer(peer)
+            answer(peer)
         with Wire(served.grpc_port) as wire:
             wire.begin()
             wire.listen()
