@@ -76,7 +76,10 @@ def calls_of(pane: int, spans: pl.DataFrame, batch: SpanBatch, labels: Labels, s
         pl.Series("node", node[spans["resource"].to_numpy()]), pl.Series("upstream", hashes[upstream]), pl.Series("flags", hashes[flags]),
         "bucket", "kind", pl.col("retry_count").alias("retry"), "proxy", "error", queue.alias("queue"),
     )  # fmt: skip
-    return Calls(look_up.rechunk(), nodes, pl.DataFrame({"hash": hashes[used], "text": texts}))
+    word = np.zeros(len(labels.strings), np.bool_)
+    word[upstream] = word[flags] = True
+    words = pl.DataFrame({"hash": hashes[used], "text": texts}).filter(pl.Series(word[used]))
+    return Calls(look_up.rechunk(), nodes, words)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import overload
 
 import numpy as np
 import polars as pl
@@ -116,7 +117,7 @@ class SpanProcessor:
         window = self._window(pane.number)
         decisions = self._sampler.decide([seen.summary for seen in window.values()], pane.number)
         kept = spans.filter(first).join(decisions.rename({"error": "trace_error"}), on=["trace_hi", "trace_lo"])
-        traces = write_traces(closed.batch, kept, unpack(pane, kept["record"]), pane.start_ns // NS_PER_S)
+        traces = write_traces(closed.batch, kept, Payloads(pane.records), pane.start_ns // NS_PER_S)
         calls = Window.of(pane.number, self._settings.wait, self._time(pane), {number: seen.calls for number, seen in window.items()})
         tables = edges(spans, first, closed.labels, calls, self._settings.labels.series)
         fates = replace(fates, kept=len(kept), dropped=int(first.sum()) - len(kept), stored=traces["otel_traces"].num_rows)
@@ -161,10 +162,22 @@ def with_ids(batch: SpanBatch) -> SpanBatch:
     return batch if valid.all() else replace(batch, spans=batch.spans.filter(pa.array(valid)))
 
 
-def unpack(pane: Pane, wanted: pl.Series) -> list[bytes]:
-    """The payloads of a pane's records; b"" in place of those whose number is not in ``wanted``."""
-    needed = set(wanted.unique().to_list())
-    return [record.unpack() if number in needed else b"" for number, record in enumerate(pane.records)]
+class Payloads(Sequence[bytes]):
+    """The payloads of records, each unpacked when it is asked for."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self._records = records
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @overload
+    def __getitem__(self, number: int) -> bytes: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[bytes]: ...
+    def __getitem__(self, number: int | slice) -> bytes | list[bytes]:
+        """Raises MalformedOtlp (Record.unpack)."""
+        return [record.unpack() for record in self._records[number]] if isinstance(number, slice) else self._records[number].unpack()
 
 
 def count_spans(payload: bytes) -> int:
