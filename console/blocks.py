@@ -55,7 +55,7 @@ class Unpacker:
 
 
 def _pack(chunk: bytes) -> bytes:
-    packed = lz4.block.compress(chunk, store_size=False)
+    packed: bytes = lz4.block.compress(chunk, store_size=False)
     block = _HEADER.pack(_LZ4, len(packed) + _HEADER.size, len(chunk)) + packed
     return _hash(block) + block
 

@@ -97,7 +97,9 @@ class SqlServer:
                 body.close()
         except QueryFailed as error:
             headers["X-ClickHouse-Exception-Code"] = str(error.code)
-            return web.Response(status=clickhouse.status_of(error.code), text=f"{error}\n", headers=headers)
+            text = f"{error}\n".encode()
+            packed = blocks.pack(text) if request.query.get("compress") == "1" else text
+            return web.Response(status=clickhouse.status_of(error.code), body=packed, content_type="text/plain", headers=headers)
         headers["X-ClickHouse-Format"] = answer.format
         headers["X-ClickHouse-Summary"] = clickhouse.summary(answer, time.perf_counter_ns() - began_ns)
         headers["Content-Type"] = clickhouse.content_type(answer.format)
