@@ -5,6 +5,8 @@ requests. Requests over HTTP go into the same gathers.
 """
 
 import asyncio
+import contextlib
+import ctypes
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -28,6 +30,7 @@ else:
     HERE = True
 
 _COUNT_EVERY_S = 1.0
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 class NativeMissing(MeshflowError):
@@ -187,6 +190,7 @@ class NativeServer:
 
     async def start(self) -> None:
         """Listen. Raises AddressInUse."""
+        _keep_memory()
         settings = self._settings
         self._bell = socket.socket(fileno=self._receiver.bell())
         asyncio.get_running_loop().add_reader(self._bell, self._on_bell)
@@ -255,6 +259,17 @@ class NativeServer:
         before = self._counted.get((name, first, second), 0)
         self._counted[name, first, second] = total
         return total - before
+
+
+def _keep_memory() -> None:
+    """Have glibc keep up to 64 MiB that were freed, for each of its arenas.
+
+    By itself it gives a gather's buffers back to the kernel each time and faults them in again: half of the receiver's system time.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # not glibc
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_TRIM_THRESHOLD, 64 << 20)
+        mallopt(_M_MMAP_THRESHOLD, 4 << 20)
 
 
 def _append(topic: int, partition: int, value: bytes, rejected: int, refused: int) -> Append:

@@ -4,6 +4,8 @@ use crate::descriptor::{LOG_RECORD, METRIC, Message, RESOURCE, SCOPE, SPAN, vali
 use crate::ids::{attribute_hash, resource_partition, span_id, trace_id, trace_partition};
 use crate::wire::{MAX_DEPTH, Malformed, Reader, Result, deeper, is_text, varint_length, write_head};
 
+const MAX_HEAD: usize = 6; // tag and length of a container
+
 /// What a request holds.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
@@ -203,6 +205,7 @@ impl<'a> Splitter<'a> {
         for partition in self.touched.drain(..) {
             let index = partition as usize;
             let part = self.split.parts[index].get_or_insert_default();
+            part.reserve(rest.len() + self.container_lengths[index] + MAX_HEAD);
             write_head(part, 1, rest.len() + self.container_lengths[index]);
             part.extend_from_slice(rest);
             self.container_lengths[index] = 0;

@@ -12,6 +12,7 @@ pub const REQUEST_OVERHEAD_BYTES: usize = 16 << 10;
 pub const RECORDS_PER_APPEND: usize = 4;
 
 const SMALLEST_RECORD_BYTES: usize = 4 << 10;
+const SPARE_RECORDS: usize = 64; // as many buffers are used again: fresh memory costs more than what is written to it
 
 /// Items by topic.
 pub type Counts = [u64; TOPICS];
@@ -124,6 +125,7 @@ pub struct Pending<R> {
     slots: Vec<Slot>, // topic * partitions + partition
     open: Vec<usize>,
     full: Vec<usize>,
+    spare: Vec<Vec<u8>>,
     requests: Slab<Request<R>>,
     batches: HashMap<u64, Batch>,
     batch_count: u64,
@@ -144,6 +146,7 @@ impl<R> Pending<R> {
             slots: (0..TOPICS * partitions).map(|_| Slot::default()).collect(),
             open: Vec::new(),
             full: Vec::new(),
+            spare: Vec::new(),
             requests: Slab::new(),
             batches: HashMap::new(),
             batch_count: 0,
@@ -179,6 +182,16 @@ impl<R> Pending<R> {
     /// Gives back what `reserve` held.
     pub fn release(&mut self, bytes: usize) {
         self.held_bytes = self.held_bytes.saturating_sub(bytes);
+    }
+
+    /// Takes the values of a batch back, to be written to again.
+    pub fn reuse(&mut self, values: impl Iterator<Item = Vec<u8>>) {
+        for mut value in values {
+            if self.spare.len() < SPARE_RECORDS && (1..=self.limits.record_bytes).contains(&value.capacity()) {
+                value.clear();
+                self.spare.push(value);
+            }
+        }
     }
 
     /// From now on nothing is taken.
@@ -229,8 +242,9 @@ impl<R> Pending<R> {
         }
         let record = slot.open.get_or_insert_with(|| {
             self.open.push(index);
-            let room = slot.last_bytes.max(part.len()).max(SMALLEST_RECORD_BYTES);
-            Record { since_ns: now_ns, value: Vec::with_capacity(room), rejected: 0, requests: Vec::new() }
+            let mut value = self.spare.pop().unwrap_or_default();
+            value.reserve(slot.last_bytes.max(part.len()).max(SMALLEST_RECORD_BYTES));
+            Record { since_ns: now_ns, value, rejected: 0, requests: Vec::new() }
         });
         record.value.extend_from_slice(part);
         record.requests.push(request);

@@ -168,11 +168,13 @@ impl Receiver {
 
     fn take<'py>(&self, py: Python<'py>, now_ns: u64) -> Option<(u64, Vec<Append<'py>>)> {
         let (number, appends) = py.detach(|| self.hub.pending(|pending| pending.take(now_ns)))?;
-        let handed = appends.into_iter().map(|append| {
+        let handed = appends.iter().map(|append| {
             let value = PyBytes::new(py, &append.value);
             (append.topic, append.partition, value, append.rejected, append.refused)
         });
-        Some((number, handed.collect()))
+        let handed = handed.collect();
+        py.detach(|| self.hub.pending(|pending| pending.reuse(appends.into_iter().map(|append| append.value))));
+        Some((number, handed))
     }
 
     #[pyo3(signature = (number, failure, now_ns))]
