@@ -34,13 +34,15 @@ _LOGGER = logging.getLogger(__name__)
 _BUFFERED_RECORDS = 4
 """Records that wait for each agent; what is fetched beyond them stays with the consumer."""
 
-_FETCH_BYTES = 4 << 20
-"""Of a partition at a time; brokers send a record that is larger, alone."""
+_FETCH_BYTES = 1 << 20
+"""Of a partition at a time, compressed, which may be a tenth of what it takes in memory; a larger record is sent alone."""
 
 _KAFKA_S = 10.0
 """How long a request to the brokers may take before it is given up (aiokafka itself would try for ever)."""
 
-_PATIENCE = 5
+_PATIENCE_S = 25.0
+"""How long a rebalance asks where to begin; brokers may be electing a leader, or making the topic of offsets."""
+
 _CRASHED_S = 5.0
 """How long a crashed app may take to stop: its parts may wait for one another for ever."""
 
@@ -150,14 +152,15 @@ class ReaderApp(faust.App):
         _LOGGER.info("reading %s", ", ".join(sorted(f"{kp.topic}/{kp.partition}" for kp in kps)) or "no partition")
 
     async def _patiently(self, ask: Callable[[AIOKafkaConsumer], Awaitable[_T]]) -> _T:
-        """Brokers may be about to elect a leader."""
-        for _ in range(_PATIENCE):
+        give_up_s = time.monotonic() + _PATIENCE_S
+        while True:
             try:
                 return await self.consumer.kafka(ask)
             except (KafkaError, TimeoutError) as error:
+                if time.monotonic() > give_up_s:
+                    raise
                 _LOGGER.warning("Kafka does not answer yet: %r", error)
                 await asyncio.sleep(1)
-        return await self.consumer.kafka(ask)
 
     async def take(self, message: Any) -> None:
         """Hand one record to the work, if it is the next one of its partition."""
@@ -348,7 +351,7 @@ async def serve(app: ReaderApp, stop: asyncio.Event) -> bool:
     await app.probe.close()
     error = app.crash_reason if app.crashed else None if starting.cancelled() else starting.exception()
     if error:
-        raise LogUnavailable(f"Kafka does not answer: {error!r}") if isinstance(error, KafkaError) else error
+        raise LogUnavailable(f"Kafka does not answer: {error!r}") if isinstance(error, (KafkaError, TimeoutError)) else error
     return not stopping.cancelled() and not stopping.exception() and not any(not task.done() for task in app.work.in_hand)
 
 
