@@ -88,7 +88,7 @@ def start(folder: Path, parts: ExitStack, *, usual_ports: bool) -> System:
     receivers = []
     for number in (1, 2):
         grpc, http = (_port(4317), _port(4318)) if usual_ports and number == 1 else (0, 0)
-        ports = ("--grpc-port", str(grpc), "--http-port", str(http), "--metrics-port", "0")
+        ports = ("--grpc-port", str(grpc), "--http-port", str(http), "--metrics-port", "0", "--spool", str(folder / "spool"))
         receivers.append(_launch(parts, Command(folder, f"ingest{number}", log_url, "ingest", *ports, *PANE)))
     grpc_addresses = [receiver.wait_for(r"OTLP/gRPC +(\S+)") for receiver in receivers]
     for receiver in receivers:

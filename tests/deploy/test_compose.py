@@ -111,6 +111,13 @@ def test_services_wait_for_what_can_be_waited_for(compose: dict[str, Any]) -> No
             assert how["condition"] != "service_healthy" or checked, (name, other)
 
 
+def test_what_was_acknowledged_survives_a_new_container() -> None:
+    ingest = read_compose("compose.yaml")["services"]["ingest"]
+    folder = settings_of(ingest).ingest.spool.folder
+    assert f"spool:{folder}" in ingest["volumes"]
+    assert f"install --directory --owner=meshflow {folder}" in CONTAINERFILE  # a new volume takes the folder's owner over
+
+
 def test_what_is_mounted_is_there(compose: dict[str, Any]) -> None:
     for name, service in compose["services"].items():
         for volume in service.get("volumes", ()):

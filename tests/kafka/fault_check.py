@@ -2,23 +2,27 @@
 
 import asyncio
 import json
+import subprocess
 import time
 import urllib.request
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from meshflow.settings import Settings, load
+from processors.partition import decided_until_ns
 from processors.sampling.threshold import NEVER, threshold_of
-from schemas.log import TopicPartition
+from schemas.log import Commit, TopicPartition
 from schemas.tables import Block
 from schemas.topics import SPANS
+from tests.e2e.up import MESHFLOW, ROOT
 from tests.kafka.core import undisturbed
 from tests.kafka.fault_load import SpanIds, span_ids
 from tests.kafka.place import KafkaPlace
-from tests.kafka.test_kafka_e2e import FINGERPRINTS, all_is_committed, facts, fill
+from tests.kafka.test_kafka_e2e import FINGERPRINTS, fill
 
 if TYPE_CHECKING:
     from tests.kafka.faults import FaultedFleet
@@ -34,14 +38,14 @@ async def compare(fleet: "FaultedFleet", acknowledged: SpanIds) -> str:
     in_log = await _settle(fleet, acknowledged)
     settings = load(fleet.folder / "meshflow.toml", {}, {}).settings
     expected = await undisturbed(fleet.place, settings.processing, settings.sampling)
-    await all_is_committed(fleet.place, expected)
+    await _all_is_committed(fleet.place, expected.commits)
     counts = await asyncio.to_thread(_assert_counted_once, fleet, in_log, acknowledged, settings)
     await fleet.stop_watching()
     for command in (*fleet.workers, fleet.store):
         code = command.stop()
         assert code == 0, f"{command.name} ended with {code}: {command.output()[-3000:]}"
     fill(fleet.folder / "undisturbed", _by_table(expected.blocks.values()), settings.storage)
-    wanted, stored = (facts(folder, *FINGERPRINTS) for folder in (fleet.folder / "undisturbed", fleet.folder))
+    wanted, stored = (_fingerprints(folder, fleet.folder / "meshflow.toml") for folder in (fleet.folder / "undisturbed", fleet.folder))
     differing = {fact: (stored.get(fact), wanted.get(fact)) for fact in {*stored, *wanted} if stored.get(fact) != wanted.get(fact)}
     assert not differing, f"tables differ from those of an undisturbed reading (stored, wanted): {differing}"
     return counts
@@ -65,13 +69,14 @@ async def _settle(fleet: "FaultedFleet", acknowledged: SpanIds) -> SpanIds:
     try:
         for _ in range(_ROUNDS):
             await fleet.restart_ingests()
-            end_s = time.monotonic() + LONG_S
+            progress = _Progress()
             while (missing := await log.missing(acknowledged)) or (ledger := _ledger(fleet.store_url))["received"] < len(log.ids()):
-                assert time.monotonic() < end_s, (
-                    f"after {LONG_S} s {missing} acknowledged spans are not in the log, of the {len(log.ids())} in it the ledger has"
-                    f" {_ledger(fleet.store_url)}"
+                state = (
+                    f"{missing} acknowledged spans are not in the log; of the {len(log.ids())} in it is stored: {_ledger(fleet.store_url)}"
                 )
+                progress.look(state)
                 await asyncio.sleep(0.5)
+            fleet.tell(f"all is stored: {ledger}")
             await fleet.end_ingests()
             decided = len(log.ids())
             if await log.read() == 0:
@@ -81,6 +86,48 @@ async def _settle(fleet: "FaultedFleet", acknowledged: SpanIds) -> SpanIds:
     finally:
         await log.close()
     raise AssertionError(f"receivers without clients wrote more spans each of {_ROUNDS} times")
+
+
+class _Progress:
+    """Fails when what is looked at does not change for long: how long all of it takes is the machine's affair."""
+
+    def __init__(self) -> None:
+        self._state = ""
+        self._since_s = time.monotonic()
+
+    def look(self, state: str) -> None:
+        if state != self._state:
+            self._state, self._since_s = state, time.monotonic()
+        assert time.monotonic() < self._since_s + LONG_S, f"nothing changed for {LONG_S} s: {state}"
+
+
+async def _all_is_committed(place: KafkaPlace, commits: dict[TopicPartition, Commit]) -> None:
+    """Wait until the workers' group is as far as the log is."""
+    reader = await place.open_reader("meshflow")
+    progress = _Progress()
+    try:
+        while True:
+            known = {tp: await reader.committed(tp) for tp in commits}
+            behind = [tp for tp, commit in commits.items() if _decided(known[tp]) < _decided(commit)]
+            if not behind:
+                return
+            progress.look(f"not committed: {behind}; {known}")
+            await asyncio.sleep(0.2)
+    finally:
+        await reader.close()
+
+
+def _decided(commit: Commit | None) -> int:
+    return decided_until_ns(commit) if commit else 0
+
+
+def _fingerprints(folder: Path, config: Path) -> dict[str, str]:
+    """Rows of each table and a hash of them, of a store at rest."""
+    sql = " UNION ALL ".join(f"SELECT fact, toString(n) FROM ({query})" for query in FINGERPRINTS)
+    command = [*MESHFLOW, "--config", str(config), "query", "--data", str(folder / "data"), "--format", "JSONCompactEachRow", sql]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=2 * LONG_S, check=False)
+    assert done.returncode == 0, done.stderr
+    return {" ".join(fact): n for fact, n in map(json.loads, done.stdout.splitlines())}
 
 
 class _SpansOfLog:

@@ -40,6 +40,7 @@ gather_window = "200ms"
 [processing]
 pane = "2s"
 wait = 2
+partitions = 3
 lookback = "120s"  # longer than it can take until a request that was logged but not answered comes again
 
 [processing.kafka]
@@ -77,9 +78,10 @@ class FaultedFleet:
         serve = ("store", "--data", str(folder / "data"), "--sql-port", str(sql_port), "--writable")
         self.store = Command(folder, "store", self.place.url, *serve, config=CONFIG)
         ports = [reserve_port() for _ in range(INGESTS)]
+        spool = ("--spool", str(folder / "spool"))
         self.targets = [f"127.0.0.1:{port}" for port in ports]
         self.ingests = [
-            self._command(f"ingest{number}", "ingest", "--grpc-port", str(port), "--http-port", "0", "--metrics-port", "0")
+            self._command(f"ingest{number}", "ingest", "--grpc-port", str(port), "--http-port", "0", "--metrics-port", "0", *spool)
             for number, port in enumerate(ports)
         ]
         self.workers = [self._worker(number) for number in range(WORKERS)]

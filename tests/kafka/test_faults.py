@@ -24,6 +24,6 @@ def test_a_plan_is_a_function_of_its_seed_and_has_every_fault() -> None:
 
 
 @pytest.mark.component("kafka")
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1800)
 async def test_thirty_faults_under_load_change_no_stored_row(tmp_path: Path) -> None:
     print(await run(tmp_path, SEED))
