@@ -71,15 +71,18 @@ def calls_of(pane: int, spans: pl.DataFrame, batch: SpanBatch, labels: Labels, s
         | {f"{name}_text": pl.Series(labels.text(resources[name]), dtype=pl.String) for name in IDENTITY}
     ).unique("node", keep="first", maintain_order=True)
     queue = (spans["kind"] >= PRODUCER) & ((spans["messaging_system"] != 0) | (spans["messaging_destination"] != 0))
-    look_up = spans.select(
-        pl.lit(pane, pl.Int64).alias("pane"), "key", "parent_key", "start_ns", pl.Series("slot", slots),
-        pl.Series("node", node[spans["resource"].to_numpy()]), pl.Series("upstream", hashes[upstream]), pl.Series("flags", hashes[flags]),
-        "bucket", "kind", pl.col("retry_count").alias("retry"), "proxy", "error", queue.alias("queue"),
-    )  # fmt: skip
-    word = np.zeros(len(labels.strings), np.bool_)
-    word[upstream] = word[flags] = True
-    words = pl.DataFrame({"hash": hashes[used], "text": texts}).filter(pl.Series(word[used]))
-    return Calls(look_up.rechunk(), nodes, words)
+    look_up = pl.DataFrame({
+        "key": spans["key"], "parent_key": spans["parent_key"], "start_ns": _own(spans["start_ns"]), "slot": slots, "node": node[spans["resource"].to_numpy()],
+        "upstream": hashes[upstream], "flags": hashes[flags], "bucket": _own(spans["bucket"]), "kind": _own(spans["kind"]),
+        "retry": _own(spans["retry_count"]), "proxy": _own(spans["proxy"]), "error": _own(spans["error"]), "queue": queue,
+    }).select(pl.lit(pane, pl.Int64).alias("pane"), pl.all())  # fmt: skip
+    words = np.unique(np.concatenate([upstream, flags]))
+    return Calls(look_up, nodes, pl.DataFrame({"hash": hashes[words], "text": pl.Series(labels.text(words), dtype=pl.String)}))
+
+
+def _own(column: pl.Series) -> pl.Series:
+    """A copy: a column as it came out of Arrow keeps its whole batch in memory, here for as long as the lookback."""
+    return pl.Series(column.to_numpy().copy())
 
 
 @dataclass(frozen=True, slots=True)
