@@ -58,6 +58,8 @@ def run(spans: int, services: int, operations: int, rate: int) -> Measurement:
             ledger = up.ledger()
             rows = up.count("SELECT count() FROM red_10s")
             disk_mib = _size_mib(up.data)
+        except Exception as error:
+            raise RuntimeError(f"{type(error).__name__} {error}; {_state_of(up)}") from error
         finally:
             up.stop(signal.SIGKILL)
     measurement.note = (
@@ -68,6 +70,16 @@ def run(spans: int, services: int, operations: int, rate: int) -> Measurement:
     if ledger["received"] != spans:
         raise RuntimeError(f"{spans} spans were sent, the ledger has {ledger}")
     return measurement
+
+
+def _state_of(up: Up) -> str:
+    """What a case that failed leaves behind for whoever reads its note."""
+    try:
+        alive = f"up is there, {_cpu_s(up.pid):.0f} CPU s, peak {peak_rss_mib(up.pid):,.0f} MiB"
+    except (OSError, StopIteration):  # gone, or a zombie without memory
+        alive = "up has ended"
+    log = up.folder / "up.log"
+    return f"{alive}; the end of its log:\n{log.read_text()[-2000:] if log.exists() else '(none)'}"
 
 
 def _load(target: str, spans: int, services: int, operations: int, rate: int) -> subprocess.Popen[str]:

@@ -73,8 +73,9 @@ def calls_of(pane: int, spans: pl.DataFrame, batch: SpanBatch, labels: Labels, s
     queue = (spans["kind"] >= PRODUCER) & ((spans["messaging_system"] != 0) | (spans["messaging_destination"] != 0))
     look_up = pl.DataFrame({
         "key": spans["key"], "parent_key": spans["parent_key"], "start_ns": _own(spans["start_ns"]), "slot": slots,
-        "node": node[spans["resource"].to_numpy()], "upstream": hashes[upstream], "flags": hashes[flags], "bucket": _own(spans["bucket"]), "kind": _own(spans["kind"]),
-        "retry": _own(spans["retry_count"]), "proxy": _own(spans["proxy"]), "error": _own(spans["error"]), "queue": queue,
+        "node": node[spans["resource"].to_numpy()], "upstream": hashes[upstream], "flags": hashes[flags],
+        "bucket": _own(spans["bucket"]), "kind": _own(spans["kind"]), "retry": _own(spans["retry_count"]),
+        "proxy": _own(spans["proxy"]), "error": _own(spans["error"]), "queue": queue,
     }).select(pl.lit(pane, pl.Int64).alias("pane"), pl.all())  # fmt: skip
     words = np.unique(np.concatenate([upstream, flags]))
     return Calls(look_up, nodes, pl.DataFrame({"hash": hashes[words], "text": pl.Series(labels.text(words), dtype=pl.String)}))
