@@ -30,6 +30,8 @@ DECISION_WAIT_S = 10
 
 _FLUSH_S = 10
 _START_S = 90.0
+_BATCH = 1_000
+"""Spans that others gather for Kafka: about a MB."""
 _PARTITIONS = 4
 """meshflow's default."""
 
@@ -158,9 +160,10 @@ def collector_receive(folder: Path) -> Any:
 
 
 def collector_kafka(folder: Path, kafka: str, prefix: str) -> Any:
-    """Receiver to Kafka, a record for each trace of a request; the sender is answered when it is in the exporter's queue."""
+    """Receiver to Kafka, in batches, a record for each trace of one; senders are answered when their spans are in the exporter's queue."""
     make_topic(kafka, prefix)
-    exporters = {"kafka": kafka_exporter(kafka, prefix, partition_traces_by_id=True)}
+    queue = {"block_on_overflow": True, "sizer": "items", "queue_size": 50_000, "batch": {"flush_timeout": "200ms", "min_size": _BATCH}}
+    exporters = {"kafka": kafka_exporter(kafka, prefix, partition_traces_by_id=True, sending_queue=queue)}
     return collector(folder, {"traces": {"receivers": ["otlp"], "exporters": ["kafka"]}}, exporters=exporters)
 
 
@@ -203,8 +206,9 @@ def rotel_receive(folder: Path) -> Any:
 def rotel_kafka(folder: Path, kafka: str, prefix: str) -> Any:
     """Receiver to Kafka, batched, not by trace id: it cannot; the sender is answered before."""
     make_topic(kafka, prefix)
+    batch = f"--batch-max-size={_BATCH}"  # its own 8,192 would be a record of 8 MB
     options = {"brokers": kafka, "traces-topic": prefix + SPANS, "format": "protobuf", "compression": "zstd", "acks": "all"}
-    return _rotel(folder, "--exporter", "kafka", *(f"--kafka-exporter-{name}={value}" for name, value in options.items()))
+    return _rotel(folder, batch, "--exporter", "kafka", *(f"--kafka-exporter-{name}={value}" for name, value in options.items()))
 
 
 @contextmanager
