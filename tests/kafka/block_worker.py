@@ -1,4 +1,4 @@
-"""A worker as a process of its own that stores each block as a file: ``python -m tests.kafka.block_worker BOOTSTRAP PREFIX FOLDER``.
+"""A worker as a process of its own that stores each block as a file: ``python -m tests.kafka.block_worker BOOTSTRAP PREFIX FOLDER [PANE]``.
 
 A folder is a store that several processes can share, and that tells who wrote what.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from processors.brokers import Brokers
+from processors.settings import ProcessorSettings
 from processors.worker import Worker
 from schemas.log import DeadLetter, TopicPartition
 from schemas.tables import Block
@@ -56,12 +57,13 @@ async def _fail(tp: TopicPartition, letters: Sequence[DeadLetter]) -> None:
     raise AssertionError((tp, letters))
 
 
-async def main(bootstrap: str, prefix: str, folder: str) -> None:
-    """Until SIGTERM."""
+async def main(bootstrap: str, prefix: str, folder: str, pane: str = "") -> None:
+    """Until SIGTERM; ``pane``: its length, where it is not that of SETTINGS."""
+    settings = ProcessorSettings.model_validate({**SETTINGS.model_dump(), "pane": pane, "lookback": pane}) if pane else SETTINGS
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     brokers = Brokers(tuple(bootstrap.split(",")))
-    worker = Worker(brokers, prefix, SETTINGS, partial(make_processor, SETTINGS), sink=FolderStore(Path(folder)), set_aside=_fail)
+    worker = Worker(brokers, prefix, settings, partial(make_processor, settings), sink=FolderStore(Path(folder)), set_aside=_fail)
     assert await worker.serve(stop)
 
 

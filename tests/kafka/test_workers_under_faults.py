@@ -1,6 +1,7 @@
 """Workers as processes that join, leave, are killed and stand still; a stop while the database hangs; what workers tell of themselves."""
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
@@ -33,8 +34,8 @@ class Fleet:
         self._folder = folder
         self._stack = stack
 
-    def start(self, name: str) -> "subprocess.Popen[bytes]":
-        arguments = [self._place.cluster.bootstrap, self._place.prefix, str(self.blocks)]
+    def start(self, name: str, *pane: str) -> "subprocess.Popen[bytes]":
+        arguments = [self._place.cluster.bootstrap, self._place.prefix, str(self.blocks), *pane]
         with (self._folder / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "tests.kafka.block_worker", *arguments], stdout=log, stderr=log, cwd=ROOT, start_new_session=True
@@ -160,6 +161,34 @@ async def test_a_database_that_hangs_does_not_hold_up_a_stop(broker: Cluster) ->
         assert not await asyncio.wait_for(worker.stop(), LONG_S), "it says that something was left"
         assert store.blocks == []
         store.go.set()
+
+
+IDLE_S = 10.0
+
+
+async def test_a_worker_with_nothing_to_do_does_next_to_nothing(broker: Cluster, tmp_path: Path, stack: ExitStack) -> None:
+    place = KafkaPlace(broker)
+    fleet, commits = Fleet(place, tmp_path, stack), Commits(place)
+    writer = await place.open_writer(TOPICS)
+    ticking = asyncio.create_task(tick(writer, 2.0))
+    process = fleet.start("idle", "2s")
+    watching = asyncio.create_task(commits.watch())
+    await commits.move()
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    before_s = cpu_s(process.pid)
+    await asyncio.sleep(IDLE_S)
+    assert cpu_s(process.pid) - before_s < IDLE_S / 10, "1 % of a core is usual; what spins takes all of one"
+    ticking.cancel()
+    await writer.close()
+    process.terminate()
+    assert await asyncio.to_thread(process.wait, LONG_S) == 0
+
+
+def cpu_s(pid: int) -> float:
+    """User and system seconds of a process so far (proc(5))."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
 async def test_workers_tell_lag_pane_and_delay_and_end_without_lag(broker: Cluster) -> None:

@@ -77,11 +77,11 @@ class Load:
         await self._writer.close()
 
 
-async def tick(writer: KafkaLogWriter) -> None:
+async def tick(writer: KafkaLogWriter, pane_s: float = PANE_S) -> None:
     while True:
-        await asyncio.sleep(PANE_S / 4)
+        await asyncio.sleep(pane_s / 4)
         with suppress(LogUnavailable):
-            await writer.tick(round(PANE_S * 1e9))
+            await writer.tick(round(pane_s * 1e9))
 
 
 async def eventually(happened: Callable[[], Awaitable[bool] | bool], what: str, *workers: Worker) -> None:
