@@ -25,7 +25,7 @@ from tests.kafka.place import KafkaPlace
 from tests.kafka.test_kafka_e2e import FINGERPRINTS, fill
 
 if TYPE_CHECKING:
-    from tests.kafka.faults import FaultedFleet
+    from tests.kafka.fault_fleet import FaultedFleet
 
 LONG_S = 240.0
 _ROUNDS = 5

@@ -57,7 +57,7 @@ class Command:
 
     def output(self) -> str:
         """All that was said, by every process so far."""
-        return self._file.read_text()
+        return self._file.read_text(errors="replace")
 
     def kill(self) -> None:
         """``kill -9``."""
