@@ -17,6 +17,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
 
+from opentelemetry.proto.logs.v1.logs_pb2 import LogsData
+from opentelemetry.proto.metrics.v1.metrics_pb2 import MetricsData
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from ingest.server import IngestServer
@@ -36,12 +38,14 @@ LONG_S = 90.0
 class Served:
     """The process, and what its log has. A context manager that kills it at the end."""
 
-    def __init__(self, folder: Path, receiver: str = "grpcio", **settings: Any) -> None:
+    def __init__(self, folder: Path, receiver: str = "grpcio", faults: int | None = None, **settings: Any) -> None:
         self.folder = folder
         self.receiver = receiver
         self.grpc_port = 0
         self.http_port = 0
         self._settings = {"receiver": receiver, "drain_time": "30s", "retry_after": "50ms", **settings}
+        self._faults = faults
+        self._starts = 0
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -55,7 +59,10 @@ class Served:
         """Start the process, on the ports it had before, and wait until it listens."""
         ports = self.folder / "ports.json"
         ports.unlink(missing_ok=True)
+        self._starts += 1
         settings = {**self._settings, "grpc_port": self.grpc_port, "http_port": self.http_port}
+        if self._faults is not None:
+            settings["faults"] = self._faults + self._starts
         command = [sys.executable, "-m", "tests.conformance.served", str(self.folder), json.dumps(settings)]
         with (self.folder / "served.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT)
@@ -95,7 +102,25 @@ class Served:
 
     def span_ids(self) -> list[bytes]:
         """The id of every span in the log, copies included."""
-        return asyncio.run(_span_ids(self.folder / "log"))
+        return [
+            span.span_id
+            for data in asyncio.run(_read(self.folder / "log", topics.SPANS, TracesData.FromString))
+            for resource in data.resource_spans
+            for scope in resource.scope_spans
+            for span in scope.spans
+        ]
+
+    def counts(self, signal: str) -> int:
+        """How many spans (``traces``), points (``metrics``) or log records (``logs``) the log has."""
+        log = self.folder / "log"
+        if signal == "traces":
+            return len(self.span_ids())
+        if signal == "logs":
+            logs = asyncio.run(_read(log, topics.LOGS, LogsData.FromString))
+            return sum(len(scope.log_records) for data in logs for resource in data.resource_logs for scope in resource.scope_logs)
+        points = asyncio.run(_read(log, topics.METRICS, MetricsData.FromString))
+        scopes = [scope for data in points for resource in data.resource_metrics for scope in resource.scope_metrics]
+        return sum(len(getattr(metric, metric.WhichOneof("data")).data_points) for scope in scopes for metric in scope.metrics)
 
     def _is_ready(self, ports: Path) -> bool:
         assert self._process is not None
@@ -118,18 +143,17 @@ def eventually(happened: Callable[[], bool], what: str, within_s: float = LONG_S
         time.sleep(0.05)
 
 
-async def _span_ids(folder: Path) -> list[bytes]:
+async def _read(folder: Path, topic: str, parse: Callable[[bytes], Any]) -> list[Any]:
+    """Every record of a topic."""
     reader = SqliteLogReader(folder)
-    identifiers: list[bytes] = []
+    parsed: list[Any] = []
     for partition in range(PARTITIONS):
-        tp, offset = TopicPartition(topics.SPANS, partition), 0
+        tp, offset = TopicPartition(topic, partition), 0
         while records := await reader.read(tp, offset, 1 << 24):
             offset = records[-1].offset + 1
-            for record in records:
-                data = TracesData.FromString(record.unpack())
-                identifiers += [span.span_id for resource in data.resource_spans for scope in resource.scope_spans for span in scope.spans]
+            parsed += [parse(record.unpack()) for record in records]
     await reader.close()
-    return identifiers
+    return parsed
 
 
 class _FaultyLog(SqliteLogWriter):

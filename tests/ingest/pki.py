@@ -49,6 +49,15 @@ class Pki:
             settings["auth"] = {"tokens": str(self.folder / "tokens")}
         return settings
 
+    def client_files(self) -> tuple[Path, Path, Path]:
+        """Files for a client: the CA of the server, a certificate that the server lets in, and its key."""
+        issued = self.client_ca.issue_cert("sidecar.example")
+        ca, certificate, key = (self.folder / name for name in ("ca.crt", "client.crt", "client.key"))
+        ca.write_bytes(self.ca.cert_pem.bytes())
+        certificate.write_bytes(issued.cert_chain_pems[0].bytes())
+        key.write_bytes(issued.private_key_pem.bytes())
+        return ca, certificate, key
+
     def channel(self, ca: trustme.CA | None = None, client_ca: trustme.CA | None = None) -> grpc.ChannelCredentials:
         """A client that trusts ``ca`` (this one's) and shows a certificate of ``client_ca`` (none)."""
         roots = (ca or self.ca).cert_pem.bytes()

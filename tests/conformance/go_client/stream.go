@@ -19,7 +19,7 @@ import (
 
 const spansPerRequest = 3
 
-// stream prints "acknowledged N" and "failed N" for requests of the spans N, N+1, N+2, and at its end "repeated N" for how often it sent one again.
+// stream prints "acknowledged N" and "failed N" for requests of the spans N, N+1, N+2, and "repeated N" each time it sends one again.
 func stream(ctx context.Context, o options) error {
 	connection, err := o.dial()
 	if err != nil {
@@ -31,7 +31,7 @@ func stream(ctx context.Context, o options) error {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		close(stopped)
 	}()
-	var next, repeated atomic.Int64
+	var next atomic.Int64
 	next.Store(int64(o.first))
 	var senders sync.WaitGroup
 	errors := make(chan error, o.senders)
@@ -44,7 +44,7 @@ func stream(ctx context.Context, o options) error {
 				default:
 				}
 				first := int(next.Add(spansPerRequest) - spansPerRequest)
-				if err := settle(o.authorized(ctx), o, connection, first, &repeated); err != nil {
+				if err := settle(o.authorized(ctx), o, connection, first); err != nil {
 					errors <- err
 					return
 				}
@@ -52,7 +52,6 @@ func stream(ctx context.Context, o options) error {
 		})
 	}
 	senders.Wait()
-	fmt.Println("repeated", repeated.Load())
 	select {
 	case err := <-errors:
 		return err
@@ -62,14 +61,14 @@ func stream(ctx context.Context, o options) error {
 }
 
 // settle sends a request until it is acknowledged or failed for good, as OTLP's specification has it.
-func settle(ctx context.Context, o options, connection *grpc.ClientConn, first int, repeated *atomic.Int64) error {
+func settle(ctx context.Context, o options, connection *grpc.ClientConn, first int) error {
 	traces := collector.NewTraceServiceClient(connection)
 	var settings []grpc.CallOption
 	if o.gzip {
 		settings = append(settings, grpc.UseCompressor(gzip.Name))
 	}
 	body := request(first, spansPerRequest, 100)
-	for until := time.Now().Add(longest); time.Now().Before(until); repeated.Add(1) {
+	for until := time.Now().Add(longest); time.Now().Before(until); fmt.Println("repeated", first) {
 		call, cancel := context.WithTimeout(ctx, longest)
 		_, err := traces.Export(call, body, settings...)
 		cancel()
