@@ -42,7 +42,7 @@ def span_ids(payloads: Sequence[bytes]) -> SpanIds:
 class Senders:
     """Threads that send spans at ``spans_per_s``, and one that sends captured metrics and logs; a context manager."""
 
-    def __init__(self, targets: Sequence[str], spans_per_s: int, seed: int, captures: Sequence[Path] = (), threads: int = 4) -> None:
+    def __init__(self, targets: Sequence[str], spans_per_s: int, seed: int, captures: Sequence[Path] = (), threads: int = 12) -> None:
         self._targets = targets
         self._stopped = threading.Event()
         self._given_up = threading.Event()
