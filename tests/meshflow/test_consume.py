@@ -1,9 +1,10 @@
 """The consumer on a real log with a real processor: a database that goes away, stops in between, records that are gone."""
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from schemas.topics import LOGS, SPANS
 from storage.sink import RetryingSink
 from storage.sqlite_log import SqliteLogReader, SqliteLogWriter
 from storage.sqlite_retention import Limits
+from storage.sqlite_schema import FILE
 from tests.meshflow.test_capture_replay import FILES
 
 PANE_NS = 1_000_000_000
@@ -172,3 +174,18 @@ async def test_the_watermark_is_that_of_the_slowest_span_partition(tmp_path: Pat
     consumer.commits[TopicPartition(SPANS, 0)] = commits[0]
     assert consumer.watermark_ns == 10_000
     await reader.close()
+
+
+async def test_a_record_that_the_disk_has_spoiled_is_set_aside(tmp_path: Path, requests: list[Captured]) -> None:
+    await fill(tmp_path, requests)
+    with closing(sqlite3.connect(tmp_path / FILE)) as file:
+        file.execute(
+            "UPDATE records SET payload = x'00ff00ff', codec = 'lz4', size = 1000 WHERE position = (SELECT min(position) + 7 FROM records)"
+        )
+        file.commit()
+    sink = Database()
+    async with running(tmp_path, sink) as (_, task):
+        while sum(token.startswith("ledger") for token in sink.blocks) < len(requests) / 10:
+            assert not task.done()
+            await asyncio.sleep(0.01)
+    assert sink.ledger("rejected") == 1
