@@ -1,6 +1,5 @@
 """How each system is started for each job: as processes of their own, on free ports of this machine."""
 
-import asyncio
 import re
 import signal
 import socket
@@ -13,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-
 from benchmarks.peers import rotel as rotel_wheel
+from benchmarks.peers.kafka import make_topic
 from ingest.settings import IngestSettings
 from schemas.topics import SPANS
 from tests.collector.running import OTLP, Collector, kafka_exporter
@@ -32,8 +30,6 @@ _FLUSH_S = 10
 _START_S = 90.0
 _BATCH = 1_000
 """Spans that others gather for Kafka: about a MB."""
-_PARTITIONS = 4
-"""meshflow's default."""
 
 _MESHFLOW = f"""
 [ingest]
@@ -81,23 +77,6 @@ def meshflow_receive(folder: Path, receiver: str) -> Iterator[Running]:
 def meshflow_process(folder: Path, receiver: str, percentage: float) -> Iterator[Running]:
     """Receivers, durable log and processing in front of a store that forgets."""
     yield from _part(folder, "process", receiver, percentage)
-
-
-def make_topic(kafka: str, prefix: str) -> None:
-    """The topic of spans as ``meshflow ingest`` makes it: others may count on it."""
-
-    async def make() -> None:
-        admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
-        await admin.start()
-        try:
-            config = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": str(8 << 20)}
-            made = await admin.create_topics([NewTopic(prefix + SPANS, _PARTITIONS, 1, topic_configs=config)])
-            if made.topic_errors[0][1]:
-                raise RuntimeError(f"topic {prefix + SPANS} could not be made: {made.topic_errors}")
-        finally:
-            await admin.close()
-
-    asyncio.run(make())
 
 
 @contextmanager
@@ -208,6 +187,7 @@ def rotel_kafka(folder: Path, kafka: str, prefix: str) -> Any:
     make_topic(kafka, prefix)
     batch = f"--batch-max-size={_BATCH}"  # its own 8,192 would be a record of 8 MB
     options = {"brokers": kafka, "traces-topic": prefix + SPANS, "format": "protobuf", "compression": "zstd", "acks": "all"}
+    options["max-message-bytes"] = str(4 << 20)
     return _rotel(folder, batch, "--exporter", "kafka", *(f"--kafka-exporter-{name}={value}" for name, value in options.items()))
 
 
