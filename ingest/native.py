@@ -44,15 +44,15 @@ def is_chosen(settings: IngestSettings) -> bool:
     return settings.receiver == "native" or (settings.receiver == "auto" and HERE and otlp.native)
 
 
-def make_receiver(settings: IngestSettings, partitions: int) -> "NativeReceiver":
-    """The native part; nothing runs yet."""
+def make_receiver(settings: IngestSettings, partitions: int, window_ns: int | None = None, retry_ns: int | None = None) -> "NativeReceiver":
+    """The native part; nothing runs yet. ``window_ns`` and ``retry_ns`` take the place of settings (tests)."""
     return NativeReceiver(
         now_ns=time.monotonic_ns(),
         partitions=partitions,
-        window_ns=to_ns(settings.gather_window),
+        window_ns=to_ns(settings.gather_window) if window_ns is None else window_ns,
         record_size=settings.record_size,
         buffer_size=settings.buffer_size,
-        retry_ns=to_ns(settings.retry_after),
+        retry_ns=to_ns(settings.retry_after) if retry_ns is None else retry_ns,
         max_message=settings.max_message,
         max_receiving=settings.max_receiving,
         max_connections=settings.max_connections,
@@ -68,10 +68,10 @@ def make_receiver(settings: IngestSettings, partitions: int) -> "NativeReceiver"
 class NativePending:
     """As :class:`ingest.pending.Pending`, of which ``native/src/receive/pending.rs`` is the twin; gRPC requests come in by themselves."""
 
-    def __init__(self, receiver: "NativeReceiver", settings: IngestSettings) -> None:
+    def __init__(self, receiver: "NativeReceiver", limit_bytes: int, retry_ns: int) -> None:
         self._receiver = receiver
-        self._limit_bytes = settings.buffer_size
-        self._retry_after_s = _s(settings.retry_after)
+        self._limit_bytes = limit_bytes
+        self._retry_after_s = retry_ns / NS_PER_S
         self._replies: dict[int, Reply] = {}
         self._reply_count = 0
         self._numbers: dict[Batch, int] = {}

@@ -13,6 +13,7 @@ from ingest.receive import Receiver
 from ingest.security import Credentials, exposure
 from ingest.settings import IngestSettings
 from schemas.log import LogWriter
+from schemas.units import to_ns
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ class IngestServer:
         self._grpc: GrpcServer | NativeServer
         if is_chosen(settings):
             native = make_receiver(settings, partitions)
-            self._gather = Gather(log, settings, NativePending(native, settings))
+            self._gather = Gather(log, settings, NativePending(native, settings.buffer_size, to_ns(settings.retry_after)))
             self._receiver = Receiver(self._gather, partitions, settings)
             self._grpc = NativeServer(native, self._gather.look, settings, self._credentials.current, reuse_port)
         else:

@@ -1,8 +1,9 @@
 """Group commit's decisions, with time passed in: what a sender is told is what the log has."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 from hypothesis import settings as hypothesis_settings
@@ -10,7 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from ingest.admission import RequestTooLarge
+from ingest.native import NativePending, make_receiver
 from ingest.pending import RECORDS_PER_APPEND, REQUEST_OVERHEAD_BYTES, Batch, Pending
+from ingest.settings import IngestSettings
 from schemas import topics
 from schemas.errors import LogFull, LogUnavailable
 from schemas.log import TopicPartition
@@ -21,8 +24,12 @@ RECORD_BYTES = 60
 LIMIT_BYTES = 12 * REQUEST_OVERHEAD_BYTES
 
 
+AnyPending = Pending | NativePending
+Make = Callable[..., AnyPending]
+
+
 def add(
-    pending: Pending,
+    pending: AnyPending,
     parts: dict[int, bytes],
     answers: list[Exception | None],
     now_ns: int = 0,
@@ -33,8 +40,21 @@ def add(
     pending.add(topic, parts, items=len(parts), rejected=rejected, request_bytes=request_bytes, now_ns=now_ns, reply=answers.append)
 
 
-def make_pending(limit_bytes: int = LIMIT_BYTES) -> Pending:
+def make_python(limit_bytes: int = LIMIT_BYTES) -> AnyPending:
     return Pending(WINDOW_NS, RECORD_BYTES, limit_bytes, RETRY_NS)
+
+
+def make_native(limit_bytes: int = LIMIT_BYTES) -> AnyPending:
+    settings = IngestSettings(record_size=RECORD_BYTES, buffer_size=limit_bytes)
+    receiver = make_receiver(settings, partitions=3, window_ns=WINDOW_NS, retry_ns=RETRY_NS)
+    return NativePending(receiver, limit_bytes, RETRY_NS)
+
+
+@pytest.fixture(params=[make_python, pytest.param(make_native, marks=pytest.mark.component("native"))])
+def make_pending(request: pytest.FixtureRequest) -> Make:
+    """The decisions in Python and their native twin."""
+    make: Make = request.param
+    return make
 
 
 def values(batch: Batch | None) -> list[tuple[int, bytes]]:
@@ -42,7 +62,7 @@ def values(batch: Batch | None) -> list[tuple[int, bytes]]:
     return [(append.tp.partition, append.value) for append in batch.appends]
 
 
-def test_requests_of_one_window_become_one_record_per_partition() -> None:
+def test_requests_of_one_window_become_one_record_per_partition(make_pending: Make) -> None:
     pending, answers = make_pending(), list[Exception | None]()
     add(pending, {0: b"a", 2: b"A"}, answers, now_ns=0)
     add(pending, {0: b"b"}, answers, now_ns=WINDOW_NS - 1)
@@ -58,7 +78,7 @@ def test_requests_of_one_window_become_one_record_per_partition() -> None:
     assert pending.idle
 
 
-def test_a_full_record_is_taken_before_its_window_is_over() -> None:
+def test_a_full_record_is_taken_before_its_window_is_over(make_pending: Make) -> None:
     pending, answers = make_pending(), list[Exception | None]()
     add(pending, {0: b"a" * 40, 1: b"z"}, answers)
     assert pending.take(0) is None
@@ -67,14 +87,14 @@ def test_a_full_record_is_taken_before_its_window_is_over() -> None:
     assert values(pending.take(0)) == [(0, b"a" * 40)]
 
 
-def test_a_part_larger_than_a_record_is_one_larger_record() -> None:
+def test_a_part_larger_than_a_record_is_one_larger_record(make_pending: Make) -> None:
     pending, answers = make_pending(), list[Exception | None]()
     add(pending, {0: b"a" * 10}, answers)
     add(pending, {0: b"b" * 1000}, answers)
     assert values(pending.take(0)) == [(0, b"a" * 10), (0, b"b" * 1000)]
 
 
-def test_a_backlog_is_appended_a_few_records_at_a_time_in_order() -> None:
+def test_a_backlog_is_appended_a_few_records_at_a_time_in_order(make_pending: Make) -> None:
     pending, answers = make_pending(), list[Exception | None]()
     for letter in b"abcdef":
         add(pending, {0: bytes([letter]) * RECORD_BYTES}, answers)
@@ -86,7 +106,7 @@ def test_a_backlog_is_appended_a_few_records_at_a_time_in_order() -> None:
     assert [value[:1] for _, value in values(pending.take(0))] == [b"e", b"f"]
 
 
-def test_no_room_refuses_counts_and_says_when_to_come_back() -> None:
+def test_no_room_refuses_counts_and_says_when_to_come_back(make_pending: Make) -> None:
     pending, answers = make_pending(limit_bytes=REQUEST_OVERHEAD_BYTES + 100), list[Exception | None]()
     add(pending, {0: b"a"}, answers)
     with pytest.raises(LogFull) as full:
@@ -97,14 +117,14 @@ def test_no_room_refuses_counts_and_says_when_to_come_back() -> None:
     assert [(dict(append.headers), append.value) for append in batch.appends] == [({"refused": 3}, b"a")]
 
 
-def test_a_request_larger_than_the_buffer_is_told_so() -> None:
+def test_a_request_larger_than_the_buffer_is_told_so(make_pending: Make) -> None:
     pending, answers = make_pending(limit_bytes=REQUEST_OVERHEAD_BYTES + 100), list[Exception | None]()
     with pytest.raises(RequestTooLarge, match=r"takes 16,584 bytes to hold; the whole buffer has 16,484 \(buffer_size\)"):
         add(pending, {0: b"x" * 100}, answers)
     assert pending.held_bytes == 0
 
 
-def test_rejected_items_alone_are_logged_before_the_sender_is_told() -> None:
+def test_rejected_items_alone_are_logged_before_the_sender_is_told(make_pending: Make) -> None:
     pending, answers = make_pending(), list[Exception | None]()
     add(pending, {}, answers, rejected=5)
     batch = pending.take(WINDOW_NS)
@@ -117,7 +137,7 @@ def test_rejected_items_alone_are_logged_before_the_sender_is_told() -> None:
     assert answers == [None]
 
 
-def test_counts_of_refused_items_go_alone_when_nothing_else_does_and_again_when_that_fails() -> None:
+def test_counts_of_refused_items_go_alone_when_nothing_else_does_and_again_when_that_fails(make_pending: Make) -> None:
     pending = make_pending()
     pending.refuse(topics.LOGS, 7, now_ns=0)
     assert pending.take(WINDOW_NS - 1) is None
@@ -132,7 +152,7 @@ def test_counts_of_refused_items_go_alone_when_nothing_else_does_and_again_when_
     assert dict(batch.appends[0].headers) == {"refused": 8}
 
 
-def test_a_request_fails_when_one_of_its_records_does_and_is_refused_as_a_whole() -> None:
+def test_a_request_fails_when_one_of_its_records_does_and_is_refused_as_a_whole(make_pending: Make) -> None:
     pending, answers = make_pending(), list[Exception | None]()
     add(pending, {0: b"a" * RECORD_BYTES, 1: b"b"}, answers, rejected=2)
     full = pending.take(0)
@@ -148,7 +168,7 @@ def test_a_request_fails_when_one_of_its_records_does_and_is_refused_as_a_whole(
     assert pending.held_bytes == 0
 
 
-def test_a_stop_makes_everything_due_at_once() -> None:
+def test_a_stop_makes_everything_due_at_once(make_pending: Make) -> None:
     pending, answers = make_pending(), list[Exception | None]()
     add(pending, {0: b"a"}, answers, now_ns=100)
     pending.refuse(topics.LOGS, 1, now_ns=100)
@@ -170,9 +190,11 @@ class Sent:
 class PendingMachine(RuleBasedStateMachine):
     """Requests, appends that succeed or fail, and time, in any order."""
 
+    make: ClassVar[Make] = staticmethod(make_python)
+
     def __init__(self) -> None:
         super().__init__()
-        self.pending = make_pending()
+        self.pending = self.make()
         self.now_ns = 0
         self.serial = 0
         self.sent: list[Sent] = []
@@ -270,4 +292,11 @@ def _serials(parts: Sequence[bytes]) -> list[int]:
     return [int(part.split(b":")[0]) for part in parts]
 
 
+class NativePendingMachine(PendingMachine):
+    """The same for the native twin."""
+
+    make: ClassVar[Make] = staticmethod(make_native)
+
+
 TestPendingMachine = PendingMachine.TestCase
+TestNativePendingMachine = pytest.mark.component("native")(NativePendingMachine.TestCase)
