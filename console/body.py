@@ -44,6 +44,10 @@ class Body:
             self._rows.close()
 
 
+NOTHING = Body(b"", None)
+"""Of a request that says nothing."""
+
+
 async def read_body(request: web.Request, prefix: bytes, sizes: Sizes, folder: Path | None) -> Body:
     """Read the body of a request whose ``query`` parameter is ``prefix``. Without a ``folder`` for rows, all of it is the statement.
 

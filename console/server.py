@@ -5,7 +5,7 @@ import logging
 import socket
 import time
 import uuid
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from console import account, blocks, clickhouse, native
-from console.body import Body, Sizes, read_body, too_large
+from console.body import NOTHING, Body, Sizes, read_body, too_large
 from console.insert import reads
 from console.settings import ConsoleSettings
 from schemas import self_metrics
@@ -87,14 +87,11 @@ class SqlServer:
         began_ns = time.perf_counter_ns()
         try:
             account.check(request.query, request.headers, self._settings.username, self._settings.password.get_secret_value())
-            parameters, body = await self._read(request)
-            try:
-                if not body.statement.strip():
-                    return web.Response(text="Ok.\n", headers=headers)
-                query = clickhouse.read_query(parameters, request.headers, body.statement, body.rows)
-                answer = await self._run(query, clickhouse.read_packing(parameters))
-            finally:
-                body.close()
+            parameters = dict(request.query)
+            answering = await self._begin(request, parameters)
+            if answering is None:
+                return web.Response(text="Ok.\n", headers=headers)
+            answer = await asyncio.wrap_future(answering)
         except QueryFailed as error:
             headers["X-ClickHouse-Exception-Code"] = str(error.code)
             text = f"{error}\n".encode()
@@ -108,21 +105,38 @@ class SqlServer:
             response.enable_compression(web.ContentCoding.gzip)
         return response
 
-    async def _run(self, query: Query, packing: clickhouse.Packing) -> Answer:
-        """Run a query in a thread, when its turn comes; what waits is bounded."""
+    async def _begin(self, request: web.Request, parameters: dict[str, str]) -> "Future[Answer] | None":
+        """Read a request and have it answered in a thread, when its turn comes; what is read or waits is bounded. None: it asks nothing.
+
+        ``parameters`` is completed by those of a form.
+        """
         if self._under_way >= self._settings.max_queries + self._settings.max_waiting_queries:
             reason = f"{self._under_way} queries are under way already"
             raise clickhouse.failed(clickhouse.TOO_MANY_SIMULTANEOUS_QUERIES, "TOO_MANY_SIMULTANEOUS_QUERIES", reason)
         self._under_way += 1
+        body = NOTHING
+        try:
+            body = await self._read(request, parameters)
+            answering = self._submit(request, parameters, body)
+        except BaseException:
+            self._done(body)
+            raise
+        if answering is None:
+            self._done(body)
+        else:
+            loop = asyncio.get_running_loop()
+            answering.add_done_callback(lambda _: loop.call_soon_threadsafe(self._done, body))
+        return answering
+
+    def _submit(self, request: web.Request, parameters: dict[str, str], body: Body) -> "Future[Answer] | None":
+        if not body.statement.strip():
+            return None
+        query = clickhouse.read_query(parameters, request.headers, body.statement, body.rows)
         threads = self._threads if reads(query.sql) or not self._rows_folder else self._writers
         try:
-            future = threads.submit(self._execute, query, packing)
+            return threads.submit(self._execute, query, clickhouse.read_packing(parameters))
         except RuntimeError as error:
-            self._under_way -= 1
             raise clickhouse.failed(clickhouse.ABORTED, "ABORTED", "meshflow is stopping") from error
-        loop = asyncio.get_running_loop()
-        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._done))
-        return await asyncio.wrap_future(future)
 
     def _execute(self, query: Query, packing: clickhouse.Packing) -> Answer:
         answer = self._engine.execute(query, self._limits)
@@ -130,24 +144,27 @@ class SqlServer:
             answer = replace(answer, body=native.frame(answer.body, packing.revision))
         return replace(answer, body=blocks.pack(answer.body)) if packing.blocks else answer
 
-    def _done(self) -> None:
+    def _done(self, body: Body) -> None:
+        """Nobody needs the request's rows any more."""
         self._under_way -= 1
+        body.close()
 
-    async def _read(self, request: web.Request) -> tuple[dict[str, str], Body]:
-        """URL parameters, with those of a form, and the statement."""
-        parameters = dict(request.query)
+    async def _read(self, request: web.Request, parameters: dict[str, str]) -> Body:
+        """The statement and its rows; parameters of a form are added to those of the URL."""
+        form = request.content_type == "multipart/form-data"
         try:
-            if request.content_type == "multipart/form-data":
-                for name, value in (await request.post()).items():
-                    if not isinstance(value, str):
-                        raise clickhouse.failed(clickhouse.UNSUPPORTED, "NOT_IMPLEMENTED", "external tables are not supported here")
-                    parameters[name] = value
+            for name, value in (await request.post()).items() if form else ():
+                if not isinstance(value, str):
+                    raise clickhouse.failed(clickhouse.UNSUPPORTED, "NOT_IMPLEMENTED", "external tables are not supported here")
+                parameters[name] = value
         except web.HTTPRequestEntityTooLarge as error:
             raise too_large("the query is too large") from error
+        if request.method != "POST":
+            parameters["readonly"] = "1"  # as ClickHouse: a link that somebody follows changes nothing
         prefix = parameters.get("query", "").encode()
-        if request.method != "POST" or request.content_type == "multipart/form-data":
-            return parameters, Body(prefix, None)
-        return parameters, await read_body(request, prefix, self._sizes, self._rows_folder)
+        if request.method != "POST" or form:
+            return Body(prefix, None)
+        return await read_body(request, prefix, self._sizes, self._rows_folder)
 
 
 async def _alive(_: web.Request) -> web.Response:

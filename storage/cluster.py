@@ -1,11 +1,15 @@
 """The same statements for a cluster: local Replicated tables on every shard, and a Distributed one over them under the plain name.
 
-No I/O here. docs/adr/0018 says why rows go where they go.
+docs/adr/0018 says why rows go where they go.
 """
 
 import re
 
-from storage.settings import StorageSettings
+from clickhouse_connect.driver.client import Client
+
+from schemas.errors import SinkUnavailable
+from storage.client import errors
+from storage.settings import ClickHouseStore, StorageSettings
 
 LOCAL = "_local"
 
@@ -80,3 +84,20 @@ def parts(settings: StorageSettings, table: str) -> str:
         return f"system.parts WHERE database = currentDatabase() AND table = '{table}' AND active"
     everywhere = f"clusterAllReplicas('{settings.cluster}', system.parts)"
     return f"{everywhere} WHERE database = '{database(settings)}' AND table = '{table}{LOCAL}' AND active"
+
+
+def gathering_suffix(client: Client, place: ClickHouseStore) -> str:
+    """What the names of the tables end with that asynchronous inserts go to.
+
+    On a cluster it is the local ones, as blocks that were gathered for a Distributed table go on without their tokens; so there may be one
+    shard only. Raises SinkUnavailable: there are more.
+    """
+    if not place.cluster:
+        return ""
+    with errors("count the shards"):
+        rows = client.query(f"SELECT uniqExact(shard_num) FROM system.clusters WHERE cluster = '{place.cluster}'").result_rows
+    if rows[0][0] != 1:
+        raise SinkUnavailable(
+            f"storage.clickhouse.async_insert goes with one shard, cluster {place.cluster} has {rows[0][0]}: set it to false"
+        )
+    return LOCAL

@@ -6,7 +6,7 @@ under the token. So a repetition drops what is there and adds what is not, also 
 
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import chdb
@@ -18,6 +18,7 @@ from schemas import self_metrics
 from schemas.errors import SinkRejected, SinkUnavailable
 from schemas.sink import Sink
 from schemas.tables import SCHEMAS, Block
+from storage import cluster
 from storage.client import classify, errors, open_client
 from storage.settings import ChdbStore, ClickHouseStore
 
@@ -36,6 +37,9 @@ ONE_BLOCK = {
 """Settings with which the engine squashes all rows of an INSERT into one block, in the order in which they are read. Skip indexes are
 made by the first merge, not also before it."""
 
+ASYNC = {"async_insert": 1, "wait_for_async_insert": 1, "async_insert_deduplicate": 1}
+"""With which a server gathers blocks of several tokens into one part, and answers when it is written (docs/adr/0018)."""
+
 _SMALL_BYTES = 4 << 20
 
 _CODE = re.compile(r"Code: (\d+)\.")
@@ -43,21 +47,34 @@ _CODE = re.compile(r"Code: (\d+)\.")
 
 def open_sink(place: ChdbStore | ClickHouseStore) -> Sink:
     """The sink of a store whose tables are migrated. Raises SinkUnavailable."""
-    return ClickHouseSink(open_client(place)) if isinstance(place, ClickHouseStore) else ChdbSink(place)
+    return _open_server_sink(place) if isinstance(place, ClickHouseStore) else ChdbSink(place)
+
+
+def _open_server_sink(place: ClickHouseStore) -> Sink:
+    client = open_client(place)
+    if not place.options.async_insert:
+        return ClickHouseSink(client)
+    try:
+        return ClickHouseSink(client, ASYNC, cluster.gathering_suffix(client, place))
+    except BaseException:
+        client.close()
+        raise
 
 
 class ClickHouseSink:
     """Arrow over HTTP."""
 
-    def __init__(self, client: Client) -> None:
-        """Takes the client over: closing the sink closes it."""
+    def __init__(self, client: Client, more: Mapping[str, Any] | None = None, suffix: str = "") -> None:
+        """Takes the client over: closing the sink closes it. ``more``: settings of every insert; ``suffix``: of every table's name."""
         self._client = client
+        self._more = more or {}
+        self._suffix = suffix
 
     def write(self, block: Block) -> None:
         """See schemas.sink.Sink.write."""
         rows = _checked(block)
         if rows.num_rows:
-            _insert_arrow(self._client, block, rows)
+            _insert_arrow(self._client, block, rows, self._more, self._suffix)
         _count(block)
 
     def close(self) -> None:
@@ -159,9 +176,10 @@ def engine_error(error: RuntimeError, doing: str) -> SinkRejected | SinkUnavaila
     return classify(DatabaseError(str(error), code=int(code[1]) if code else None), doing)
 
 
-def _insert_arrow(client: Client, block: Block, rows: pa.Table) -> None:
+def _insert_arrow(client: Client, block: Block, rows: pa.Table, more: Mapping[str, Any] | None = None, suffix: str = "") -> None:
+    settings = {**ONE_BLOCK, **(more or {}), "insert_deduplication_token": block.token}
     with errors(f"insert of {block.token}"):
-        client.insert_arrow(block.table, rows, settings={**ONE_BLOCK, "insert_deduplication_token": block.token})
+        client.insert_arrow(f"{block.table}{suffix}", rows, settings=settings)
 
 
 def _checked(block: Block) -> pa.Table:
