@@ -8,6 +8,7 @@ import logging
 from collections.abc import Sequence
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from schemas.errors import MalformedOtlp
@@ -81,9 +82,21 @@ class DeadLetterWriter:
             else:
                 return
 
+    async def _make_topic(self) -> None:
+        """Ingest makes it with the others; where only foreign writers write, nobody has."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap, **self._security.client_options())
+        try:
+            await admin.start()
+            if self._prefix + DEAD_LETTER not in await admin.list_topics():
+                # without a replication factor (-1: the brokers' default) aiokafka wants to be given assignments, be there none
+                await admin.create_topics([NewTopic(self._prefix + DEAD_LETTER, 1, -1, replica_assignments={})])  # another may be first
+        finally:
+            await admin.close()
+
     async def _connected(self) -> AIOKafkaProducer:
         async with self._connecting:
             if self._producer is None:
+                await self._make_topic()
                 producer = AIOKafkaProducer(
                     bootstrap_servers=self._bootstrap,
                     acks="all",

@@ -146,7 +146,6 @@ DEAD = [
 
 async def test_dead_letters_name_the_record_and_the_reason_and_bring_what_is_in_it(broker: Cluster) -> None:
     place = KafkaPlace(broker)
-    await (await place.open_writer()).close()
     letters = DeadLetterWriter(broker.bootstrap.split(","), place.prefix)
     await letters.write(A, [DeadLetter(record, reason) for record, reason in DEAD])
     await letters.close()
