@@ -135,7 +135,7 @@ class Spool:
 
     def note_sending(self, until: int, ends: Mapping[TopicPartition, int]) -> None:
         """Before entries below ``until`` are sent: so a next process knows to look for them from ``ends`` on. Raises LogUnavailable."""
-        self._note(Progress(self.progress.drained, until, ends))
+        self._note(Progress(self.progress.drained, max(until, self.progress.sent), ends))
 
     def drop(self, chunk: Chunk) -> None:
         """The chunk that was peeked last is in the log; what is damaged in it is given up. Raises LogUnavailable."""
@@ -161,11 +161,11 @@ class Spool:
         paths = sorted(self.folder.glob(f"*{SUFFIX}"))
         self._segments = [_Segment(int(path.stem), path, path.stat().st_size) for path in paths]
         self._next = self.progress.drained
-        if not self._segments:
-            return
-        if not self._progress_file.read_back:  # it went with the disk: anything may have been sent
-            self.progress = Progress(self._segments[0].first, 1 << 62)
-        self._next = max(self._next, self._mend(self._segments[-1]))
+        if self._segments:
+            self._next = max(self._next, self._mend(self._segments[-1]))
+        if not self._progress_file.read_back:  # it is new; or it went with the disk, and then anything may have been sent
+            self.progress = Progress(self._segments[0].first if self._segments else 0, self._next)
+            self._progress_file.write(self.progress)
         self._forget()
         if head := self._peek(1).entries:
             self.oldest_time_ns = head[0].time_ns

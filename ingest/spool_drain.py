@@ -39,7 +39,7 @@ class Drain:
         """Return when the chunk is in the log and noted as drained. Raises LogUnavailable; then :meth:`KafkaLogWriter.settle` first."""
         try:
             there = await kafka.find(doubtful(chunk.entries, self._spool.progress))
-            ends = ends_before(chunk, self._spool.progress, kafka.ends())
+            ends = ends_before(self._spool.progress, kafka.ends())
             await self._in_thread(self._spool.note_sending, chunk.until, ends)
             await kafka.append([entry.append for entry in chunk.entries], [entry.id for entry in chunk.entries], there)
         except LogUnavailable:
@@ -63,8 +63,8 @@ def doubtful(entries: list[Entry], progress: Progress) -> list[tuple[Append, byt
     return found
 
 
-def ends_before(chunk: Chunk, progress: Progress, now: dict[TopicPartition, int]) -> dict[TopicPartition, int]:
-    """From where a next process must look for the chunk's entries; those that were tried before may lie before the end ``now``."""
-    if chunk.entries and chunk.entries[0].number < progress.sent:
+def ends_before(progress: Progress, now: dict[TopicPartition, int]) -> dict[TopicPartition, int]:
+    """From where a next process must look. While something that was tried before is left, that is where partitions ended before then."""
+    if progress.sent > progress.drained:
         return {tp: min(end, progress.ends.get(tp, 0)) for tp, end in now.items()}
     return now

@@ -27,6 +27,12 @@ ALL = 1 << 40
 MIB = 1 << 20
 
 
+@pytest.fixture(autouse=True)
+def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is killed here is a process: the kernel keeps what it wrote. A busy disk would take minutes."""
+    monkeypatch.setattr(os, "fsync", lambda fd: None)
+
+
 def put(spool: Spool, *values: bytes, tp: TopicPartition = A, since: int = NEVER_SENT) -> None:
     spool.append([Append(tp, value) for value in values], [value[:16] for value in values], [since] * len(values))
 
@@ -48,6 +54,16 @@ def test_entries_come_back_whole_and_in_order(tmp_path: Path) -> None:
     assert (third.append.value, third.number) == (b"c", 2)
     assert spool.oldest_time_ns == first.time_ns > 0
     assert spool.entries == 3
+    spool.close()
+
+
+def test_an_append_returns_when_it_is_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool(tmp_path, MIB)
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_size))
+    put(spool, b"1")
+    assert synced[-1] == spool.size_bytes > 0
+    assert len(synced) == 2, "its name too"
     spool.close()
 
 
@@ -130,7 +146,7 @@ def test_without_its_progress_all_of_it_may_have_been_sent(tmp_path: Path) -> No
     spool.close()
     (tmp_path / "progress").write_bytes(os.urandom(100_000))
     spool = Spool(tmp_path, MIB)
-    assert spool.progress.sent > 2
+    assert spool.progress.sent == 2
     assert spool.progress.ends == {}
     assert drain(spool) == [b"1", b"2"]
     spool.close()
@@ -215,7 +231,7 @@ def write_files(folder: Path, files: Files) -> None:
         (folder / name).write_bytes(data)
 
 
-@hypothesis_settings(max_examples=40, stateful_step_count=40, deadline=None)
+@hypothesis_settings(max_examples=30, stateful_step_count=30, deadline=None)
 class SpoolMachine(RuleBasedStateMachine):
     """Appends, drains and crashes, where a crash leaves any prefix of what the step it hits was writing."""
 
@@ -275,7 +291,7 @@ class SpoolMachine(RuleBasedStateMachine):
         found = self._values()
         assert found in (self.waiting, self.waiting[len(chunk.entries) :])
         if found == self.waiting:
-            assert self.spool.progress.sent == chunk.until, "what may have been sent is known"
+            assert self.spool.progress.sent >= chunk.until, "what may have been sent is known"
             assert self.spool.progress.ends == {A: 5}
         self.waiting = found
 
