@@ -1,13 +1,17 @@
 """How a ClickHouse server is spoken to: login, TLS, client certificate, and how blocks are handed over."""
 
+import logging
 import ssl
 from pathlib import Path
 from typing import Self
 
 import certifi
+import urllib3
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from schemas.errors import SinkUnavailable
+
+logger = logging.getLogger(__name__)
 
 
 class ClickHouseSettings(BaseModel):
@@ -47,6 +51,12 @@ class ClickHouseSettings(BaseModel):
         except (ssl.SSLError, OSError) as error:
             raise SinkUnavailable(f"a certificate of [storage.clickhouse] cannot be used: {error}") from error
         return context
+
+    def accept_unchecked(self) -> None:
+        """Where certificates are not to be checked, say so once, instead of urllib3 at every request."""
+        if not self.check_certificate:
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+            logger.warning("the ClickHouse server's certificate is not checked: storage.clickhouse.check_certificate = false")
 
     def missing_file(self) -> str:
         """Which setting names a file that is not there; "" when all are."""

@@ -102,6 +102,7 @@ def _open_server(place: ClickHouseStore) -> Client:
         raise SinkUnavailable(f"{missing} is not there")
     tls: dict[str, Any] = {}
     if place.secure:
+        options.accept_unchecked()
         tls = {
             "verify": options.check_certificate,
             "ca_cert": options.ca_file or None,

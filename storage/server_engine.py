@@ -33,6 +33,8 @@ class ServerEngine:
             self._headers["X-ClickHouse-Key"] = place.password
         else:
             self._headers["X-ClickHouse-SSL-Certificate-Auth"] = "on"
+        if place.secure:
+            place.options.accept_unchecked()
         self._pool = urllib3.PoolManager(
             retries=False, maxsize=8, block=True, ssl_context=place.options.ssl_context() if place.secure else None
         )
