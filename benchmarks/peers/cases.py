@@ -41,7 +41,7 @@ SIZES = {"214": 214, "5": 5}
 _LIMITS = {"214": ("--connections", "8", "--in-flight", "128"), "5": ("--connections", "64", "--in-flight", "4096")}
 _LIMITS_GRPCIO = {**_LIMITS, "5": ("--connections", "64", "--in-flight", "512")}
 """grpcio cancels calls when a thousand wait for it, which are then sent again."""
-_DONE_S = 120.0
+_DONE_S = 300.0
 _QUIET = 0.05
 _PACE = 50_000
 _EVERY_S = 4.0
@@ -91,7 +91,7 @@ def cases(plan: Plan) -> list[Case]:
 
 
 def _paced(plan: Plan, job: str, size: str, pace: int) -> Iterator[Case]:
-    pacing = ("--seconds", str(4 * plan.seconds if pace else plan.seconds), "--rate", str(pace))
+    pacing = ("--seconds", str(3 * plan.seconds if pace else plan.seconds), "--rate", str(pace))
     name = f"{job}-{size}" + (f"-at-{pace}" if pace else "")
     for contender in _contenders(job):
         options = (*(_LIMITS_GRPCIO if contender.receiver == "grpcio" else _LIMITS)[size], *pacing)
@@ -103,7 +103,7 @@ def _connections(plan: Plan, count: int) -> Iterator[Case]:
     """Each connection, from an address of its own, sends 5 spans every 4 s."""
     seconds = str(max(_EVERY_S * 2, plan.seconds))
     options = ("--connections", str(count), "--in-flight", str(count), "--hosts", "--rate", str(count * 5 / _EVERY_S), "--seconds", seconds)
-    for contender in _contenders("receive"):
+    for contender in _contenders("connections"):
         arguments = {"contender": contender, "job": "receive", "kafka": "", "load": str(load_file(plan.folder, "5")), "options": options}
         yield Case(f"connections-{count}", str(contender), run, arguments)
 
@@ -111,7 +111,7 @@ def _connections(plan: Plan, count: int) -> Iterator[Case]:
 def _contenders(job: str) -> list[Contender]:
     """Of a job; meshflow's second receiver only where receiving is most of it."""
     ours = [Contender("meshflow", receiver) for receiver in (RECEIVERS if job in {"receive", "kafka"} else RECEIVERS[:1])]
-    others = [Contender(name) for name in ("collector", "rotel") if f"{job} {name}" in _STARTS]
+    others = [Contender(name) for name in ("collector", "rotel") if job == "connections" or f"{job} {name}" in _STARTS]
     return [*ours, *others]
 
 

@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="CPU seconds per million spans, rate and peak memory of meshflow and its peers.")
     parser.add_argument("--json", type=argparse.FileType("w"), metavar="FILE", help="write a line of JSON for each case")
     parser.add_argument("--cases", default="", metavar="TEXT,...", help="only cases whose name or system has one of these texts in it")
-    parser.add_argument("--seconds", type=float, default=8.0, help="how long a case sends at most (paced ones four times as long)")
+    parser.add_argument("--seconds", type=float, default=7.0, help="how long a case sends at most (paced ones three times as long)")
     parser.add_argument("--spans", type=int, default=1_000_000, help="how many spans a case sends at most")
     parser.add_argument("--services", type=int, default=100)
     options = parser.parse_args(argv)
