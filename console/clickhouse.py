@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from schemas.errors import QueryFailed
-from schemas.sql import Answer, Query
+from schemas.sql import Answer, Query, Session
 
 BAD_ARGUMENTS = 36
 UNSUPPORTED = 48
@@ -46,6 +46,8 @@ NOT_SETTINGS = frozenset(
     }
 )
 """URL parameters that speak to the interface, not to the query."""
+
+_SESSION_S = 60
 
 _STATUS = {
     **dict.fromkeys((194,), 401),
@@ -93,7 +95,7 @@ def content_type(output_format: str) -> str:
 def read_query(parameters: Mapping[str, str], headers: Mapping[str, str], statement: bytes, rows: Path | None = None) -> Query:
     """The query of a request: placeholders from ``param_*``; every other parameter that does not speak to the interface is a setting.
 
-    Raises QueryFailed for a statement that is not UTF-8.
+    Raises QueryFailed: a statement that is not UTF-8, a session_timeout that is no number.
     """
     try:
         sql = statement.decode()
@@ -108,7 +110,18 @@ def read_query(parameters: Mapping[str, str], headers: Mapping[str, str], statem
         {name.removeprefix("param_"): value for name, value in parameters.items() if name.startswith("param_")},
         {name: value for name, value in parameters.items() if name not in NOT_SETTINGS and not name.startswith("param_")},
         rows,
+        _session(parameters),
     )
+
+
+def _session(parameters: Mapping[str, str]) -> Session | None:
+    name = parameters.get("session_id")
+    if not name:
+        return None
+    timeout = parameters.get("session_timeout", str(_SESSION_S))
+    if not timeout.isdecimal():
+        raise failed(BAD_ARGUMENTS, "BAD_ARGUMENTS", f"session_timeout = {timeout!r} is not a number of seconds")
+    return Session(name, float(timeout), parameters.get("session_check") == "1")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """SQL on the store in this process: chdb (schemas.sql.Engine)."""
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from schemas.sql import Answer, Limits, Query
 from storage import sql_guard, write_guard
 from storage.client import open_client
 from storage.query_settings import escape, failure, limit_settings, own_settings, valid
+from storage.sessions import Sessions
 from storage.settings import ChdbStore
 
 _WRITING = "'Insert', 'Create', 'Alter', 'Drop', 'Rename', 'Optimize', 'Delete', 'Update', 'System', 'KillQuery'"
@@ -26,6 +28,7 @@ class ChdbEngine:
         """
         self._path = path
         self._check = write_guard.check if writable else sql_guard.check
+        self._sessions = Sessions(lambda: chdb.connect(path)) if writable else None
         self._client = open_client(ChdbStore(Path(path)))  # mends what a kill may have left, before the engine reads it
         self._connection = chdb.connect(path)  # keeps the engine open between queries
 
@@ -40,25 +43,32 @@ class ChdbEngine:
             connection.close()
 
     def _execute(self, connection: Any, query: Query, limits: Limits) -> Answer:
-        parameters = dict(query.parameters)
         if query.database:
-            connection.query(f"USE {_quote_name(query.database)}")
+            _use(connection, query.database)
         # Guarded before the query's own settings are applied: they could change how SQL is read (``dialect``).
         limiting = limit_settings(query, limits)
         _set(connection, limiting)
-        formatted = connection.query(
-            "SELECT formatQuerySingleLine({meshflow_sql:String})", "TSVRaw", params={"meshflow_sql": escape(query.sql)}
-        )
-        sql = formatted.bytes().decode().removesuffix("\n")
-        tree = connection.query(f"EXPLAIN AST {sql}", "TSVRaw", params=parameters).bytes().decode()
-        check = sql_guard.check if query.settings.get("readonly", "0") != "0" else self._check
-        verdict = check(sql, tree)
+        sql, verdict = self._judge(connection, query)
+        if self._sessions and query.session and verdict.readonly != 1:
+            with self._sessions.borrow(query.session, time.monotonic()) as kept:
+                return _run_in_session(kept, sql, query, verdict, limiting)
         if verdict.readonly == 0:
             connection.query(f"SET {', '.join(f'{name} = DEFAULT' for name in limiting)}")
+            _set(connection, _settings_of_write(query))
             return _write(connection, sql, query)
         _set(connection, own_settings(query.settings))
         connection.query(f"SET readonly = {verdict.readonly}")
         return _read(connection, sql, query, verdict)
+
+    def _judge(self, connection: Any, query: Query) -> tuple[str, sql_guard.Verdict]:
+        """The statement as the engine formats it, and what it may do."""
+        formatted = connection.query(
+            "SELECT formatQuerySingleLine({meshflow_sql:String})", "TSVRaw", params={"meshflow_sql": escape(query.sql)}
+        )
+        sql: str = formatted.bytes().decode().removesuffix("\n")
+        tree = connection.query(f"EXPLAIN AST {sql}", "TSVRaw", params=dict(query.parameters)).bytes().decode()
+        check = sql_guard.check if query.settings.get("readonly", "0") != "0" else self._check
+        return sql, check(sql, tree)
 
     def interrupt(self) -> None:
         """See schemas.sql.Engine.interrupt. What runs in this process but reads only is ended: inserts and migrations go on."""
@@ -66,6 +76,8 @@ class ChdbEngine:
 
     def close(self) -> None:
         """See schemas.sql.Engine.close."""
+        if self._sessions:
+            self._sessions.close()
         self._connection.close()
         self._client.close()
 
@@ -82,14 +94,46 @@ def _read(connection: Any, sql: str, query: Query, verdict: sql_guard.Verdict) -
 
 def _write(connection: Any, sql: str, query: Query) -> Answer:
     """Run a statement that changes something. An INSERT's rows are read from their file by the engine (inline, it misreads binary ones)."""
-    settings = dict(query.settings)
-    write_guard.refuse_settings(settings)
-    _set(connection, valid(settings))
     if query.data is not None:
         sql = sql_guard.with_infile(sql, _quote_text(str(query.data)))
     result = connection.query(sql, query.default_format, params=dict(query.parameters))
     read = (result.storage_rows_read(), result.storage_bytes_read())
     return Answer(result.bytes() or b"", query.default_format, *read, result.rows_written(), result.bytes_written())
+
+
+def _settings_of_write(query: Query) -> Mapping[str, str]:
+    write_guard.refuse_settings(query.settings)
+    return valid(query.settings)
+
+
+def _run_in_session(connection: Any, sql: str, query: Query, verdict: sql_guard.Verdict, limiting: Mapping[str, str]) -> Answer:
+    """In a connection that stays: the query's settings end with it, those of its SET do not (``readonly`` could never be taken back)."""
+    if query.database:
+        _use(connection, query.database)
+    if sql.startswith("SET "):
+        return _write(connection, sql, query)
+    wanted = _settings_of_write(query) if verdict.readonly == 0 else {**own_settings(query.settings), **limiting}
+    former = _settings_now(connection, wanted)
+    try:
+        _set(connection, wanted)
+        return _write(connection, sql, query) if verdict.readonly == 0 else _read(connection, sql, query, verdict)
+    finally:
+        if former:
+            connection.query(f"SET {', '.join(f'{name} = {value}' for name, value in former.items())}")
+
+
+def _settings_now(connection: Any, names: Iterable[str]) -> dict[str, str]:
+    """What SET has to be given to have these settings as they are."""
+    if not names:
+        return {}
+    wanted = ", ".join(_quote_text(name) for name in names)
+    result = connection.query(f"SELECT name, value, changed FROM system.settings WHERE name IN ({wanted})", "JSONCompactEachRow")
+    rows = [json.loads(line) for line in (result.bytes() or b"").splitlines()]
+    return {name: _quote_text(value) if changed else "DEFAULT" for name, value, changed in rows}
+
+
+def _use(connection: Any, database: str) -> None:
+    connection.query(f"USE {_quote_name(database)}")
 
 
 def _set(connection: Any, settings: Mapping[str, str]) -> None:
