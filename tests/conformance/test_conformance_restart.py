@@ -6,6 +6,8 @@ After the OpenTelemetry Collector's receivertest (CheckConsumeContract), with gr
 import subprocess
 import threading
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,21 @@ class Sending:
         self.repeated: list[int] = []
         self._reading = threading.Thread(target=self._read, daemon=True)
         self._reading.start()
+
+    def has_acknowledged(self, requests: int) -> bool:
+        """Whether so many were acknowledged."""
+        return len(self.acknowledged) >= requests
+
+    def wait_for(self, happened: Callable[[], bool], what: str) -> None:
+        """Wait until something happened; fail should it not, or should the sender have ended."""
+
+        def has() -> bool:
+            if self._process.poll() is not None:
+                assert self._process.stderr is not None
+                raise AssertionError(f"the sender ended: {self._process.stderr.read()}")
+            return happened()
+
+        eventually(has, what)
 
     def finish(self) -> None:
         """Let what is under way come to its end."""
@@ -74,10 +91,10 @@ def test_no_acknowledged_span_is_lost(tmp_path: Path, receiver: str, secured: bo
     try:
         for _ in range(RESTARTS):
             wanted = len(sending.acknowledged) + 40
-            eventually(lambda wanted=wanted: len(sending.acknowledged) >= wanted, "requests are acknowledged")  # type: ignore[misc]
+            sending.wait_for(partial(sending.has_acknowledged, wanted), "requests are acknowledged")
             assert served.stop() == 0, served.said[-3000:]
             served.start()
-        eventually(lambda: bool(sending.failed and sending.repeated), "some requests fail for good, some are sent again")
+        sending.wait_for(lambda: bool(sending.failed and sending.repeated), "some requests fail for good, some are sent again")
         sending.finish()
     finally:
         sending.kill()
@@ -95,7 +112,7 @@ def test_an_age_of_connections_loses_nothing(tmp_path: Path, receiver: str) -> N
     with Served(tmp_path / "served", receiver, max_connection_age="200ms", max_connection_age_grace="30s") as served:
         sending = Sending(f"-grpc={served.target}", "-senders=8")
         try:
-            eventually(lambda: len(sending.acknowledged) >= 300, "requests are acknowledged")
+            sending.wait_for(partial(sending.has_acknowledged, 300), "requests are acknowledged")
             sending.finish()
         finally:
             sending.kill()

@@ -12,8 +12,10 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
@@ -90,7 +92,13 @@ func (o options) dial() (*grpc.ClientConn, error) {
 	if config != nil {
 		transport = credentials.NewTLS(config)
 	}
-	return grpc.NewClient(o.grpc, grpc.WithTransportCredentials(transport), grpc.WithDefaultCallOptions(grpc.MaxCallSendMsgSize(1<<30)))
+	soon := backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second}
+	return grpc.NewClient(
+		o.grpc,
+		grpc.WithTransportCredentials(transport),
+		grpc.WithDefaultCallOptions(grpc.MaxCallSendMsgSize(1<<30)),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: soon, MinConnectTimeout: longest}),
+	)
 }
 
 // authorized is ctx with the token, where there is one.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,7 +35,6 @@ func stream(ctx context.Context, o options) error {
 	var next atomic.Int64
 	next.Store(int64(o.first))
 	var senders sync.WaitGroup
-	errors := make(chan error, o.senders)
 	for range o.senders {
 		senders.Go(func() {
 			for {
@@ -45,19 +45,13 @@ func stream(ctx context.Context, o options) error {
 				}
 				first := int(next.Add(spansPerRequest) - spansPerRequest)
 				if err := settle(o.authorized(ctx), o, connection, first); err != nil {
-					errors <- err
-					return
+					fail(err)
 				}
 			}
 		})
 	}
 	senders.Wait()
-	select {
-	case err := <-errors:
-		return err
-	default:
-		return nil
-	}
+	return nil
 }
 
 // settle sends a request until it is acknowledged or failed for good, as OTLP's specification has it.
@@ -72,7 +66,7 @@ func settle(ctx context.Context, o options, connection *grpc.ClientConn, first i
 		call, cancel := context.WithTimeout(ctx, longest)
 		_, err := traces.Export(call, body, settings...)
 		cancel()
-		delay, repeatable := repeat(err)
+		delay, again := repeat(err)
 		switch {
 		case err == nil:
 			fmt.Println("acknowledged", first)
@@ -80,12 +74,17 @@ func settle(ctx context.Context, o options, connection *grpc.ClientConn, first i
 		case status.Code(err) == codes.Internal:
 			fmt.Println("failed", first)
 			return nil
-		case !repeatable:
+		case !again:
 			return fmt.Errorf("request %d: %w", first, err)
 		}
 		time.Sleep(delay)
 	}
 	return fmt.Errorf("request %d was not settled in %s", first, longest)
+}
+
+// What OTLP's specification says may be sent again (a receiver that stops ends calls that it has not looked at as cancelled).
+var repeatable = []codes.Code{
+	codes.Canceled, codes.DeadlineExceeded, codes.Aborted, codes.OutOfRange, codes.Unavailable, codes.DataLoss,
 }
 
 // repeat says whether a request that ended in err may be sent again, and when.
@@ -96,5 +95,5 @@ func repeat(err error) (time.Duration, bool) {
 			return info.GetRetryDelay().AsDuration(), true
 		}
 	}
-	return 50 * time.Millisecond, said.Code() == codes.Unavailable
+	return 50 * time.Millisecond, slices.Contains(repeatable, said.Code())
 }
