@@ -293,5 +293,8 @@ async def _stop_producer(producer: AIOKafkaProducer, flush_s: float, patience_s:
         done, _ = await asyncio.wait({stopping}, timeout=patience_s)
     if not done:
         stopping.cancel()
-    with suppress(KafkaError, asyncio.CancelledError):
-        await stopping
+        await asyncio.wait({stopping}, timeout=patience_s)
+    if stopping.cancelled() or not stopping.done() or stopping.exception():
+        # the sender trips over what was failed while it had it (KeyError in reenqueue), and has ended then: connections are left
+        with suppress(KafkaError, TimeoutError):
+            await asyncio.wait_for(producer.client.close(), _CLOSE_S)

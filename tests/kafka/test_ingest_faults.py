@@ -147,6 +147,26 @@ async def test_ingest_starts_without_kafka_and_refuses_when_its_spool_is_full(br
     assert receiver.stop() == 0, receiver.output()
 
 
+async def test_a_stop_without_kafka_leaves_what_was_acknowledged_for_the_next_start(
+    broker: Cluster, tmp_path: Path, running: ExitStack
+) -> None:
+    place, sender = KafkaPlace(broker), Sender()
+    receiver = start(running, ingest(tmp_path, place.url, CONFIG))
+    await sender.send(target_of(receiver), 20)
+    broker.nodes[0].pause()
+    try:
+        await sender.send(target_of(receiver), 100)
+        assert await asyncio.to_thread(receiver.stop) == 0, receiver.output()
+        receiver.launch()
+        await sender.send(target_of(receiver), 100)
+    finally:
+        broker.nodes[0].resume()
+    assert not sender.refused
+    await all_logged(place, sender.acknowledged)
+    assert max((await logged(place)).values()) == 1
+    assert await asyncio.to_thread(receiver.stop) == 0, receiver.output()
+
+
 async def test_workers_share_ports_and_one_that_is_killed_loses_nothing(place: KafkaPlace, tmp_path: Path, running: ExitStack) -> None:
     sender = Sender()
     receiver = start(running, ingest(tmp_path, place.url, CONFIG, workers=3))

@@ -1,6 +1,7 @@
 """The spool in front of a real Kafka: the contract of every log, and what happens while brokers are away."""
 
 import asyncio
+import errno
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -213,6 +214,24 @@ async def test_a_full_spool_refuses_until_it_is_drained(broker: Cluster, tmp_pat
     await drained(writer)
     assert await place.values() == [b"%d" % number for number in range(taken)]
     await writer.append([Append(A, b"again")])
+    await writer.close()
+
+
+async def test_a_disk_that_takes_nothing_refuses_and_is_used_again_later(place: SpooledPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = await place.open_writer()
+
+    def is_full(_fd: int, _data: bytes, _at: int) -> int:
+        raise OSError(errno.ENOSPC, "no space")
+
+    async with paused(place.cluster):
+        await writer.append([Append(A, b"1")])
+        with monkeypatch.context() as full:
+            full.setattr("ingest.spool._write_all", is_full)
+            with pytest.raises(LogUnavailable, match="cannot be written: No space left on device"):
+                await writer.append([Append(A, b"refused")])
+        await writer.append([Append(A, b"2")])
+    await drained(writer)
+    assert await place.values() == [b"1", b"2"]
     await writer.close()
 
 
