@@ -52,6 +52,7 @@ def main() -> int:
     )
     parser.add_argument("--check", action="store_true", help="replay the captured mesh once, compare the answer, end")
     parser.add_argument("--folder", type=Path, help="where data and logs go (must not be there yet); default: a temporary one")
+    parser.add_argument("--free-ports", action="store_true", help="free ports instead of 4317, 4318 and 8123 (as --check takes)")
     options = parser.parse_args()
     if reason := missing():
         print(f"deploy/local.sh: {reason}", file=sys.stderr)
@@ -60,7 +61,7 @@ def main() -> int:
     folder = options.folder or Path(tempfile.mkdtemp(prefix="meshflow-local-"))
     try:
         with ExitStack() as parts:
-            system = start(folder, parts, usual_ports=not options.check)
+            system = start(folder, parts, usual_ports=not (options.check or options.free_ports))
             return check(system, folder, parts) if options.check else show(system, folder, parts)
     except KeyboardInterrupt:
         print("\nended")
@@ -131,7 +132,10 @@ def _wrong(sql: str) -> str:
 
 def show(system: System, folder: Path, parts: ExitStack) -> int:
     """Replay in a loop and show edges, until Ctrl-C."""
-    print(f'ask: .venv/bin/meshflow query --url {system.sql} "SELECT service, sum(requests) FROM red GROUP BY service"\nCtrl-C ends it.')
+    print(
+        f'ask: .venv/bin/meshflow query --url {system.sql} "SELECT service, sum(requests) FROM red GROUP BY service"\nCtrl-C ends it.',
+        flush=True,
+    )
     replay = _replay(folder, parts, 0, system.grpc[0], speed="1")
     while True:
         time.sleep(SHOW_EVERY_S)
