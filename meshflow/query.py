@@ -20,9 +20,10 @@ class NothingToAsk(MeshflowError):
 
 def ask(sql: str, output_format: str, settings: Settings, url: str | None) -> bytes:
     """The answer in ``output_format`` (a FORMAT clause of the query wins). Raises QueryFailed, NothingToAsk, SinkUnavailable."""
-    url = url or _running(settings.storage.data)
-    if url:
-        return _ask_over_http(sql, output_format, url, settings.console)
+    running = "" if url else _running(settings.storage.data)
+    if url or running:
+        account = _account(settings.console) if running else {}  # another's port gets no password of ours
+        return _ask_over_http(sql, output_format, url or running, settings.console, account)
     place = settings.storage.store_place
     engine = _at_rest(place.directory) if isinstance(place, ChdbStore) else _server(place)
     try:
@@ -47,13 +48,17 @@ def _running(data: Path) -> str:
         return ""
 
 
-def _ask_over_http(sql: str, output_format: str, url: str, settings: ConsoleSettings) -> bytes:
+def _account(settings: ConsoleSettings) -> dict[str, str]:
+    password = settings.password.get_secret_value()
+    return {"X-ClickHouse-User": settings.username, "X-ClickHouse-Key": password} if password else {}
+
+
+def _ask_over_http(sql: str, output_format: str, url: str, settings: ConsoleSettings, account: dict[str, str]) -> bytes:
     if not url.startswith(("http://", "https://")):
         raise NothingToAsk(f"{url!r} is not a URL of SQL over HTTP; write it like http://127.0.0.1:8123")
-    account = {"X-ClickHouse-User": settings.username, "X-ClickHouse-Key": settings.password.get_secret_value()}
     joined = f"{url}{'&' if '?' in url else '?'}{urllib.parse.urlencode({'default_format': output_format})}"
     try:
-        request = urllib.request.Request(joined, sql.encode(), account if account["X-ClickHouse-Key"] else {})  # noqa: S310
+        request = urllib.request.Request(joined, sql.encode(), account)  # noqa: S310
         with urllib.request.urlopen(request, timeout=settings.max_query_time.total_seconds() + 30) as response:  # noqa: S310
             body: bytes = response.read()
             return body

@@ -16,8 +16,8 @@ class StoreServer:
         folder.mkdir(parents=True, exist_ok=True)
         self.data = folder / "data"
         self.port = reserve_port()
-        self._config = folder / "meshflow.toml"
-        self._config.write_text(config)
+        self.config = folder / "meshflow.toml"
+        self.config.write_text(config)
         self._arguments = arguments or ("--writable",)
         self._log = folder / "store.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -29,7 +29,7 @@ class StoreServer:
     def start(self) -> Self:
         """Start the process and wait until it is ready."""
         (self.data / "ports.json").unlink(missing_ok=True)
-        command = [*MESHFLOW, "--config", str(self._config), "store", "--data", str(self.data), "--sql-port", str(self.port)]
+        command = [*MESHFLOW, "--config", str(self.config), "store", "--data", str(self.data), "--sql-port", str(self.port)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen([*command, *self._arguments], stdout=log, stderr=log, cwd=ROOT)
         eventually(self._is_ready, f"`meshflow store` is ready, see {self._log}")

@@ -3,17 +3,19 @@
 import re
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from clickhouse_connect.driver.client import Client
 
+from schemas.errors import SinkUnavailable
 from schemas.tables import SCHEMAS
 from storage import cluster, rollups
 from storage.client import open_client
 from storage.migrate import ddl, expiry, migrations, statements
-from storage.settings import StorageSettings
+from storage.settings import ClickHouseStore, StorageSettings
 from tests.storage.stores import settings_for
 
 ON_CLUSTER = StorageSettings(store="clickhouse://db/meshflow", cluster="mesh")
@@ -128,6 +130,15 @@ def test_roll_ups_read_and_write_all_shards_and_drop_local_partitions(client: Cl
     ]
     for sql in (*drops, *inserts):
         client.query(f"EXPLAIN AST {sql}", parameters={"first": "a", "last": "b"})
+
+
+def test_asynchronous_inserts_go_to_the_local_tables_of_the_only_shard() -> None:
+    place = ON_CLUSTER.store_place
+    assert isinstance(place, ClickHouseStore)
+    assert cluster.gathering_suffix(Recorder({"system.clusters": [(1,)]}), place) == "_local"  # type: ignore[arg-type]
+    with pytest.raises(SinkUnavailable, match="cluster mesh has 3"):
+        cluster.gathering_suffix(Recorder({"system.clusters": [(3,)]}), place)  # type: ignore[arg-type]
+    assert cluster.gathering_suffix(Recorder({}), replace(place, cluster="")) == ""  # type: ignore[arg-type]
 
 
 def test_ttls_are_those_of_local_tables() -> None:

@@ -120,6 +120,15 @@ def test_a_block_of_many_chunks_is_one_part_in_each_partition(settings: StorageS
         ) == (3, 3, count)
 
 
+def test_blocks_sent_as_asynchronous_inserts_are_stored_once(place: Place) -> None:
+    settings = place.settings(clickhouse={"async_insert": True})
+    rows = block("red_10s", red_rows(100, days=3))
+    with opened(settings):
+        write(settings, rows, rows)
+        write(settings, rows)
+        assert total(settings) == (100, 4950)
+
+
 def test_an_empty_block_is_nothing(settings: StorageSettings) -> None:
     write(settings, Block("red_10s", TP, 1, SCHEMAS["red_10s"].empty_table()))
     assert total(settings)[0] == 0
