@@ -31,5 +31,5 @@ class ConsoleSettings(BaseModel):
     password: SecretStr = Field(
         SecretStr(""), description="Password of the SQL port, by HTTP basic authentication or X-ClickHouse-Key; empty: everyone is let in."
     )
-    max_insert_size: Size = Field(256 << 20, gt=0, description="Rows of one INSERT, unpacked (`meshflow store --writable`).")
+    max_insert_size: Size = Field(1 << 30, gt=0, description="Rows of one INSERT, unpacked (`meshflow store --writable`).")
     max_writes: int = Field(2, ge=1, description="Statements that write and run at the same time; more wait.")
