@@ -107,7 +107,7 @@ class IngestSettings(BaseModel):
         description="Age at which a gRPC connection is asked to reconnect (+-10 %), so that new receivers get their share.",
     )
     max_connection_age_grace: Duration = Field(timedelta(seconds=30), description="How long requests on such a connection may still take.")
-    max_connections: int = Field(16_384, gt=0, description="Open gRPC connections of the native receiver; further ones are closed at once.")
+    max_connections: int = Field(16_384, gt=0, description="Open gRPC connections; further ones are closed at once.")
     max_receiving: Size = Field(
         256 * MIB,
         gt=0,

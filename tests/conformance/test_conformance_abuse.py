@@ -9,6 +9,7 @@ import gzip
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import grpc
 import pytest
@@ -199,6 +200,19 @@ def test_half_open_connections_are_cut_off(abused: Served, sent: bytes) -> None:
             wire.listen()
     assert_others_are_served(abused)
     assert abused.open_sockets() < idle + 50
+
+
+def test_connections_beyond_the_limit_are_closed(tmp_path: Path, receiver: str) -> None:
+    with Served(tmp_path, receiver, max_connections=10) as served, ExitStack() as stack:
+        wires = [stack.enter_context(Wire(served.grpc_port)).begin() for _ in range(10)]
+        assert all(wire.is_alive() for wire in wires)
+        for _ in range(10):
+            with Wire(served.grpc_port) as late:
+                late.begin()
+                late.listen()
+        assert all(wire.is_alive() for wire in wires)
+        wires[0].__exit__()
+        assert_others_are_served(served)
 
 
 def slow_headers(wire: Wire) -> None:
