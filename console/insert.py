@@ -21,12 +21,15 @@ _READING = frozenset({b"SELECT", b"WITH", b"SHOW", b"DESCRIBE", b"DESC", b"EXIST
 def split_insert(text: bytes) -> int | None:
     """Where the rows of ``INSERT ... FORMAT name`` or ``INSERT ... VALUES`` begin; None for a statement without rows of its own."""
     depth, names = 0, 0
-    before = b""
+    before = sign = b""
     for token in _TOKEN.finditer(text):
+        if token["space"]:
+            continue
+        part_of_name, sign = sign == b".", token["sign"] or b""
         if token["sign"]:
             depth += {b"(": 1, b")": -1}.get(token["sign"], 0)
         word = (token["word"] or token["quoted"] or b"").upper()
-        if not word or word in _NOT_NAMES:
+        if not word or part_of_name or word in _NOT_NAMES:
             continue
         names += 1
         if names == 1 and word != b"INSERT":
