@@ -33,9 +33,10 @@ from tests.kafka.place import KafkaPlace
 from tests.kafka.test_kafka_e2e import CALLS_UNSENT_LEDGER, facts, metrics
 from tests.mesh.record import Recorder, running_recorder
 
-pytestmark = [pytest.mark.component("kafka"), pytest.mark.component("collector"), pytest.mark.timeout(1200)]  # it may have to be built
+pytestmark = [pytest.mark.component("kafka"), pytest.mark.component("collector"), pytest.mark.timeout(2400)]  # it may have to be built
 
-LONG_S = 120.0
+LONG_S = 600.0
+"""A worker stores a dozen panes a second here: on a machine that others use too it falls far behind, and comes back."""
 FILES = [str(CAPTURE.with_name(f"{name}.bin.gz")) for name in ("traces", "logs", "metrics")]
 CAPTURED = {SPANS: CAPTURED_SPANS, LOGS: CAPTURED_LOGS, METRICS: CAPTURED_POINTS}
 
