@@ -56,7 +56,9 @@ class SpoolingWriter:
         self._ids = (os.urandom(8), count())
         self._kafka: KafkaLogWriter | None = None
         self._behind = True
-        self._doubt = False  # something was given up that may still be under way
+        self._doubts = 0  # how often something was given up that may still be under way
+        self._settled = 0  # of these, what is not under way any more
+        self._told = ""
         self._direct: set[asyncio.Task[None]] = set()
         self._writing = 0
         self._handing_over: asyncio.Event | None = None
@@ -133,7 +135,7 @@ class SpoolingWriter:
             _LOGGER.debug("an append failed", exc_info=error)
 
     def _fall_behind(self, error: BaseException | None) -> None:
-        self._doubt = True
+        self._doubts += 1
         if not self._behind:
             self._behind = True
             reason = error or f"no answer within {self._after_s:g} s"
@@ -153,7 +155,7 @@ class SpoolingWriter:
 
     async def tick(self, silent_ns: int) -> None:
         """See schemas.log.LogWriter.tick. Without Kafka there is no log time to keep going: nothing happens then."""
-        if self._kafka is not None and not self._doubt:
+        if self._kafka is not None and self._settled == self._doubts:
             await self._kafka.tick(silent_ns)
 
     async def close(self) -> None:
@@ -190,16 +192,19 @@ class SpoolingWriter:
                     await self._wake.wait()
         finally:
             connecting.cancel()
+            await asyncio.wait({connecting})
 
     async def _try_to_drain(self) -> None:
         try:
             await self._drain()
-        except TopicsUnfit as error:
-            _LOGGER.error("nothing can be written to Kafka: %s", error)
         except LogUnavailable as error:
-            _LOGGER.info("the spool waits: %s", error)
+            if str(error) != self._told:  # it is tried every second
+                _LOGGER.warning("the spool in %s waits: %s", self._spool.folder, error)
+            self._told = str(error)
         except Exception:
-            _LOGGER.exception("the spool could not be drained")
+            _LOGGER.exception("the spool in %s could not be drained", self._spool.folder)
+        else:
+            self._told = ""
 
     async def _drain(self) -> None:
         """Return when all of the spool is in Kafka, and what comes goes there directly again. Raises LogUnavailable."""
@@ -208,23 +213,15 @@ class SpoolingWriter:
         assert kafka is not None
         if self._direct:
             await asyncio.wait(set(self._direct))
-        if self._doubt:
-            await kafka.settle()
-            self._doubt = False
         began_s, before = time.monotonic(), self._spool.progress.drained
         try:
-            while True:
-                chunk, is_all = await self._draining.peek()
-                if chunk.entries or chunk.lost:
-                    if is_all and self._handing_over is None:
-                        self._handing_over = asyncio.Event()  # so that it ends, however much comes
-                    await self._draining.move(kafka, chunk)
-                    self._tell_lost()
-                elif not self._writing:
-                    break
-            self._behind = False
+            while self._settled < self._doubts or await self._drain_chunk(kafka):
+                if self._settled < (doubts := self._doubts):
+                    await kafka.settle()
+                    self._settled = doubts
+            self._behind = self._settled < self._doubts
         except BaseException:
-            self._doubt = True
+            self._doubts += 1
             raise
         finally:
             if self._handing_over is not None:
@@ -232,6 +229,18 @@ class SpoolingWriter:
                 self._handing_over = None
         if drained := self._spool.progress.drained - before:
             _LOGGER.warning("%d records of the spool are in Kafka (%.1f s)", drained, time.monotonic() - began_s)
+
+    async def _drain_chunk(self, kafka: KafkaLogWriter) -> bool:
+        """Whether there may be more."""
+        chunk, is_all = await self._draining.peek()
+        if chunk.entries or chunk.lost:
+            if is_all and self._handing_over is None:
+                self._handing_over = asyncio.Event()  # so that it ends, however much comes
+            await self._draining.move(kafka, chunk)
+            self_metrics.SPOOL_LOST_RECORDS.inc(self._spool.lost)
+            self._spool.lost = 0
+            return True
+        return self._writing > 0
 
     async def _adopt(self, root: Path) -> None:
         """Drain what processes left that are no more."""
@@ -272,7 +281,3 @@ class SpoolingWriter:
         self_metrics.SPOOL_BYTES.set_function(lambda: spool.size_bytes)
         self_metrics.SPOOL_RECORDS.set_function(lambda: spool.entries)
         self_metrics.SPOOL_AGE_SECONDS.set_function(age_s)
-
-    def _tell_lost(self) -> None:
-        self_metrics.SPOOL_LOST_RECORDS.inc(self._spool.lost)
-        self._spool.lost = 0
