@@ -139,20 +139,27 @@ def decode(pane: Pane, attribute_keys: Sequence[str]) -> tuple[SpanBatch, int, l
 
     Rejected too are spans without a valid trace id or span id, which only foreign writers append (ingest refuses them).
     """
-    payloads, letters = panes.unpack(pane.records)
+    letters: list[DeadLetter] = []
     try:
-        batch = otlp.decode_spans(payloads, attribute_keys)
+        batch = otlp.decode_spans(Payloads(pane.records), attribute_keys)
     except MalformedOtlp:
-        for number, record in enumerate(pane.records):
-            try:
-                otlp.decode_spans(payloads[number : number + 1])
-            except MalformedOtlp as error:
-                letters.append(DeadLetter(record, str(error)))
-                payloads[number] = b""
+        payloads, letters = _well_formed(pane.records)
         batch = otlp.decode_spans(payloads, attribute_keys)
     identified = with_ids(batch)
     rejected = len(letters) + pane.surplus_items + len(batch) - len(identified)
     return identified, rejected, letters + surplus_letters(pane)
+
+
+def _well_formed(records: Sequence[Record]) -> tuple[list[bytes], list[DeadLetter]]:
+    """The payloads, b"" in place of malformed ones, and these as dead letters."""
+    payloads, letters = panes.unpack(records)
+    for number, record in enumerate(records):
+        try:
+            otlp.decode_spans(payloads[number : number + 1])
+        except MalformedOtlp as error:
+            letters.append(DeadLetter(record, str(error)))
+            payloads[number] = b""
+    return payloads, letters
 
 
 def with_ids(batch: SpanBatch) -> SpanBatch:
@@ -163,7 +170,7 @@ def with_ids(batch: SpanBatch) -> SpanBatch:
 
 
 class Payloads(Sequence[bytes]):
-    """The payloads of records, each unpacked when it is asked for."""
+    """The payloads of records, each unpacked when it is asked for: all of a pane at once are up to ``pane_bytes``."""
 
     def __init__(self, records: Sequence[Record]) -> None:
         self._records = records
