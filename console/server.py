@@ -144,6 +144,11 @@ class SqlServer:
             answer = replace(answer, body=native.frame(answer.body, packing.revision))
         return replace(answer, body=blocks.pack(answer.body)) if packing.blocks else answer
 
+    @property
+    def under_way(self) -> int:
+        """How many queries are being read, wait or run."""
+        return self._under_way
+
     def _done(self, body: Body) -> None:
         """Nobody needs the request's rows any more."""
         self._under_way -= 1
