@@ -5,6 +5,7 @@ import json
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -161,8 +162,16 @@ def _replay(folder: Path, parts: ExitStack, number: int, target: str, speed: str
 
 def _launch(parts: ExitStack, command: Command) -> Command:
     command.launch()
-    parts.callback(command.stop)
+    parts.callback(_end, command)
     return command
+
+
+def _end(command: Command) -> None:
+    try:
+        command.stop()
+    except subprocess.TimeoutExpired:
+        print(f"{command.name} does not end when asked to: kill -9", file=sys.stderr)
+        command.kill()
 
 
 def _port(usual: int) -> int:

@@ -164,7 +164,7 @@ class FaultedFleet:
             return
         self._away.add(command)
         if fault.kind is Kind.LEAVE:
-            await self._ask_to_end(command)
+            await self.ask_to_end(command)
         else:
             command.kill()
         await asyncio.sleep(fault.lasts_s)
@@ -179,11 +179,11 @@ class FaultedFleet:
         try:
             await self.until(lambda: command.ended() or command.has_said("Ctrl-C ends it") is not None, f"{command.name} is ready")
             await asyncio.sleep(fault.lasts_s)
-            await self._ask_to_end(command)
+            await self.ask_to_end(command)
         finally:
             command.stop(signal.SIGKILL)
 
-    async def _ask_to_end(self, command: Command) -> None:
+    async def ask_to_end(self, command: Command) -> None:
         """SIGTERM; it may take a while to finish what is in hand, and then does not get it done where its database is away."""
         assert command.process is not None
         command.process.send_signal(signal.SIGTERM)
@@ -222,11 +222,11 @@ class FaultedFleet:
         self._away.clear()
 
     async def end_ingests(self) -> None:
-        """Every receiver is asked to end, and does so with all it has got in the log."""
+        """Every receiver is asked to end; what it has got is in the log or in its spool then."""
         self._away.update(self.ingests)
         for command in self.ingests:
             if not command.ended():
-                await self._ask_to_end(command)
+                await self.ask_to_end(command)
                 assert command.process is not None
                 assert command.process.returncode == 0, (
                     f"{command.name} ended with {command.process.returncode}: {command.output()[-3000:]}"
