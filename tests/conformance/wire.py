@@ -20,6 +20,8 @@ LONG_S = 60.0
 STALLED_S = 3.0
 """A peer that takes nothing for so long has stopped reading."""
 
+_HEAD = 9  # bytes of a frame in front of its body
+
 Header = tuple[str, str]
 
 EXPORT: tuple[Header, ...] = (
@@ -146,7 +148,7 @@ class Wire:
     def _read(self, timeout_s: float) -> None:
         self._socket.settimeout(timeout_s)
         try:
-            read = self._socket.recv(1 << 20)
+            read = self._socket.recv(1 << 18)
         except (TimeoutError, ssl.SSLWantReadError):
             return
         except OSError:
@@ -154,14 +156,15 @@ class Wire:
         if not read:
             self.heard.closed = True
             return
-        self._unread += read
-        while len(self._unread) >= 9:
-            frame, length = Frame.parse_frame_header(memoryview(self._unread[:9]))
-            if len(self._unread) < 9 + length:
-                return
-            frame.parse_body(memoryview(self._unread[9 : 9 + length]))
-            self._unread = self._unread[9 + length :]
+        unread = memoryview(self._unread + read)
+        while len(unread) >= _HEAD:
+            frame, length = Frame.parse_frame_header(unread[:_HEAD])
+            if len(unread) < _HEAD + length:
+                break
+            frame.parse_body(unread[_HEAD : _HEAD + length])
+            unread = unread[_HEAD + length :]
             self._hear(frame)
+        self._unread = bytes(unread)
 
     def _hear(self, frame: Frame) -> None:
         heard = self.heard
