@@ -7,6 +7,7 @@ load program's nor the broker's is in it, though both take their share of the ma
 
 import asyncio
 import json
+import logging
 import os
 import re
 import signal
@@ -182,6 +183,7 @@ def run(argv: Sequence[str] | None = None) -> None:
     """Start a broker, fill the log, run the cases."""
     if reason := missing():
         sys.exit(reason)
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # brokers that have just begun ask for patience
     with tempfile.TemporaryDirectory(prefix="meshflow-bench-") as folder, Cluster(Path(folder, "kafka")) as cluster:
         os.environ[BOOTSTRAP] = cluster.bootstrap
         asyncio.run(decided_share("nobody"))  # brokers make their topic of offsets when the first group asks for it
