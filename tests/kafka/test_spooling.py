@@ -164,6 +164,7 @@ async def test_a_restart_with_a_full_spool_loses_nothing_and_doubles_nothing(pla
 
 async def test_what_the_broker_has_but_did_not_say_is_not_appended_again_however_late(place: SpooledPlace) -> None:
     """As after kill -9 between Kafka's append and its answer: the spool has it as doubtful, the partition has it too."""
+    place.settings = KafkaWriterSettings(append_timeout=parse_duration("2m"))
     kafka = await place.open_kafka()
     since = kafka.end(A)
     await kafka.append([Append(A, b"there"), Append(A, b"there too")], [b"1" * 16, b"2" * 16])
