@@ -23,6 +23,7 @@ use crate::split::{Signal, Split, split};
 
 const INLINE_BYTES: usize = 1 << 20; // larger requests are split on a thread of their own
 const INLINE_PACKED_BYTES: usize = 128 << 10;
+const TASK_BYTES: usize = 2 << 10; // what a request costs that has not come to its end, besides its bytes
 
 /// What a connection's requests have in common.
 #[derive(Clone)]
@@ -47,7 +48,7 @@ pub fn accept(place: &Place, request: Request<RecvStream>, mut respond: SendResp
     if head.method != Method::POST {
         return answer::refuse_http(&mut respond, StatusCode::METHOD_NOT_ALLOWED);
     }
-    if !head.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
+    if !head.headers.get(CONTENT_TYPE).is_some_and(|kind| is_grpc(kind.as_bytes())) {
         return answer::refuse_http(&mut respond, StatusCode::UNSUPPORTED_MEDIA_TYPE);
     }
     let limit = head.headers.get("grpc-timeout").and_then(|value| timeout::parse(value.as_bytes()));
@@ -60,7 +61,8 @@ pub fn accept(place: &Place, request: Request<RecvStream>, mut respond: SendResp
             let Some(method) = health::Method::of(path) else {
                 return fail(&mut respond, &Status::new(Code::Unimplemented, "no such method; this receiver takes OTLP and health checks"));
             };
-            tokio::spawn(health::answer(method, place.stopping.clone(), body, respond, time));
+            let Some(room) = place.hub.reserve(TASK_BYTES) else { return fail(&mut respond, &too_many(&place.hub)) };
+            tokio::spawn(health::answer(method, place.stopping.clone(), body, respond, time, room));
             return;
         }
     };
@@ -80,6 +82,11 @@ pub fn accept(place: &Place, request: Request<RecvStream>, mut respond: SendResp
         );
     };
     begin(place, Export { topic, encoding, respond }, body, time);
+}
+
+/// Not gRPC-Web, whose name begins alike.
+fn is_grpc(kind: &[u8]) -> bool {
+    kind.strip_prefix(b"application/grpc").is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
 fn refuse(hub: &Hub, topic: usize, respond: &mut SendResponse<Bytes>, status: &Status) {
@@ -152,16 +159,19 @@ async fn finish(place: Place, mut export: Export, body: RecvStream, message: Mes
 
 /// The rest of a message. The error is None where the sender has gone.
 async fn receive(hub: &Arc<Hub>, mut body: RecvStream, mut message: Message) -> Result<(Received, Room), Option<Status>> {
-    let full = || Status::retry(Code::ResourceExhausted, "too many requests are being received at once", hub.settings.retry_ns);
-    let mut room = hub.reserve(message.held_bytes()).ok_or_else(full)?;
+    let mut room = hub.reserve(TASK_BYTES + message.held_bytes()).ok_or_else(|| too_many(hub))?;
     while let Some(piece) = body.data().await {
         take(hub, &mut body, &mut message, piece.map_err(|_| None)?)?;
         message.own();
-        if !room.grow(message.held_bytes()) {
-            return Err(Some(full()));
+        if !room.grow(TASK_BYTES + message.held_bytes()) {
+            return Err(Some(too_many(hub)));
         }
     }
     Ok((message.finish().map_err(|fault| told(hub, &fault))?, room))
+}
+
+fn too_many(hub: &Hub) -> Status {
+    Status::retry(Code::ResourceExhausted, "too much is being received at once (max_receiving)", hub.settings.retry_ns)
 }
 
 fn told(hub: &Hub, fault: &Fault) -> Status {
@@ -223,4 +233,19 @@ fn read(hub: &Hub, topic: usize, encoding: Encoding, received: Received) -> Resu
     let split =
         split(signal, &body, hub.settings.partitions).map_err(|_| Status::new(Code::InvalidArgument, "not a well-formed OTLP message"))?;
     Ok((body, split))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_is_told_from_what_sounds_like_it() {
+        for good in ["application/grpc", "application/grpc+proto", "application/grpc; charset=utf-8"] {
+            assert!(is_grpc(good.as_bytes()), "{good}");
+        }
+        for bad in ["application/grpc-web", "application/json", "application/grpcx", ""] {
+            assert!(!is_grpc(bad.as_bytes()), "{bad}");
+        }
+    }
 }

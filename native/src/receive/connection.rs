@@ -146,7 +146,8 @@ fn on_time(
         connection.graceful_shutdown();
     }
     match clock.pinged {
-        Some(at) if last_read > at => clock.pinged = None, // it answered, or sends
+        // one that sends is there, and its pong may be behind what it sends
+        Some(at) if at + settings.keepalive_timeout <= now && last_read > at => clock.pinged = Some(now),
         Some(at) if at + settings.keepalive_timeout <= now => return false,
         None if last_read + settings.keepalive_time <= now => {
             clock.pinged = Some(now);

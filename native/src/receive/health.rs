@@ -8,6 +8,7 @@ use h2::server::SendResponse;
 use tokio::sync::watch;
 
 use super::answer::{fail, head, succeed, trailers};
+use super::hub::Room;
 use super::message::{Message, framed};
 use super::status::{Code, Status};
 use crate::wire::Reader;
@@ -56,13 +57,14 @@ fn is_known(request: &[u8]) -> Option<bool> {
     ))
 }
 
-/// Answers a request; a watch lasts until either side ends it.
+/// Answers a request; a watch lasts until either side ends it, and takes its room for as long.
 pub async fn answer(
     method: Method,
     mut stopping: watch::Receiver<bool>,
     body: RecvStream,
     mut respond: SendResponse<Bytes>,
     time: Duration,
+    _room: Room,
 ) {
     let Ok(Some(request)) = tokio::time::timeout(time, receive(body)).await else {
         return fail(&mut respond, &Status::new(Code::Internal, "not a unary request"));
