@@ -3,8 +3,10 @@
 ``stored spans``: rows of ``otel_traces`` (21 attributes) and ``otel_traces_trace_id_ts``, counted in spans. ``RED rows``: rows of
 ``red_10s``, counted in rows. Blocks of 20,000 spans show what a row costs, blocks of 1,250 (what one of four partitions keeps of
 50,000 spans/s at 2 % in 5 s) what an insert costs by itself. ``roll-up``: RED rows of a closed hour, counted in rows of ``red_10s``.
+``--breakdown`` shows where the cost of stored spans goes, instead.
 """
 
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from pathlib import Path
 
 from clickhouse_connect.driver.client import Client
 
+from benchmarks.insert_breakdown import print_breakdown
 from benchmarks.load import make_requests
 from benchmarks.report import Case, Measurement, main, measure
 from processors.pipeline import SpanProcessor
@@ -123,5 +126,18 @@ CASES = [
     ),
 ]
 
+
+def breakdown() -> None:
+    """Blocks of both sizes, step by step."""
+    sizes = {"20,000 a block": (120_000, 20_000), "1,250 a block": (20_000, 1_250)}
+    print_breakdown({
+        name: [block for block in _blocks(spans, 100, 10, spans_per_pane, _closed_hour_s()) if block.table in STORED]
+        for name, (spans, spans_per_pane) in sizes.items()
+    })  # fmt: skip
+
+
 if __name__ == "__main__":
-    main("Insert", CASES)
+    if sys.argv[1:] == ["--breakdown"]:
+        breakdown()
+    else:
+        main("Insert", CASES)

@@ -226,7 +226,7 @@ _EACH_TABLE = (
 )
 _TABLE_SETTINGS = f"{_EACH_TABLE}, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1"
 _TRACES_SETTINGS = (
-    f"{_EACH_TABLE}, min_bytes_for_wide_part = 1, min_rows_for_wide_part = 16384, vertical_merge_algorithm_min_rows_to_activate = 1"
+    f"{_EACH_TABLE}, min_bytes_for_wide_part = 1, min_rows_for_wide_part = 32768, vertical_merge_algorithm_min_rows_to_activate = 1"
 )
 """Blocks go in compact and are merged column by column into wide parts (docs/adr/0014)."""
 
