@@ -1,5 +1,7 @@
 //! The attributes of a span that become columns; which they are comes from `schemas/semantics.py`.
 
+use std::sync::Arc;
+
 use hashbrown::HashMap;
 
 use crate::descriptor::{KEY_VALUE, is_plain_text, split_attribute, validate};
@@ -69,7 +71,7 @@ struct Slot<'a> {
 
 /// What one span has of the promoted attributes.
 pub struct Promoted<'a> {
-    keys: Keys,
+    keys: Arc<Keys>,
     slots: Vec<Slot<'a>>,
     generation: u64,
     scratch: Vec<u8>,
@@ -77,7 +79,7 @@ pub struct Promoted<'a> {
 
 impl<'a> Promoted<'a> {
     /// For these keys.
-    pub fn new(keys: Keys) -> Self {
+    pub fn new(keys: Arc<Keys>) -> Self {
         let slots = (0..keys.slot_count()).map(|_| Slot { generation: 0, value: Any::Empty }).collect();
         Self { keys, slots, generation: 0, scratch: Vec::new() }
     }
@@ -159,7 +161,7 @@ mod tests {
 
     #[test]
     fn the_first_key_with_a_text_counts_and_of_one_key_the_last_value() {
-        let mut promoted = Promoted::new(Keys::new(&[vec!["a".into(), "b".into()]]));
+        let mut promoted = Promoted::new(Arc::new(Keys::new(&[vec!["a".into(), "b".into()]])));
         promoted.begin_span();
         for body in [&b"\x0a\x01a\x12\x02\x0a\x00"[..], b"\x0a\x01b\x12\x03\x0a\x01x", b"\x0a\x01b\x12\x02\x18\x07"] {
             promoted.attribute(body, 9).unwrap();

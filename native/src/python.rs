@@ -75,11 +75,15 @@ impl Decoder {
     fn decode_spans(
         &self,
         py: Python<'_>,
-        payloads: Vec<PyBackedBytes>,
+        payloads: &Bound<'_, PyAny>,
         extra_keys: Vec<String>,
     ) -> PyResult<(Batch, Batch, Batch, Vec<ArrowBuffer>)> {
-        let payloads: Vec<&[u8]> = payloads.iter().map(|payload| &**payload).collect();
-        let batch = py.detach(|| spans::decode(&self.table, &payloads, &extra_keys)).map_err(|error| self.raise(py, error))?;
+        let mut decoder = spans::Decoder::new(&self.table, &extra_keys);
+        for payload in payloads.try_iter()? {
+            let payload: PyBackedBytes = payload?.extract()?; // dropped once it is decoded: all at once they are too large
+            py.detach(|| decoder.payload(&payload)).map_err(|error| self.raise(py, error))?;
+        }
+        let batch = decoder.finish();
         Ok((
             (batch.span_count, arrow(batch.spans)),
             (batch.resource_count, arrow(batch.resources)),

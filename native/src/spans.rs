@@ -1,8 +1,9 @@
 //! TracesData payloads into the columns of a SpanBatch (`schemas/spans.py`), in one pass over the bytes.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{Equivalent, HashMap};
 
 use crate::Error;
 use crate::column::{Buffer, Maps, Texts};
@@ -78,15 +79,6 @@ pub struct SpanBatch {
     pub strings: Vec<Buffer>,
 }
 
-/// Decodes payloads. Extra keys differ from one another.
-pub fn decode(table: &Table, payloads: &[&[u8]], extra_keys: &[String]) -> Result<SpanBatch, Error> {
-    let mut decoder = Decoder::new(table, extra_keys);
-    for (record, payload) in payloads.iter().enumerate() {
-        decoder.payload(record as u32, payload).map_err(|error| error.of_record(record))?;
-    }
-    Ok(decoder.finish())
-}
-
 struct Resource {
     is_proxy: bool,
     /// Per extra key what the resource has of it.
@@ -107,28 +99,42 @@ impl Extra {
     }
 }
 
-struct Decoder<'t, 'a> {
+/// The bytes of a Resource message, and its schema URL.
+#[derive(PartialEq, Eq, Hash)]
+struct ResourceBytes<'p>(&'p [u8], &'p [u8]);
+
+impl Equivalent<(Vec<u8>, Vec<u8>)> for ResourceBytes<'_> {
+    fn equivalent(&self, (body, schema_url): &(Vec<u8>, Vec<u8>)) -> bool {
+        self.0 == body && self.1 == schema_url
+    }
+}
+
+/// Decodes payloads one by one; none is needed any more once it is decoded. Extra keys differ from one another.
+pub struct Decoder<'t> {
     table: &'t Table,
     extra_keys: &'t [String],
-    promoted: Promoted<'a>,
+    keys: Arc<Keys>,
+    payloads: u32,
     strings: Strings,
-    resources: HashMap<(Cow<'a, [u8]>, &'a [u8]), usize>,
+    resources: HashMap<(Vec<u8>, Vec<u8>), usize>,
     known_resources: Vec<Resource>,
     resource_codes: [Vec<u32>; SDK],
     resource_attributes: Maps,
-    scopes: HashMap<Cow<'a, [u8]>, u32>,
+    scopes: HashMap<Vec<u8>, u32>,
     scope_texts: [Texts; 2],
     columns: Columns,
 }
 
-impl<'t, 'a> Decoder<'t, 'a> {
-    fn new(table: &'t Table, extra_keys: &'t [String]) -> Self {
+impl<'t> Decoder<'t> {
+    /// Nothing decoded yet.
+    pub fn new(table: &'t Table, extra_keys: &'t [String]) -> Self {
         let fields = [table.span_keys.clone(), extra_keys.iter().map(|key| vec![key.clone()]).collect()].concat();
         let extras = extra_keys.iter().map(|_| Default::default()).collect();
         Self {
             table,
             extra_keys,
-            promoted: Promoted::new(Keys::new(&fields)),
+            keys: Arc::new(Keys::new(&fields)),
+            payloads: 0,
             strings: Strings::default(),
             resources: HashMap::new(),
             known_resources: Vec::new(),
@@ -140,43 +146,58 @@ impl<'t, 'a> Decoder<'t, 'a> {
         }
     }
 
-    fn payload(&mut self, record: u32, payload: &'a [u8]) -> Result<(), Error> {
+    /// Decodes the next payload. After an error the decoder is of no use any more.
+    pub fn payload(&mut self, payload: &[u8]) -> Result<(), Error> {
+        let record = self.payloads;
+        self.payloads += 1;
+        self.record(record, payload).map_err(|error| error.of_record(record as usize))
+    }
+
+    fn record(&mut self, record: u32, payload: &[u8]) -> Result<(), Error> {
+        let mut promoted = Promoted::new(Arc::clone(&self.keys));
         let mut reader = Reader(payload);
         if payload.len() > i32::MAX as usize {
             return Err(Malformed.into()); // as protobuf has it; so positions fit their columns
         }
         while !reader.is_empty() {
             match reader.tag()? {
-                0x0a => self.resource_spans(record, payload, reader.bytes()?, MAX_DEPTH - 1)?,
+                0x0a => self.resource_spans(&mut promoted, (record, payload), reader.bytes()?, MAX_DEPTH - 1)?,
                 tag => reader.skip(tag, MAX_DEPTH)?,
             }
         }
         Ok(())
     }
 
-    fn resource_spans(&mut self, record: u32, payload: &'a [u8], body: &'a [u8], depth: u32) -> Result<(), Error> {
+    fn resource_spans<'p>(
+        &mut self,
+        promoted: &mut Promoted<'p>,
+        (record, payload): (u32, &'p [u8]),
+        body: &'p [u8],
+        depth: u32,
+    ) -> Result<(), Error> {
         let (own, schema_url) = read_container(body, &RESOURCE, depth)?;
-        let resource = self.resource(own, schema_url, depth - 1)?;
+        let resource = self.resource(&own, schema_url, depth - 1)?;
         each_child(body, |scope_spans| {
             let depth = depth - 1;
             let (own, _) = read_container(scope_spans, &SCOPE, depth)?;
-            let scope = self.scope(own, depth - 1)?;
+            let scope = self.scope(&own, depth - 1)?;
             each_child(scope_spans, |body| {
                 let offset = body.as_ptr() as usize - payload.as_ptr() as usize;
                 self.columns.push_position([record, offset as u32, body.len() as u32]);
-                self.span(body, resource, scope, depth - 1)
+                promoted.begin_span();
+                let span = read_span(promoted, body, depth - 1)?;
+                self.push_span(promoted, &span, resource, scope)
             })
         })
     }
 
     /// The row of a resource.
-    fn resource(&mut self, body: Cow<'a, [u8]>, schema_url: &'a [u8], depth: u32) -> Result<usize, Error> {
-        let key = (body, schema_url);
-        if let Some(row) = self.resources.get(&key) {
+    fn resource(&mut self, body: &[u8], schema_url: &[u8], depth: u32) -> Result<usize, Error> {
+        if let Some(row) = self.resources.get(&ResourceBytes(body, schema_url)) {
             return Ok(*row);
         }
-        validate(&RESOURCE, &key.0, depth)?;
-        let attributes = unique_attributes(attributes(&key.0, 1, depth)?);
+        validate(&RESOURCE, body, depth)?;
+        let attributes = unique_attributes(attributes(body, 1, depth)?);
         let text = |name: &str| {
             let (_, value) = attributes.iter().find(|(known, _)| *known == name.as_bytes())?;
             let mut text = Vec::new();
@@ -192,21 +213,20 @@ impl<'t, 'a> Decoder<'t, 'a> {
         let is_proxy = field(SDK).as_deref() == Some(b"envoy");
         let extras = self.extra_keys.iter().map(|key| text(key).map(|text| Extra { text, code: None })).collect();
         self.resource_attributes.push(&attributes)?;
-        drop(attributes);
         self.known_resources.push(Resource { is_proxy, extras });
         let row = self.resources.len();
-        self.resources.insert(key, row);
+        self.resources.insert((body.to_vec(), schema_url.to_vec()), row);
         Ok(row)
     }
 
     /// The row of a scope.
-    fn scope(&mut self, body: Cow<'a, [u8]>, depth: u32) -> Result<u32, Error> {
-        if let Some(row) = self.scopes.get(&body) {
+    fn scope(&mut self, body: &[u8], depth: u32) -> Result<u32, Error> {
+        if let Some(row) = self.scopes.get(body) {
             return Ok(*row);
         }
-        validate(&SCOPE, &body, depth)?;
+        validate(&SCOPE, body, depth)?;
         let mut texts = [&b""[..]; 2]; // name, version
-        let mut reader = Reader(&body);
+        let mut reader = Reader(body);
         while !reader.is_empty() {
             match reader.tag()? {
                 0x0a => texts[0] = reader.bytes()?,
@@ -218,44 +238,12 @@ impl<'t, 'a> Decoder<'t, 'a> {
             column.push(text)?;
         }
         let row = self.scopes.len() as u32;
-        self.scopes.insert(body, row);
+        self.scopes.insert(body.to_vec(), row);
         Ok(row)
     }
 
-    fn span(&mut self, body: &'a [u8], resource: usize, scope: u32, depth: u32) -> Result<(), Error> {
-        self.promoted.begin_span();
-        let span = self.read_span(body, depth)?;
-        self.push_span(&span, resource, scope)
-    }
-
-    /// Reads all of a span: its own fields are returned, attributes go to their slots.
-    fn read_span(&mut self, body: &'a [u8], depth: u32) -> wire::Result<Span<'a>> {
-        let mut span = Span::default();
-        let mut reader = Reader(body);
-        while !reader.is_empty() {
-            match reader.tag()? {
-                0x4a => self.promoted.attribute(reader.bytes()?, deeper(depth)?)?,
-                0x0a => span.trace_id = reader.bytes()?,
-                0x12 => span.span_id = reader.bytes()?,
-                0x1a => span.trace_state = reader.text()?,
-                0x22 => span.parent_id = reader.bytes()?,
-                0x2a => span.name = reader.text()?,
-                0x30 => span.kind = reader.varint()? as i32,
-                0x39 => span.start = reader.fixed64()?,
-                0x41 => span.end = reader.fixed64()?,
-                0x85 => span.flags = reader.fixed32()?,
-                0x5a => validate(&EVENT, reader.bytes()?, deeper(depth)?)?,
-                0x6a => validate(&LINK, reader.bytes()?, deeper(depth)?)?,
-                0x7a => span.read_status(reader.bytes()?, deeper(depth)?)?,
-                tag => reader.skip(tag, depth)?,
-            }
-        }
-        Ok(span)
-    }
-
-    fn push_span(&mut self, span: &Span<'a>, resource_row: usize, scope: u32) -> Result<(), Error> {
+    fn push_span(&mut self, promoted: &mut Promoted<'_>, span: &Span<'_>, resource_row: usize, scope: u32) -> Result<(), Error> {
         let resource = &mut self.known_resources[resource_row];
-        let promoted = &mut self.promoted;
         let http_status = number(promoted.text(HTTP_STATUS));
         let is_not_found = span.kind == CLIENT && http_status == 404;
         let is_error = promoted.text(ERROR) == b"true" || span.status_code == STATUS_ERROR && !is_not_found;
@@ -296,7 +284,8 @@ impl<'t, 'a> Decoder<'t, 'a> {
         Ok(())
     }
 
-    fn finish(self) -> SpanBatch {
+    /// What was decoded.
+    pub fn finish(self) -> SpanBatch {
         let [names, versions] = self.scope_texts;
         SpanBatch {
             span_count: self.columns.bucket.len(),
@@ -308,6 +297,31 @@ impl<'t, 'a> Decoder<'t, 'a> {
             strings: self.strings.finish().into(),
         }
     }
+}
+
+/// Reads all of a span: its own fields are returned, attributes go to their slots.
+fn read_span<'p>(promoted: &mut Promoted<'p>, body: &'p [u8], depth: u32) -> wire::Result<Span<'p>> {
+    let mut span = Span::default();
+    let mut reader = Reader(body);
+    while !reader.is_empty() {
+        match reader.tag()? {
+            0x4a => promoted.attribute(reader.bytes()?, deeper(depth)?)?,
+            0x0a => span.trace_id = reader.bytes()?,
+            0x12 => span.span_id = reader.bytes()?,
+            0x1a => span.trace_state = reader.text()?,
+            0x22 => span.parent_id = reader.bytes()?,
+            0x2a => span.name = reader.text()?,
+            0x30 => span.kind = reader.varint()? as i32,
+            0x39 => span.start = reader.fixed64()?,
+            0x41 => span.end = reader.fixed64()?,
+            0x85 => span.flags = reader.fixed32()?,
+            0x5a => validate(&EVENT, reader.bytes()?, deeper(depth)?)?,
+            0x6a => validate(&LINK, reader.bytes()?, deeper(depth)?)?,
+            0x7a => span.read_status(reader.bytes()?, deeper(depth)?)?,
+            tag => reader.skip(tag, depth)?,
+        }
+    }
+    Ok(span)
 }
 
 /// The attributes of a message, as they come; `number` is their field's.
