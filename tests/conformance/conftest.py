@@ -8,15 +8,11 @@ import pytest
 from tests.conformance.served import Served
 from tests.ingest.receiving import RECEIVERS
 
-ABUSED: dict[str, Any] = {
-    "max_message": "4MiB",
-    "max_concurrent_streams": 512,
-    "keepalive_time": "3s",
-    "keepalive_timeout": "3s",
-    "body_timeout": "3s",
-    "buffer_size": "64MiB",
-}
-"""Limits that an attack meets within a test's patience."""
+ABUSED: dict[str, Any] = {"max_message": "4MiB", "max_concurrent_streams": 512, "buffer_size": "64MiB"}
+"""Limits that an attack meets."""
+
+IMPATIENT: dict[str, Any] = {"keepalive_time": "3s", "keepalive_timeout": "3s", "body_timeout": "3s"}
+"""For peers that are too slow: on a busy machine others may be, so that they try again."""
 
 
 @pytest.fixture(params=RECEIVERS)
@@ -31,3 +27,11 @@ def abused(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     with Served(tmp_path_factory.mktemp("abused"), request.param, **ABUSED) as served:
         yield served
         assert served.stop() == 0, "a receiver that was attacked still stops as it should"
+
+
+@pytest.fixture(scope="module", params=RECEIVERS)
+def impatient(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The same, which waits for nobody."""
+    with Served(tmp_path_factory.mktemp("impatient"), request.param, **ABUSED, **IMPATIENT) as served:
+        yield served
+        assert served.stop() == 0

@@ -6,12 +6,10 @@ Where a receiver does something else than HTTP/2 or gRPC would have it, ``GRPCIO
 """
 
 import gzip
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import grpc
 import pytest
 from hyperframe.frame import (
     ContinuationFrame,
@@ -24,9 +22,10 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
-from tests.conformance.served import LONG_S, Served
+from tests.conformance.others import assert_others_are_served
+from tests.conformance.served import Served
 from tests.conformance.wire import EXPORT, PREFACE, Header, Heard, Wire, message
-from tests.ingest.receiving import TRACES, span_ids, traces
+from tests.ingest.receiving import span_ids, traces
 
 MEMORY_BYTES = 96 << 20
 """What one attack may add to the process: far less than what it sends or asks for, far more than noise."""
@@ -60,21 +59,6 @@ def meanwhile(served: Served, memory_bytes: int = MEMORY_BYTES) -> Iterator[Wire
         assert_others_are_served(served)
         assert served.rss_bytes() - before_bytes < memory_bytes
     assert_others_are_served(served)
-
-
-def assert_others_are_served(served: Served) -> None:
-    """Another client, on a connection of its own, has a request acknowledged. A busy machine may need some tries."""
-    end_s = time.monotonic() + LONG_S
-    with grpc.insecure_channel(served.target, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
-        export = channel.unary_unary(TRACES)
-        while True:
-            try:
-                assert export(traces(1 << 40, 1), timeout=LONG_S, wait_for_ready=True) == b""
-            except grpc.RpcError as error:
-                if error.code() is not grpc.StatusCode.UNAVAILABLE or time.monotonic() > end_s:
-                    raise
-            else:
-                return
 
 
 def ended(heard: Heard, stream: int = 1) -> str:
@@ -189,17 +173,17 @@ def test_a_bad_preface_ends_the_connection(abused: Served, preface: bytes) -> No
 
 
 @pytest.mark.parametrize("sent", [b"", PREFACE[:7], PREFACE], ids=["nothing", "half a preface", "no settings"])
-def test_half_open_connections_are_cut_off(abused: Served, sent: bytes) -> None:
-    idle = abused.open_sockets()
+def test_half_open_connections_are_cut_off(impatient: Served, sent: bytes) -> None:
+    idle = impatient.open_sockets()
     with ExitStack() as stack:
-        wires = [stack.enter_context(Wire(abused.grpc_port, acknowledges=False)) for _ in range(100)]
+        wires = [stack.enter_context(Wire(impatient.grpc_port, acknowledges=False)) for _ in range(100)]
         for wire in wires:
             wire.send(sent)
-        assert_others_are_served(abused)
+        assert_others_are_served(impatient)
         for wire in wires:
             wire.listen()
-    assert_others_are_served(abused)
-    assert abused.open_sockets() < idle + 50
+    assert_others_are_served(impatient)
+    assert impatient.open_sockets() < idle + 50
 
 
 def test_connections_beyond_the_limit_are_closed(tmp_path: Path, receiver: str) -> None:
@@ -224,14 +208,14 @@ def slow_body(wire: Wire) -> None:
 
 
 @pytest.mark.parametrize("stuck", [slow_headers, slow_body, lambda wire: None], ids=["in headers", "in a body", "between requests"])
-def test_a_peer_that_is_stuck_is_cut_off(abused: Served, stuck: Callable[[Wire], None]) -> None:
+def test_a_peer_that_is_stuck_is_cut_off(impatient: Served, stuck: Callable[[Wire], None]) -> None:
     """It answers no pings and acknowledges no settings, as a host does that was unplugged."""
     with ExitStack() as stack:
-        wires = [stack.enter_context(Wire(abused.grpc_port, acknowledges=False)) for _ in range(20)]
+        wires = [stack.enter_context(Wire(impatient.grpc_port, acknowledges=False)) for _ in range(20)]
         for wire in wires:
             wire.begin()
             stuck(wire)
-        assert_others_are_served(abused)
+        assert_others_are_served(impatient)
         for wire in wires:
             wire.listen()
 

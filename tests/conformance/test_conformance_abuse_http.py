@@ -3,19 +3,20 @@
 import http.client
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
-import grpc
 import pytest
 
 from ingest.http import PROTOBUF
-from tests.conformance.conftest import ABUSED
+from tests.conformance.conftest import ABUSED, IMPATIENT
+from tests.conformance.others import assert_others_are_served
 from tests.conformance.served import LONG_S, Served
 from tests.conformance.wire import Wire
 from tests.ingest.pki import Pki
-from tests.ingest.receiving import RECEIVERS, TRACES, traces
+from tests.ingest.receiving import RECEIVERS, traces
 
 MEMORY_BYTES = 96 << 20
 HEAD = f"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: {PROTOBUF}\r\n".encode()
@@ -28,8 +29,25 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         assert served.stop() == 0
 
 
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with Served(tmp_path_factory.mktemp("impatient_http"), **ABUSED, **IMPATIENT) as served:
+        yield served
+        assert served.stop() == 0
+
+
 def post(port: int, context: ssl.SSLContext | None = None) -> int:
-    """One request's status."""
+    """One request's status. A busy machine may need some tries before an impatient receiver."""
+    end_s = time.monotonic() + LONG_S
+    while True:
+        try:
+            return post_once(port, context)
+        except (OSError, http.client.HTTPException):
+            if time.monotonic() > end_s:
+                raise
+
+
+def post_once(port: int, context: ssl.SSLContext | None) -> int:
     connection = (
         http.client.HTTPSConnection("127.0.0.1", port, timeout=LONG_S, context=context)
         if context
@@ -102,21 +120,21 @@ def test_a_wrong_request_ends_in_the_right_error(served: Served, sent: bytes, st
     [(b"", b""), (b"POST /v1/tra", b""), (HEAD, b""), (HEAD + b"Content-Length: 1000\r\n\r\nabc", b"HTTP/1.1 408")],
     ids=["nothing", "half a line", "half a head", "half a body"],
 )
-def test_slow_peers_are_cut_off(served: Served, sent: bytes, status: bytes) -> None:
-    idle = served.open_sockets()
+def test_slow_peers_are_cut_off(impatient: Served, sent: bytes, status: bytes) -> None:
+    idle = impatient.open_sockets()
     with ExitStack() as stack:
-        peers = [stack.enter_context(connect(served.http_port)) for _ in range(100)]
+        peers = [stack.enter_context(connect(impatient.http_port)) for _ in range(100)]
         for peer in peers:
             send(peer, sent)
-        assert post(served.http_port) == 200
+        assert post(impatient.http_port) == 200
         for peer in peers:
             assert answer(peer).startswith(status)
-    assert served.open_sockets() < idle + 50
+    assert impatient.open_sockets() < idle + 50
 
 
-def test_a_body_that_trickles_is_cut_off_too(served: Served) -> None:
+def test_a_body_that_trickles_is_cut_off_too(impatient: Served) -> None:
     """Each byte comes in time; the body as a whole does not."""
-    with connect(served.http_port) as peer:
+    with connect(impatient.http_port) as peer:
         peer.settimeout(0.2)
         send(peer, HEAD + b"Content-Length: 1000000\r\n\r\n")
         heard = b""
@@ -152,7 +170,7 @@ def test_tls_handshakes_that_go_nowhere_are_cut_off(receiver: str, tmp_path: Pat
     with suppress(ssl.SSLWantReadError):
         context.wrap_bio(ssl.MemoryBIO(), hello, server_hostname="localhost").do_handshake()
     half_a_hello = hello.read()[:100]
-    with Served(tmp_path / "served", receiver, **{**ABUSED, **pki.settings(tls=True)}) as served, ExitStack() as stack:
+    with Served(tmp_path / "served", receiver, **ABUSED, **IMPATIENT, **pki.settings(tls=True)) as served, ExitStack() as stack:
         ports = (served.grpc_port, served.http_port)
         before_bytes = served.rss_bytes()
         peers = [stack.enter_context(connect(port)) for port in ports for _ in range(60)]
@@ -170,6 +188,5 @@ def test_tls_handshakes_that_go_nowhere_are_cut_off(receiver: str, tmp_path: Pat
 
 
 def assert_tls_is_served(served: Served, pki: Pki, context: ssl.SSLContext) -> None:
-    with grpc.secure_channel(served.target, pki.channel(), options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
-        assert channel.unary_unary(TRACES)(traces(0, 1), timeout=LONG_S, wait_for_ready=True) == b""
+    assert_others_are_served(served, pki.channel())
     assert post(served.http_port, context) == 200

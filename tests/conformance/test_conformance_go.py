@@ -3,6 +3,7 @@
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tests.ingest.receiving import span_ids
 pytestmark = [pytest.mark.component("go"), pytest.mark.timeout(900)]  # the first build fetches modules
 
 SPANS = 1000
+SIGNALS = ("traces", "metrics", "logs")
 
 
 @dataclass(frozen=True)
@@ -62,17 +64,17 @@ def said_by(program: str, arguments: Sequence[str]) -> list[str]:
     return done.stdout.splitlines()
 
 
-@pytest.mark.parametrize("gzip", [False, True], ids=["", "gzip"])
-@pytest.mark.parametrize("protocol", ["grpc", "http"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_sdk_delivers(tmp_path: Path, receiver: str, kind: str, protocol: str, gzip: bool) -> None:
+def test_the_sdk_delivers(tmp_path: Path, receiver: str, kind: str) -> None:
+    """Over gRPC and HTTP, with gzip and without."""
     pki = Pki(tmp_path)
+    sent: list[str] = []
     with Served(tmp_path / "served", receiver, **KINDS[kind].settings(pki)) as served:
-        ports = [f"-grpc={served.target}", f"-http=127.0.0.1:{served.http_port}"]
-        flags = [f"-protocol={protocol}", f"-gzip={str(gzip).lower()}", f"-spans={SPANS}"]
-        sent = said_by("go_client", ["sdk", *ports, *flags, *KINDS[kind].go_client(pki)])
+        ports = [f"-grpc={served.target}", f"-http=127.0.0.1:{served.http_port}", f"-spans={SPANS}"]
+        for protocol, gzip in product(("grpc", "http"), ("true", "false")):
+            sent += said_by("go_client", ["sdk", *ports, f"-protocol={protocol}", f"-gzip={gzip}", *KINDS[kind].go_client(pki)])
         assert served.stop() == 0
-        assert len(sent) == SPANS
+        assert len(sent) == 4 * SPANS
         assert sorted(identifier.hex() for identifier in served.span_ids()) == sorted(sent)
 
 
@@ -90,16 +92,17 @@ def test_the_sdk_is_told_that_it_may_not(tmp_path: Path, receiver: str, protocol
 
 
 @pytest.mark.parametrize("kind", ["plain", "mtls and token"])
-@pytest.mark.parametrize("http", [False, True], ids=["grpc", "http"])
-@pytest.mark.parametrize("signal", ["traces", "metrics", "logs"])
-def test_telemetrygen_delivers(tmp_path: Path, receiver: str, signal: str, http: bool, kind: str) -> None:
+def test_telemetrygen_delivers(tmp_path: Path, receiver: str, kind: str) -> None:
+    """Each signal, over gRPC and HTTP."""
     pki = Pki(tmp_path)
     with Served(tmp_path / "served", receiver, **KINDS[kind].settings(pki)) as served:
-        port = served.http_port if http else served.grpc_port
-        flags = ["--otlp-endpoint", f"localhost:{port}", "--rate", "0", "--workers", "2", f"--{signal}", "300"]
-        said_by("telemetrygen", [signal, *flags, *(["--otlp-http"] if http else []), *KINDS[kind].telemetrygen(pki)])
+        over = {"grpc": [f"localhost:{served.grpc_port}"], "http": [f"localhost:{served.http_port}", "--otlp-http"]}
+        for signal, protocol in product(SIGNALS, over):
+            flags = ["--rate", "0", "--workers", "2", f"--{signal}", "300", "--otlp-endpoint", *over[protocol]]
+            said_by("telemetrygen", [signal, *flags, *KINDS[kind].telemetrygen(pki)])
         assert served.stop() == 0
-        assert served.counts(signal) >= 600
+        for signal in SIGNALS:
+            assert served.counts(signal) >= 2 * 2 * 300, signal
 
 
 @pytest.mark.parametrize("kind", ["plain", "mtls and token"])
