@@ -27,7 +27,7 @@ ENVOYS_CALLS = {
     ("order-service", "product-service"): 311 + 53,
 }
 """What the captured Envoys themselves counted (``upstream_rq_total``)."""
-ANSWER_S = 240.0
+ANSWER_S = 400.0
 SHOW_EVERY_S = 10.0
 PANE = ("--pane", "1s")
 EDGES = (

@@ -34,7 +34,7 @@ def test_the_captured_mesh_gives_envoys_own_numbers(tmp_path: Path) -> None:
     output = tmp_path / "output"
     check = launch(tmp_path / "system", output, "--check")
     try:
-        assert check.wait(600) == 0, output.read_text()
+        assert check.wait(850) == 0, output.read_text()
     finally:
         check.kill()
     assert output.read_text().endswith("as Envoy counted it\n")

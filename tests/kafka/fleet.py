@@ -6,10 +6,12 @@ import subprocess
 import time
 from pathlib import Path
 
-from tests.e2e.up import LONG_S, MESHFLOW, ROOT
+from tests.e2e.up import MESHFLOW, ROOT
 from tests.kafka.broker import with_us
 
 PANE = ("--pane", "1s")
+LONG_S = 240.0
+"""How long a start, an end or a replay may take on a busy machine."""
 
 
 class Command:
