@@ -21,7 +21,7 @@ from tests.kafka.core import HeldStore, Store
 from tests.kafka.place import KafkaPlace
 from tests.kafka.workers import PARTITIONS, TOPICS, Worker, eventually, tick
 
-pytestmark = pytest.mark.component("kafka")
+pytestmark = [pytest.mark.component("kafka"), pytest.mark.timeout(900), pytest.mark.usefixtures("no_worker_left")]
 
 TP = TopicPartition(SPANS, 0)
 

@@ -19,7 +19,7 @@ from tests.kafka.core import Store
 from tests.kafka.place import KafkaPlace
 from tests.kafka.workers import PARTITIONS, SETTINGS, TOPICS, Load, Worker, assert_as_undisturbed, eventually, tick
 
-pytestmark = pytest.mark.component("kafka")
+pytestmark = [pytest.mark.component("kafka"), pytest.mark.timeout(900), pytest.mark.usefixtures("no_worker_left")]
 
 
 async def one_knows_the_watermark(*workers: Worker) -> bool:

@@ -23,7 +23,7 @@ from tests.kafka.core import HeldStore, Store, by_token, undisturbed
 from tests.kafka.place import KafkaPlace
 from tests.kafka.workers import PARTITIONS, SETTINGS, TOPICS, Load, Worker, eventually, tick
 
-pytestmark = pytest.mark.component("kafka")
+pytestmark = [pytest.mark.component("kafka"), pytest.mark.timeout(900), pytest.mark.usefixtures("no_worker_left")]
 
 
 class Fleet:

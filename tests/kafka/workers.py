@@ -1,6 +1,7 @@
 """Workers that run in the test's loop on a real broker, and a load for them."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -27,6 +28,12 @@ SETTINGS = ProcessorSettings.model_validate(
 PANE_S = 0.2
 
 
+WITHIN_S = 150.0
+"""How long anything that must happen may take on a busy machine."""
+
+_started: "list[Worker]" = []
+
+
 class Worker:
     """An app that runs in the test's loop."""
 
@@ -36,6 +43,7 @@ class Worker:
         brokers = Brokers(tuple(place.cluster.bootstrap.split(",")))
         self.app = KafkaWorker(brokers, place.prefix, settings, partial(make_processor, settings), sink=store, set_aside=self._set_aside)
         self.running = asyncio.create_task(self.app.serve(self._stop))
+        _started.append(self)
 
     async def _set_aside(self, tp: TopicPartition, letters: Sequence[DeadLetter]) -> None:
         self.letters += [(tp, letter) for letter in letters]
@@ -85,7 +93,8 @@ async def tick(writer: KafkaLogWriter, pane_s: float = PANE_S) -> None:
 
 
 async def eventually(happened: Callable[[], Awaitable[bool] | bool], what: str, *workers: Worker) -> None:
-    for _ in range(600):
+    end_s = time.monotonic() + WITHIN_S
+    while time.monotonic() < end_s:
         for worker in workers:
             if worker.running.done():
                 worker.running.result()
@@ -93,7 +102,16 @@ async def eventually(happened: Callable[[], Awaitable[bool] | bool], what: str, 
         if answer if isinstance(answer, bool) else await answer:
             return
         await asyncio.sleep(0.1)
-    pytest.fail(f"did not happen: {what}")
+    pytest.fail(f"did not happen within {WITHIN_S} s: {what}")
+
+
+async def stop_all() -> None:
+    """Stop the workers that a test which failed has left: the loop would wait for them for ever."""
+    while _started:
+        worker = _started.pop()
+        if not worker.running.done():
+            with suppress(Exception):
+                await asyncio.wait_for(worker.stop(), WITHIN_S)
 
 
 async def assert_as_undisturbed(place: KafkaPlace, store: Store, *workers: Worker) -> None:
