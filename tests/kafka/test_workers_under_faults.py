@@ -111,9 +111,10 @@ async def test_processes_that_are_killed_and_stand_still_store_what_one_reading_
         second.send_signal(signal.SIGCONT)
         await fleet.writes(second, "the one that stood still joins again")
         fourth = fleet.start("fourth")
-        await fleet.writes(fourth, "one more stores")
-        third.terminate()
+        await commits.move()
+        third.terminate()  # of three, one has no partition of spans; of two, each has one
         await asyncio.to_thread(third.wait, LONG_S)
+        await fleet.writes(fourth, "one more stores")
         await commits.move()
     expected = (await undisturbed(place, SETTINGS)).blocks
 
