@@ -67,13 +67,14 @@ async def read_body(request: web.Request, prefix: bytes, sizes: Sizes, folder: P
         return Body(bytes(head), None)
     rows = tempfile.NamedTemporaryFile(dir=folder, suffix=".rows")  # noqa: SIM115 - the caller closes it with the body
     try:
-        rows.write(head[cut:])
-        while more and (chunk := await anext(chunks, None)) is not None:
-            if rows.tell() + len(chunk) > sizes.rows:
+        part: bytes | None = bytes(head[cut:])
+        while part is not None:
+            if rows.tell() + len(part) > sizes.rows:
                 raise too_large(
                     f"the rows of the INSERT are larger than {sizes.rows} bytes (console.max_insert_size); send fewer at a time"
                 )
-            rows.write(chunk)
+            rows.write(part)
+            part = await anext(chunks, None) if more else None
         rows.flush()
     except BaseException:
         rows.close()
