@@ -1,11 +1,11 @@
-"""Kafka clients say the same thing 60 times a second while brokers are away: once in a while is enough."""
+"""Clients say the same thing 60 times a second while brokers or the database are away: once in a while is enough."""
 
 import logging
 import time
 from collections.abc import Callable
 
 EVERY_S = 10.0
-_NOISY = ("aiokafka", "faust", "mode")
+_NOISY = ("aiokafka", "faust", "mode", "urllib3")
 
 
 class Repetition(logging.Filter):

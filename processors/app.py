@@ -136,6 +136,9 @@ class ReaderApp(faust.App):
     work: Work[Any]
     stopping: bool
 
+    def _create_directories(self) -> None:
+        """None: there are no tables, and Faust would make an empty folder where it was started."""
+
     def _new_transport(self) -> driver.Transport:
         return _Transport(self.conf.broker_consumer, self)
 
