@@ -27,10 +27,12 @@ class Gather:
     def __init__(self, log: LogWriter, settings: IngestSettings, waiting: "NativePending | None" = None) -> None:
         self._log = log
         self._loop = asyncio.get_running_loop()
+        self._window_ns = to_ns(settings.gather_window)
         self._pending: Pending | NativePending = waiting or Pending(
-            to_ns(settings.gather_window), settings.record_size, settings.buffer_size, retry_ns=to_ns(settings.retry_after)
+            self._window_ns, settings.record_size, settings.buffer_size, retry_ns=to_ns(settings.retry_after)
         )
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_due_ns = 0
         self._appending: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -126,9 +128,12 @@ class Gather:
         """Called for each request, so it asks for nothing that a running timer answers already."""
         if self._pending.has_full:
             self._rearm()
-        elif self._timer is None and not self._closed:
+        elif not self._closed and (self._timer is None or self._timer_due_ns > now_ns + self._window_ns):
             due_ns = self._pending.due_ns()
             if due_ns is not None:
+                if self._timer is not None:  # it waits for a log that is away; what came now is tried at its own time
+                    self._timer.cancel()
+                self._timer_due_ns = due_ns
                 self._timer = self._loop.call_later(max(0, due_ns - now_ns) / NS_PER_S, self._on_timer)
 
     def _on_timer(self) -> None:

@@ -7,6 +7,7 @@ a migration may not.
 
 import hashlib
 import re
+import time
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -14,6 +15,7 @@ from importlib import resources
 from string import Template
 
 from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from schemas.errors import MeshflowError
 from schemas.tables import SCHEMAS
@@ -24,6 +26,9 @@ from storage.settings import ClickHouseStore, StorageSettings
 _NUMBERED = re.compile(r"(\d{4})_\w+\.sql")
 _REPEATED = ("functions.sql", "views.sql")
 _FINE_LEVELS = ("red_10s", "red_1m", "edges_10s", "edges_1m")
+_BEING_REPLACED = {57, 60}
+"""TABLE_ALREADY_EXISTS and UNKNOWN_TABLE: what two `CREATE OR REPLACE VIEW` at once may bring about."""
+_TRIES, _TRY_AGAIN_S = 20, 0.1
 _DAY, _HOUR = timedelta(days=1), timedelta(hours=1)
 _UPSTREAM_SERVERS_TTL = timedelta(days=8)
 _UNROLLED = timedelta(days=7)
@@ -72,7 +77,7 @@ def migrate(client: Client, settings: StorageSettings) -> list[str]:
                 done.append(migration.name)
         done += _alter_expiry(client, settings)
         for name in _REPEATED:
-            _run(client, _read(name), settings)
+            _run_beside_others(client, _read(name), settings)
     return done
 
 
@@ -174,6 +179,18 @@ def _note_kept(client: Client, table: str, expression: str) -> None:
 def _run(client: Client, text: str, settings: StorageSettings) -> None:
     for statement in statements(text, settings):
         client.command(statement)
+
+
+def _run_beside_others(client: Client, text: str, settings: StorageSettings) -> None:
+    """Views that another process replaces at this moment are unknown for an instant; statements that may be run again are then run again."""
+    for _ in range(_TRIES):
+        try:
+            return _run(client, text, settings)
+        except ClickHouseError as error:
+            if getattr(error, "code", None) not in _BEING_REPLACED:
+                raise
+            time.sleep(_TRY_AGAIN_S)
+    return _run(client, text, settings)
 
 
 def _statements(sql: str) -> list[str]:

@@ -1,6 +1,7 @@
 """Tables and migrations, on the engine itself."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from storage import migrate as migration
 from storage.client import open_client
 from storage.migrate import MigrationError, ddl, migrate
 from storage.settings import StorageSettings
+from tests.storage.server import StoreServer
 from tests.storage.stores import Place, opened, scalar
 from tests.storage.test_store_cluster import CLUSTER_SNAPSHOT, ON_CLUSTER
 
@@ -84,6 +86,20 @@ def test_a_migration_that_was_killed_in_the_middle_is_finished(place: Place, sta
     assert len(migrate(client, settings)) == 3
     assert scalar(client, "SELECT count() FROM system.tables WHERE database = currentDatabase() AND name LIKE 'otel%'") == 8
     client.close()
+
+
+def test_workers_that_start_at_once_migrate_at_once(tmp_path: Path) -> None:
+    server = StoreServer(tmp_path).start()
+    settings = StorageSettings(store=server.url())
+
+    def start(_: int) -> None:
+        client = open_client(settings.store_place)
+        migrate(client, settings)
+        client.close()
+
+    with ThreadPoolExecutor(6) as workers:
+        list(workers.map(start, range(24)))
+    assert server.stop() == 0
 
 
 def test_a_changed_or_newer_migration_is_refused(place: Place) -> None:
