@@ -182,7 +182,7 @@ def _run(client: Client, text: str, settings: StorageSettings) -> None:
 
 
 def _run_beside_others(client: Client, text: str, settings: StorageSettings) -> None:
-    """Views that another process replaces at this moment are unknown for an instant; statements that may be run again are then run again."""
+    """Views that another process replaces are unknown for an instant: statements that may be run again are then run again."""
     for _ in range(_TRIES):
         try:
             return _run(client, text, settings)
