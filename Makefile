@@ -48,7 +48,7 @@ local: $(READY)
 	@deploy/local.sh
 
 test: $(READY)
-	@if [ -n "$(RUST)" ]; then cargo test --quiet --no-default-features --manifest-path native/Cargo.toml; fi
+	@if [ -n "$(RUST)" ]; then cargo test --quiet --no-default-features --features receive --manifest-path native/Cargo.toml; fi
 	@$(BIN)/python -m pytest $(PYTEST)
 
 lint: $(READY)

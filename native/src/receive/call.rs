@@ -186,17 +186,13 @@ fn told(hub: &Hub, fault: &Fault) -> Status {
     }
 }
 
-/// Splits and gathers a request that has come. A panic is the request's alone.
+/// Splits and gathers a request that has come.
 fn process(place: &Place, export: Export, received: Received) {
     let Export { topic, encoding, mut respond } = export;
     let hub = &place.hub;
-    let split = catch_unwind(AssertUnwindSafe(|| read(hub, topic, encoding, received)));
-    let (body, split) = match split {
-        Ok(Ok(split)) => split,
-        Ok(Err(status)) => return refuse(hub, topic, &mut respond, &status),
-        Err(_panic) => {
-            return refuse(hub, topic, &mut respond, &Status::new(Code::Internal, "an internal error; the receiver's log has the details"));
-        }
+    let (body, split) = match guarded(|| read(hub, topic, encoding, received)) {
+        Ok(split) => split,
+        Err(status) => return refuse(hub, topic, &mut respond, &status),
     };
     let rejected = split.bad_trace_ids + split.bad_span_ids;
     if split.items + rejected == 0 {
@@ -215,6 +211,12 @@ fn process(place: &Place, export: Export, received: Received) {
     if let Err((mut call, status)) = added {
         refuse(hub, topic, &mut call.respond, &status);
     }
+}
+
+/// A panic is the request's alone. (What panics beyond this ends its connection: tokio catches it at the task.)
+fn guarded<T>(work: impl FnOnce() -> Result<T, Status>) -> Result<T, Status> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_panic| Err(Status::new(Code::Internal, "an internal error; the receiver's log has the details")))
 }
 
 fn read(hub: &Hub, topic: usize, encoding: Encoding, received: Received) -> Result<(Bytes, Split), Status> {
@@ -238,6 +240,14 @@ fn read(hub: &Hub, topic: usize, encoding: Encoding, received: Received) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_panic_is_one_requests_internal_error() {
+        let none = [0_u8; 0];
+        let status = guarded(|| Ok::<u8, Status>(none[std::hint::black_box(1)])).expect_err("it panics");
+        assert_eq!(status.code as u8, Code::Internal as u8);
+        assert_eq!(guarded(|| Ok::<u8, Status>(7)).ok(), Some(7));
+    }
 
     #[test]
     fn grpc_is_told_from_what_sounds_like_it() {
