@@ -245,7 +245,7 @@ mod tests {
     fn a_panic_is_one_requests_internal_error() {
         let none = [0_u8; 0];
         let status = guarded(|| Ok::<u8, Status>(none[std::hint::black_box(1)])).expect_err("it panics");
-        assert_eq!(status.code as u8, Code::Internal as u8);
+        assert_eq!(status.code, Code::Internal as u8);
         assert_eq!(guarded(|| Ok::<u8, Status>(7)).ok(), Some(7));
     }
 
