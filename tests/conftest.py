@@ -73,6 +73,14 @@ def pytest_configure() -> None:
             del os.environ[name]
 
 
+LONG = ("test_faults.py", "test_workers_under_faults.py", "test_ingest_faults.py", "test_collector_interop.py", "test_spooling.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes minutes, mostly by waiting, begins first: several pytest-xdist workers then end at about the same time."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test whose component is missing, or fail it where everything is required (CI)."""
     for marker in item.iter_markers("component"):
