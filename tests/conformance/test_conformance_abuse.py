@@ -331,7 +331,8 @@ def test_a_flood_costs_little(abused: Served, name: str) -> None:
         wire.begin()
         outcome = FLOODS[name](wire)
         if name in CUT_OFF[abused.receiver]:
-            assert outcome != "sent" or not wire.is_alive()
+            if outcome == "sent":
+                wire.listen()  # until it closes; it may have answered some of it before
         elif outcome != "closed":
             wire.is_alive()  # it has read all of it, or has closed
 
