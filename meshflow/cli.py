@@ -186,6 +186,27 @@ def store(context: click.Context, data: Path | None, host: str | None, sql_port:
 
 
 @main.command()
+@click.option("--host", help="Address to listen on. [default: 127.0.0.1]")
+@click.option("--sql-port", type=int, help="SQL over HTTP, and /metrics; 0: a free one. [default: 8123]")
+@click.pass_context
+def console(context: click.Context, host: str | None, sql_port: int | None) -> None:
+    """Answer read-only SQL on a ClickHouse server (MESHFLOW_STORE), within the limits of [console], until Ctrl-C.
+
+    For people and dashboards which should not have an account on the server itself.
+    """
+    options: dict[Name, Any] = {("console", "host"): host, ("console", "sql_port"): sql_port}
+    settings = _settings(context, options).settings
+    from meshflow import store as serving  # noqa: PLC0415 - brings chdb
+
+    def tell(port: int) -> None:
+        click.echo(
+            f"meshflow console is ready\n  SQL        http://{settings.console.host}:{port}   (read only; metrics: /metrics)\nCtrl-C ends it."
+        )
+
+    serving.run_console(settings, tell)
+
+
+@main.command()
 @click.option("--source-prefix", help="What names of topics to read begin with. [default: unsplit.]")
 @click.option("--metrics-port", type=int, help="/metrics; 0: a free one. [default: 9464]")
 @click.option("--pane", help="Length of a pane, as for `process`: silent partitions get a tick as often. [default: 5s]")

@@ -1,4 +1,7 @@
-"""``meshflow store``: the embedded engine alone, answering as a ClickHouse server does; for small installations and tests."""
+"""``meshflow store``: the embedded engine alone, answering as a ClickHouse server does; for small installations and tests.
+
+``meshflow console``: the same read-only port in front of a ClickHouse server.
+"""
 
 import asyncio
 import os
@@ -14,6 +17,7 @@ from meshflow.ports import published
 from meshflow.settings import Settings
 from schemas.errors import SinkUnavailable
 from storage.engine import ChdbEngine
+from storage.server_engine import ServerEngine
 from storage.settings import ChdbStore
 
 _ROWS_FOLDER = "rows"
@@ -48,6 +52,28 @@ async def _run(settings: Settings, writable: bool, on_ready: Callable[[StorePort
         ports = StorePorts(settings.console.host, sql.port, os.getpid())
         parts.enter_context(published(settings.storage.data, ports))
         on_ready(ports)
+        await stop.wait()
+
+
+def run_console(settings: Settings, on_ready: Callable[[int], None]) -> None:
+    """Answer read-only SQL on the store, a ClickHouse server, until SIGINT or SIGTERM. Raises MeshflowError when it cannot start."""
+    asyncio.run(_run_console(settings, on_ready))
+
+
+async def _run_console(settings: Settings, on_ready: Callable[[int], None]) -> None:
+    stop = stop_on_signals()
+    place = settings.storage.store_place
+    if isinstance(place, ChdbStore):
+        raise SinkUnavailable(
+            "`console` needs a ClickHouse server: MESHFLOW_STORE=clickhouse://HOST:PORT/DATABASE; `store` serves tables in a folder"
+        )
+    async with AsyncExitStack() as parts:
+        engine = ServerEngine(place)
+        parts.callback(engine.close)
+        sql = SqlServer(settings.console, engine)
+        await sql.start()
+        parts.push_async_callback(sql.stop)
+        on_ready(sql.port)
         await stop.wait()
 
 

@@ -19,7 +19,7 @@ from tests.kafka.broker import POM
 
 CONTAINERFILE = (DEPLOY / "Containerfile").read_text().replace("\\\n", " ")
 FILES = (("compose.yaml",), ("compose.yaml", "compose.three-brokers.yaml"))
-OURS = ("migrate", "ingest", "process")
+OURS = ("migrate", "ingest", "process", "console")
 
 
 @pytest.fixture(params=FILES, ids="+".join)
@@ -83,6 +83,7 @@ def test_ports_are_those_of_the_settings() -> None:
     assert [int(port) for port in instructions("EXPOSE")[0].split()] == ours
     assert services["ingest"]["ports"] == [f"{port}:{port}" for port in ours[:2]]
     assert services["clickhouse"]["ports"] == ["127.0.0.1:8123:8123"]
+    assert services["console"]["ports"] == [f"127.0.0.1:8124:{settings.console.sql_port}"]
     assert f"for port in {settings.console.metrics_port} {settings.console.sql_port};" in instructions("HEALTHCHECK")[0]
 
 
