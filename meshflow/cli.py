@@ -199,9 +199,8 @@ def console(context: click.Context, host: str | None, sql_port: int | None) -> N
     from meshflow import store as serving  # noqa: PLC0415 - brings chdb
 
     def tell(port: int) -> None:
-        click.echo(
-            f"meshflow console is ready\n  SQL        http://{settings.console.host}:{port}   (read only; metrics: /metrics)\nCtrl-C ends it."
-        )
+        where = f"http://{settings.console.host}:{port}"
+        click.echo(f"meshflow console is ready\n  SQL        {where}   (read only; metrics: /metrics)\nCtrl-C ends it.")
 
     serving.run_console(settings, tell)
 
