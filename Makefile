@@ -20,7 +20,7 @@ help:
 	@echo "make test      every test (PYTEST='-k edges' for some)"
 	@echo "make lint      ruff, mypy, import contracts; rustfmt and clippy where cargo is there"
 	@echo "make bench     what a span costs, as a table (BENCH='--json FILE' for lines)"
-	@echo "make bench-kafka  the same of the distributed mode, on a broker of its own (needs java; 4 minutes)"
+	@echo "make bench-kafka  the same of the distributed mode, on a broker of its own (needs java; 5 minutes)"
 	@echo "make bench-peers   meshflow beside the OpenTelemetry Collector and Rotel (CASES='receive,kafka-5' for some, JSON=FILE for lines)"
 	@echo "make docs      docs/settings.md and docs/self-metrics.md from the code"
 

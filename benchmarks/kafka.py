@@ -39,6 +39,7 @@ wait = 2
 [processing.kafka]
 group = "{group}"
 session_timeout = "30s"
+commit_every = "200ms"
 
 [[sampling.policies]]
 name = "two-per-cent"
@@ -174,7 +175,7 @@ CASES = [
     Case("gRPC -> Kafka", "meshflow ingest", ingest, {"spans": 500_000}),
     Case("Kafka -> stored", "meshflow process", process, {"spans": SPANS_FILLED}),
     Case("what Faust adds to reading", "Faust - getmany", faust, {"spans": SPANS_FILLED, "rounds": 3}),
-    Case("Kafka -> stored, a core each", "2 workers", scale, {"spans": 600_000}),
+    Case("Kafka -> stored, a core each", "2 workers", scale, {"spans": 2_000_000}),
     Case("nothing to do", "meshflow process", idle, {"seconds": 30.0}),
 ]
 
