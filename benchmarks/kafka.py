@@ -23,6 +23,7 @@ from typing import Any
 from benchmarks.end_to_end import _cpu_s, _load
 from benchmarks.kafka_log import BOOTSTRAP, FILLED, PARTITIONS, SPANS_PER_REQUEST, WITHIN_S, decided_share, fill, follow, gathers_of
 from benchmarks.kafka_reading import faust
+from benchmarks.kafka_writing import compress, write
 from benchmarks.report import Case, Measurement, main, peak_rss_mib
 from tests.e2e.up import MESHFLOW, ROOT, eventually
 from tests.kafka.broker import Cluster, missing
@@ -173,6 +174,8 @@ def _command(name: str, prefix: str, *arguments: str, group: str = "bench", pane
 SPANS_FILLED = 1_000_000
 CASES = [
     Case("gRPC -> Kafka", "meshflow ingest", ingest, {"spans": 500_000}),
+    Case("gathers -> Kafka", "the writer alone", write, {"spans": 500_000}),
+    Case("gathers -> zstd", "aiokafka's call", compress, {"spans": 500_000}),
     Case("Kafka -> stored", "meshflow process", process, {"spans": SPANS_FILLED}),
     Case("what Faust adds to reading", "Faust - getmany", faust, {"spans": SPANS_FILLED, "rounds": 3}),
     Case("Kafka -> stored, a core each", "2 workers", scale, {"spans": 2_000_000}),
