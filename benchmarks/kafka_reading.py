@@ -16,6 +16,7 @@ from processors.panes import Emit, PaneClock
 from processors.partition import Partition
 from processors.settings import KafkaReaderSettings, ProcessorSettings
 from processors.worker import PaneWork, Worker
+from schemas.kafka_consumer import stop_consumer
 from schemas.log import Commit, DeadLetter, Record, TopicPartition
 from schemas.tables import Block
 from schemas.topics import SPANS
@@ -112,7 +113,7 @@ async def _read_plainly() -> float:
     cpu_s = await _until_read(idlers)
     reading.cancel()
     await asyncio.gather(reading, return_exceptions=True)
-    await consumer.stop()
+    await stop_consumer(consumer)
     work.close()
     return cpu_s
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import struct
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from itertools import zip_longest
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ from ingest import kafka_lookup, kafka_topics
 from ingest.oversize import cut
 from ingest.settings import KafkaWriterSettings
 from schemas.errors import LogUnavailable
+from schemas.kafka_consumer import stop_consumer
 from schemas.kafka_security import PLAINTEXT, KafkaSecuritySettings
 from schemas.log import Append, TopicPartition
 from schemas.units import NS_PER_S
@@ -197,11 +198,7 @@ class KafkaLogWriter:
         if producer is not None:
             await _stop_producer(producer, self._timeout_s if flush_s is None else flush_s, _CLOSE_S)
         if watcher is not None:
-            await self._stop(watcher)
-
-    async def _stop(self, client: Any) -> None:
-        with suppress(KafkaError, TimeoutError):
-            await asyncio.wait_for(client.stop(), _CLOSE_S)
+            await _give_up(stop_consumer(watcher))
 
     async def _connected(self) -> AIOKafkaProducer:
         """The producer; a new one when there is none."""
@@ -220,7 +217,7 @@ class KafkaLogWriter:
                 try:
                     await producer.start()
                 except BaseException:
-                    await self._stop(producer)
+                    await _give_up(producer.stop())
                     raise
                 self._producer = producer
             return self._producer
@@ -253,7 +250,7 @@ class KafkaLogWriter:
             try:
                 await watcher.start()
             except BaseException:
-                await self._stop(watcher)
+                await _give_up(stop_consumer(watcher))
                 raise
             self._watcher = watcher
         kafka = {KafkaPartition(self._prefix + tp.topic, tp.partition): tp for tp in tps}
@@ -296,5 +293,9 @@ async def _stop_producer(producer: AIOKafkaProducer, flush_s: float, patience_s:
         await asyncio.wait({stopping}, timeout=patience_s)
     if stopping.cancelled() or not stopping.done() or stopping.exception():
         # the sender trips over what was failed while it had it (KeyError in reenqueue), and has ended then: connections are left
-        with suppress(KafkaError, TimeoutError):
-            await asyncio.wait_for(producer.client.close(), _CLOSE_S)
+        await _give_up(producer.client.close())
+
+
+async def _give_up(closing: Coroutine[Any, Any, None]) -> None:
+    with suppress(KafkaError, TimeoutError):
+        await asyncio.wait_for(closing, _CLOSE_S)

@@ -7,6 +7,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.errors import KafkaTimeoutError
 
+from schemas.kafka_consumer import stop_consumer
 from schemas.kafka_security import KafkaSecuritySettings
 
 ID = "id"
@@ -41,7 +42,7 @@ async def find(
     except TimeoutError as error:
         raise KafkaTimeoutError(f"Kafka did not answer within {timeout_s:g} s") from error
     finally:
-        await consumer.stop()
+        await stop_consumer(consumer)
     return found
 
 

@@ -26,6 +26,7 @@ from processors.brokers import Brokers, Probe, wait_for_topics
 from processors.cursor import Arrival, Cursor
 from processors.settings import KafkaReaderSettings
 from schemas.errors import LogUnavailable
+from schemas.kafka_consumer import stop_consumer
 from schemas.kafka_security import KafkaSecuritySettings
 from schemas.log import COUNTS, Commit, Record
 
@@ -96,6 +97,9 @@ class _Consumer(driver.Consumer):
 
     app: "ReaderApp"
 
+    def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
+        return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
     async def perform_seek(self) -> None:
         """Called after every rebalance, sometimes twice, and once with the old partitions still."""
         here = self.assignment()
@@ -117,6 +121,14 @@ class _Supervisor(OneForOneSupervisor):
     def __init__(self, **options: Any) -> None:
         """``options``: as Faust gives them, but for the limit: its token bucket is as small as ``over``, whatever ``max_restarts`` is."""
         super().__init__(**{**options, "max_restarts": _NO_LIMIT, "over": _NO_LIMIT})
+
+
+class _ConsumerThread(driver.AIOKafkaConsumerThread):
+    async def on_thread_stop(self) -> None:
+        """As Faust's, but for how the consumer is stopped: the thread must end in order, or the app waits for it for ever."""
+        await super(driver.AIOKafkaConsumerThread, self).on_thread_stop()
+        if self._consumer is not None:
+            await stop_consumer(self._consumer)
 
 
 class _Transport(driver.Transport):

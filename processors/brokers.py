@@ -15,6 +15,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, for_code
 
 from schemas.errors import LogUnavailable
+from schemas.kafka_consumer import stop_consumer
 from schemas.kafka_security import PLAINTEXT, KafkaSecuritySettings
 
 _LOGGER = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ class Probe:
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             with suppress(KafkaError, TimeoutError):
-                await asyncio.wait_for(consumer.stop(), _PROBE_S)
+                await asyncio.wait_for(stop_consumer(consumer), _PROBE_S)
 
     async def _connected(self) -> AIOKafkaConsumer:
         if self._consumer is None:
@@ -75,7 +76,7 @@ class Probe:
             try:
                 await consumer.start()
             except BaseException:
-                await consumer.stop()
+                await stop_consumer(consumer)
                 raise
             self._consumer = consumer
         return self._consumer
@@ -118,7 +119,7 @@ async def _count_partitions(brokers: Brokers, topics: Mapping[str, int | None]) 
         cluster = await client._client.fetch_all_metadata()
         return {topic: len(cluster.partitions_for_topic(topic) or ()) for topic in topics}
     finally:
-        await client.stop()
+        await stop_consumer(client)
 
 
 async def _check_clock(brokers: Brokers, topics: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ import asyncio
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
+from schemas.kafka_consumer import stop_consumer
 from schemas.otlp import split
 from schemas.topics import SPANS
 
@@ -47,4 +48,4 @@ async def _count(kafka: str, topic: str) -> int:
                 spans += sum(split(SPANS, record.value, 1).items for record in records if record.value)
         return spans
     finally:
-        await consumer.stop()
+        await stop_consumer(consumer)

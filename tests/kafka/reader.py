@@ -6,6 +6,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord
 from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.structs import OffsetAndMetadata
 
+from schemas.kafka_consumer import stop_consumer
 from schemas.log import COUNTS, Commit, Record, TopicPartition
 from schemas.topics import TOPICS
 
@@ -66,7 +67,7 @@ class KafkaLogReader:
 
     async def close(self) -> None:
         """See schemas.log.LogReader.close."""
-        await self._consumer.stop()
+        await stop_consumer(self._consumer)
 
     def _kafka(self, tp: TopicPartition) -> KafkaPartition:
         return KafkaPartition(self._prefix + tp.topic, tp.partition)

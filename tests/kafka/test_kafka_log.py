@@ -13,6 +13,7 @@ from ingest.dead_letters import MAX_BYTES, DeadLetterWriter
 from ingest.kafka import KafkaLogWriter
 from ingest.settings import KafkaWriterSettings
 from schemas.errors import LogUnavailable
+from schemas.kafka_consumer import stop_consumer
 from schemas.log import Append, DeadLetter, Record
 from schemas.topics import DEAD_LETTER, SPANS
 from schemas.units import parse_duration
@@ -155,7 +156,7 @@ async def test_dead_letters_name_the_record_and_the_reason_and_bring_what_is_in_
     consumer = AIOKafkaConsumer(place.prefix + DEAD_LETTER, bootstrap_servers=broker.bootstrap, auto_offset_reset="earliest")
     await consumer.start()
     whole, cut, left_out, refused = [await asyncio.wait_for(consumer.getone(), 30) for _ in DEAD]
-    await consumer.stop()
+    await stop_consumer(consumer)
     assert whole.key == f"{place.prefix}{SPANS}/0/7".encode()
     assert whole.value == b"\xff" * 1_000
     assert {name: value.decode() for name, value in whole.headers} == {

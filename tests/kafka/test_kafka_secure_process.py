@@ -14,6 +14,7 @@ from ingest.kafka import KafkaLogWriter
 from ingest.settings import KafkaWriterSettings
 from processors.brokers import Brokers, Probe, wait_for_topics
 from schemas.errors import LogUnavailable
+from schemas.kafka_consumer import stop_consumer
 from schemas.kafka_security import KafkaSecuritySettings
 from schemas.log import Append, TopicPartition
 from schemas.topics import DEAD_LETTER, SPANS, TOPICS
@@ -122,7 +123,7 @@ async def test_repartition_and_process_by_tls_and_login(
     consumer.subscribe(["tls." + DEAD_LETTER])
     await consumer.start()
     letter = await asyncio.wait_for(consumer.getone(), LONG_S)
-    await consumer.stop()
+    await stop_consumer(consumer)
     assert (letter.key, letter.value) == (f"tls.foreign.{SPANS}/0/10".encode(), b"\xff\xff not OTLP")
     probe = Probe(Brokers((secure.bootstrap,), security))
     assert await probe.look(("tls.foreign." + SPANS, 0), 3) == (0, 3)
