@@ -33,12 +33,12 @@ class ItemProcessor:
         self, tp: TopicPartition, settings: ProcessorSettings, decode: Decode, order: Sequence[str], commit: Commit | None = None
     ) -> None:
         """``order``: columns that rows are sorted by, before their identity, so that no order of arrival is left."""
-        clock = PaneClock.of(tp, settings.partitions, settings.pane_ns)
+        self._clock = PaneClock.of(tp, settings.partitions, settings.pane_ns)
         self._tp = tp
         self._decode = decode
         self._order = order
         # Nothing here depends on later panes, so there is no wait.
-        self._panes = Panes(clock, 0, settings.lookback_panes, settings.pane_bytes, commit, count=self._count)
+        self._panes = Panes(self._clock, 0, settings.lookback_panes, settings.pane_bytes, commit, count=self._count)
         self._seen: dict[int, pl.DataFrame] = {}
 
     @property
@@ -83,10 +83,13 @@ class ItemProcessor:
             for seen in self._seen.values():
                 first = first.join(seen, on=_IDENTITY, how="anti")
             if first.height:
-                blocks.append(Block(table, self._tp, pane.number, self._rows(table, items, first, pane.start_ns // NS_PER_S)))
+                blocks.append(self._block(table, pane, self._rows(table, items, first, pane.start_ns // NS_PER_S)))
         kept = sum(block.rows.num_rows for block in blocks)
         row = ledger(self._tp, pane, Fates(rejected=rejected, duplicate=received - kept, kept=kept, stored=kept))
-        return [*blocks, Block("ledger", self._tp, pane.number, row)] if row.num_rows else blocks
+        return [*blocks, self._block("ledger", pane, row)] if row.num_rows else blocks
+
+    def _block(self, table: str, pane: Pane, rows: pa.Table) -> Block:
+        return Block(table, self._tp, pane.number, rows, self._clock.name)
 
     def _rows(self, table: str, items: Items, first: pl.DataFrame, log_time_s: int) -> pa.Table:
         keys = pl.DataFrame({name: pl.Series(items.rows.column(name)) for name in self._order if name in items.rows.column_names})

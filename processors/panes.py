@@ -13,7 +13,7 @@ from schemas.log import Commit, DeadLetter, Record, TopicPartition
 from schemas.tables import Block
 from schemas.topics import pane_of, pane_shift_ns
 
-_METADATA = re.compile(r"next=(\d+) from=(\d+) pane_ns=(\d+) shift_ns=(\d+)")
+_METADATA = re.compile(r"next=(\d+) from=(\d+) closed=(\d+) pane_ns=(\d+) shift_ns=(\d+)")
 
 
 Count = Callable[[bytes], int]
@@ -44,6 +44,11 @@ class PaneClock(NamedTuple):
     def start_ns(self, pane: int) -> int:
         """Where a pane begins, ns since 1970."""
         return pane * self.pane_ns + self.shift_ns
+
+    @property
+    def name(self) -> str:
+        """For tokens."""
+        return f"{self.pane_ns}+{self.shift_ns}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +97,8 @@ class Step(NamedTuple):
     closed: Pane
     emit_closed: bool
     """False for a pane that was emitted before the restart and is read as lookback only."""
+    closed_until: int
+    """Offset: what comes of a pane as soon as it closes has been stored of the records before it, by an earlier reader."""
     decided: tuple[int, ...]
     """Numbers of the panes to decide now, in order; all are held (closed, not empty of records)."""
     keep_from: int
@@ -103,9 +110,11 @@ class Panes:
     """Cuts one partition's records into panes.
 
     ``commit`` is where an earlier reader left off (None: none did). A commit without metadata, or none, is the log's own start:
-    everything is emitted. If the length or shift of panes changed since, reading starts at the first record that was not emitted,
-    without a lookback. ``wait``: panes that must close before a pane is decided; ``lookback``: panes before it that are read again after
-    a restart; ``limit_bytes``: OTLP bytes of a pane that are processed, the items of records over it are counted by ``count``.
+    everything is emitted. The length or shift of panes may have changed since: the first pane of the new clock that begins no earlier
+    than the next one of the old clock has all records that were not decided, whatever their log time (docs/adr/0028).
+
+    ``wait``: panes that must close before a pane is decided; ``lookback``: panes before it that are read again after a restart;
+    ``limit_bytes``: OTLP bytes of a pane that are processed, the items of records over it are counted by ``count``.
     """
 
     def __init__(
@@ -121,7 +130,8 @@ class Panes:
         self._starts: deque[tuple[int, int]] = deque()  # (pane, its first offset) of every pane since the committed one
         self._lost = 0
         self._next: int | None = None
-        self._from = 0  # records before it were emitted by an earlier reader
+        self._from = 0  # records before it were decided by an earlier reader
+        self._closed_until = 0  # records before it were in panes that an earlier reader closed
         self.offset: int | None = None
         """The offset to read first; None: the log's beginning."""
         if commit is not None:
@@ -134,12 +144,9 @@ class Panes:
         match = _METADATA.fullmatch(commit.metadata)
         if not match:
             raise ValueError(f"the commit's metadata {commit.metadata!r} is not meshflow's")
-        number, first, pane_ns, shift_ns = map(int, match.groups())
-        self._from = first
-        if (pane_ns, shift_ns) == self._clock:
-            self._next = number
-        else:
-            self.offset = first
+        number, self._from, self._closed_until, pane_ns, shift_ns = map(int, match.groups())
+        # the watermark never goes back: roll-ups have been made up to it
+        self._next = -((self._clock.shift_ns - PaneClock(pane_ns, shift_ns).start_ns(number)) // self._clock.pane_ns)
 
     def gap(self, wanted: int, beginning: int) -> None:
         """Retention removed [wanted, beginning) before it was read (OffsetGone): what was not emitted yet counts as lost."""
@@ -149,7 +156,7 @@ class Panes:
         """Take the next record in; a Step when it is the first of a later pane. Log times that go back count as the newest one."""
         if self.offset is not None and record.offset < self.offset:
             return None  # a reader that began earlier than it had to
-        number = self._clock.pane_at(record.append_time_ns)
+        number = self._number(record)
         step = None
         if self._open is None:
             self._begin(number, record.offset)
@@ -158,6 +165,13 @@ class Panes:
         assert self._open is not None
         self._open.add(record, self._limit_bytes, self._count)
         return step
+
+    def _number(self, record: Record) -> int:
+        """The pane of a record. At a resume the offset tells what is lookback; by log time that would be so too, but for another clock."""
+        number = self._clock.pane_at(record.append_time_ns)
+        if self._next is None or (self._open and self._open.number >= self._next):
+            return number
+        return max(number, self._next) if record.offset >= self._from else min(number, self._next - 1)
 
     def _begin(self, number: int, offset: int) -> None:
         self._open = Pane(number, self._clock.start_ns(number), offset, lost=self._lost)
@@ -181,12 +195,13 @@ class Panes:
         keep_from = self._next - self._lookback
         while self._starts[0][0] < keep_from:
             self._starts.popleft()
-        return Step(closed, emit, tuple(decided), keep_from, self._commit())
+        return Step(closed, emit, self._closed_until, tuple(decided), keep_from, self._commit())
 
     def _commit(self) -> Commit:
-        unread = next((offset for pane, offset in self._starts if pane >= (self._next or 0)), self._starts[-1][1])
+        unread = next((offset for pane, offset in self._starts if pane >= (self._next or 0)), self._from)
+        closed = max(self._closed_until, self._starts[-1][1])
         pane_ns, shift_ns = self._clock
-        return Commit(self._starts[0][1], f"next={self._next} from={unread} pane_ns={pane_ns} shift_ns={shift_ns}")
+        return Commit(self._starts[0][1], f"next={self._next} from={unread} closed={closed} pane_ns={pane_ns} shift_ns={shift_ns}")
 
 
 def unpack(records: Sequence[Record]) -> tuple[list[bytes], list[DeadLetter]]:

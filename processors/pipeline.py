@@ -84,7 +84,7 @@ class SpanProcessor:
         return [self._take(step) for step in steps if step]
 
     def _take(self, step: Step) -> Emit:
-        closed, tables = self._close(step.closed)
+        closed, tables = self._close(step)
         blocks = [*self._blocks(step.closed.number, tables)] if step.emit_closed else []
         if step.emit_closed:
             self._undecided[step.closed.number] = closed
@@ -93,8 +93,9 @@ class SpanProcessor:
         self._seen = {number: seen for number, seen in self._seen.items() if number >= step.keep_from}
         return Emit(blocks, step.commit, closed.dead_letters if step.emit_closed else [])
 
-    def _close(self, pane: Pane) -> tuple[_Undecided, dict[str, pa.Table]]:
+    def _close(self, step: Step) -> tuple[_Undecided, dict[str, pa.Table]]:
         """The stages of a pane that ends: what it is by itself, and what later panes look up in it."""
+        pane = step.closed
         batch, rejected, dead_letters = decode(pane, self._sampler.attribute_keys)
         labels = Labels.of(batch, self._settings.labels.label_length)
         spans = drop_copies(with_keys(pl.DataFrame(batch.spans)))
@@ -105,7 +106,8 @@ class SpanProcessor:
             calls, summary = calls_of(pane.number, spans, batch, labels, slots), self._sampler.summarize(batch, spans, pane.number)
             self._seen[pane.number] = _Seen(calls, summary)
         late = int((first.to_numpy() & time.late(slots)).sum())
-        tables = red(spans.filter(first), batch, labels, time, self._settings.labels)
+        uncounted = first & _after(step.closed_until, pane, spans)
+        tables = red(spans.filter(uncounted), batch, labels, time, self._settings.labels)
         return _Undecided(pane, batch, labels, spans, first, rejected, late, dead_letters), tables
 
     def _decide(self, closed: _Undecided) -> dict[str, pa.Table]:
@@ -131,7 +133,15 @@ class SpanProcessor:
         return PaneTime(pane.start_ns, self._settings.pane_ns, to_ns(self._settings.rollup_grace))
 
     def _blocks(self, pane: int, tables: Mapping[str, pa.Table]) -> Iterator[Block]:
-        return (Block(table, self.tp, pane, rows) for table, rows in tables.items() if rows.num_rows)
+        return (Block(table, self.tp, pane, rows, self._clock.name) for table, rows in tables.items() if rows.num_rows)
+
+
+def _after(offset: int, pane: Pane, spans: pl.DataFrame) -> pl.Series:
+    """Which spans are of records from ``offset`` on."""
+    if offset <= pane.first_offset:
+        return pl.repeat(value=True, n=spans.height, dtype=pl.Boolean, eager=True)
+    fresh = np.fromiter((record.offset >= offset for record in pane.records), np.bool_, len(pane.records))
+    return pl.Series(fresh[spans["record"].to_numpy()], dtype=pl.Boolean)
 
 
 def decode(pane: Pane, attribute_keys: Sequence[str]) -> tuple[SpanBatch, int, list[DeadLetter]]:

@@ -216,8 +216,10 @@ class Block:
     pane: int
     rows: pa.Table
     """``SCHEMAS[table]``, in an order that is itself a function of the log."""
+    clock: str = ""
+    """Whose number ``pane`` is: panes of another length or shift have other records under the same number."""
 
     @property
     def token(self) -> str:
         """The block's name, which ClickHouse deduplicates by (invariant 3)."""
-        return f"{self.table}:{self.tp.topic}:{self.tp.partition}:{self.pane}"
+        return ":".join(map(str, (self.table, *self.tp, self.pane, *([self.clock] if self.clock else []))))

@@ -58,7 +58,7 @@ class Sampler:
         stated = spans.height > 0 and bool(spans["trace_state"].max())
         matches = {column: span_matches(policy, batch, spans) for column, policy in self._hits.items()}
         rows = spans.select(
-            *_TRACE, "start_ns", "end_ns", "error", *(["span_id"] if self._counts_spans else []), **matches,
+            *_TRACE, _begin(spans), "end_ns", "error", *(["span_id"] if self._counts_spans else []), **matches,
             explicit=_explicit_randomness(batch, spans) if stated else pl.lit(None, dtype=pl.UInt64),
         )  # fmt: skip
         traces = rows.group_by(_TRACE).agg(
@@ -150,6 +150,13 @@ class Sampler:
             case _:
                 hit = pl.col(self._columns[id(policy)])
                 return _all_or_nothing(~hit if inverted(policy) else hit)
+
+
+def _begin(spans: pl.DataFrame) -> pl.Expr:
+    """``start_ns``; of spans that do not say when they began, their end: from 1970 on every trace of theirs would be a slow one."""
+    start = pl.col("start_ns")
+    known = spans.is_empty() or bool(spans["start_ns"].min() > 0)  # type: ignore[operator]  # an integer column that is not empty
+    return start if known else pl.when(start > 0).then(start).otherwise("end_ns").alias("start_ns")
 
 
 def _never() -> pl.Expr:

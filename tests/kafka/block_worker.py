@@ -31,7 +31,7 @@ class FolderStore:
         self._numbers = itertools.count()
 
     def write(self, block: Block) -> None:
-        name = f"{block.table}:{block.tp.topic}:{block.tp.partition}:{block.pane}:{os.getpid()}:{next(self._numbers)}"
+        name = f"{block.token}:{os.getpid()}:{next(self._numbers)}"
         unfinished = self._folder / f".{name}"
         with pa.ipc.new_file(unfinished, block.rows.schema) as file:
             file.write_table(block.rows)
@@ -47,9 +47,9 @@ def read_blocks(folder: Path) -> list[tuple[int, Block]]:
     for path in folder.iterdir():
         if path.name.startswith("."):
             continue
-        table, topic, partition, pane, pid, _ = path.name.split(":")
+        table, topic, partition, pane, clock, pid, _ = path.name.split(":")
         with pa.ipc.open_file(path) as file:
-            blocks.append((int(pid), Block(table, TopicPartition(topic, int(partition)), int(pane), file.read_all())))
+            blocks.append((int(pid), Block(table, TopicPartition(topic, int(partition)), int(pane), file.read_all(), clock)))
     return blocks
 
 

@@ -167,7 +167,7 @@ async def test_the_watermark_is_that_of_the_slowest_span_partition(tmp_path: Pat
     consumer = Consumer(reader, Database(), poll_s=1)
     wide = SETTINGS.model_copy(update={"partitions": 2})
     await consumer.open(lambda tp, commit: LogsProcessor(tp, wide, commit))
-    commits = {number: Commit(0, f"next={10 + number} from=0 pane_ns=1000 shift_ns={number}") for number in range(2)}
+    commits = {number: Commit(0, f"next={10 + number} from=0 closed=0 pane_ns=1000 shift_ns={number}") for number in range(2)}
     assert decided_until_ns(commits[1]) == 11_001
     consumer.commits[TopicPartition(SPANS, 1)] = commits[1]
     assert consumer.watermark_ns == 0

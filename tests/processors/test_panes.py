@@ -97,14 +97,45 @@ def test_a_foreign_commit_is_an_error() -> None:
         panes(commit=Commit(3, "kafka-consumer"))
 
 
-def test_another_pane_length_goes_on_at_the_first_record_not_emitted() -> None:
+def test_another_pane_length_reads_the_lookback_and_decides_what_was_not_decided() -> None:
     log = [record(pane, 6 + 5 * pane) for pane in range(8)]
     commit = feed(panes(), log)[-1].commit
     longer = Panes(PaneClock(10 * NS_PER_S, 0), 2, 4, MIB, commit)
-    first_unread = 5  # pane 8 is open and waits for 6 and 7
-    assert longer.offset == first_unread
-    steps = [step for step in map(longer.add, [*log, record(8, 1000)]) if step]
-    assert [one.offset for step in steps if step.emit_closed for one in step.closed.records] == [5, 6, 7]
+    assert longer.offset == commit.offset == 1
+    steps = feed(longer, [*log[1:], record(8, 1000)])
+    assert [one.offset for step in steps if not step.emit_closed for one in step.closed.records] == [1, 2, 3, 4]
+    first_undecided = 5  # pane 8 is open and waits for 6 and 7
+    assert [one.offset for step in steps if step.emit_closed for one in step.closed.records] == [first_undecided, 6, 7]
+    assert {step.closed_until for step in steps} == {7}, "panes 6 and 7 closed before"
+
+
+CLOCKS = st.builds(PaneClock, st.integers(1, 20).map(lambda s: s * NS_PER_S), st.integers(0, 4).map(lambda s: s * NS_PER_S // 5))
+
+
+@given(st.lists(st.integers(0, 12), min_size=1, max_size=40), st.lists(st.tuples(st.integers(0, 40), CLOCKS), max_size=4))
+def test_each_record_counts_once_however_panes_change(gaps_s: list[int], changes: list[tuple[int, PaneClock]]) -> None:
+    log = [record(offset, 1000 + sum(gaps_s[: offset + 1])) for offset in range(len(gaps_s))]
+    log.append(record(len(log), 1_000_000, b""))  # a tick that settles everything
+    closed: list[int] = []
+    decided: list[int] = []
+    clock, commit, watermark_ns = CLOCK, None, 0
+    for stop, following in [*sorted(changes, key=lambda change: change[0]), (len(log), CLOCK)]:
+        cutter = Panes(clock, 2, 4, MIB, commit)
+        held: dict[int, list[int]] = {}
+        for one in log[cutter.offset or 0 : stop]:
+            if step := cutter.add(one):
+                offsets = [each.offset for each in step.closed.records]
+                if step.emit_closed:
+                    held[step.closed.number] = offsets
+                    closed += [offset for offset in offsets if offset >= step.closed_until]
+                decided += [offset for pane in step.decided for offset in held[pane]]
+                commit = step.commit
+                assert cutter._next is not None
+                assert clock.start_ns(cutter._next) >= watermark_ns
+                watermark_ns = clock.start_ns(cutter._next)
+        clock = following
+    assert closed == list(range(len(gaps_s)))
+    assert decided == list(range(len(gaps_s)))
 
 
 def test_lost_records_count_in_the_pane_that_comes_after_them_but_not_when_they_were_emitted() -> None:

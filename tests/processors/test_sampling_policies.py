@@ -29,6 +29,8 @@ def summary(sampler: Sampler, pane: Any = 10, resources: Any = None, **columns: 
     ids = np.arange(1, rows + 1)
     for key in sampler.attribute_keys:
         columns.setdefault(f"attr:{key}", [None] * rows)
+    if "end_ns" in columns and "start_ns" not in columns:  # after a start, as 0 is none
+        columns |= {"start_ns": [MS] * rows, "end_ns": [end_ns + MS for end_ns in columns["end_ns"]]}
     batch = make_batch(rows, {"trace_lo": ids, "span_id": ids, **columns}, resources or [{"service": "shop"}])
     return sampler.summarize(batch, frame(batch), pane)
 
@@ -104,9 +106,20 @@ def test_any_span_of_the_window_keeps_the_trace() -> None:
     assert it.decide([before, own, after], 10)["error"].all()
 
 
+def test_a_span_without_a_start_does_not_make_its_trace_slow() -> None:
+    it = sampler({"type": "latency", "latency": {"threshold_ms": 5}})
+    later = 10**6 * MS
+    one = summary(it, trace_lo=[1, 1, 2, 2], start_ns=[0, later, 0, later], end_ns=[later + MS, later + MS, later, later + 5 * MS])
+    assert kept(it, one) == [2]
+    assert kept(it, summary(it, trace_lo=[1], start_ns=[0], end_ns=[later])) == []
+
+
 def test_latency_is_from_the_first_start_to_the_last_end_of_the_window() -> None:
     it = sampler({"type": "latency", "latency": {"threshold_ms": 100}})
-    panes = summary(it, 9, trace_lo=[1], start_ns=[0], end_ns=[MS]), summary(it, 10, trace_lo=[1], start_ns=[99 * MS], end_ns=[100 * MS])
+    panes = (
+        summary(it, 9, trace_lo=[1], start_ns=[MS], end_ns=[2 * MS]),
+        summary(it, 10, trace_lo=[1], start_ns=[99 * MS], end_ns=[101 * MS]),
+    )
     assert kept(it, *panes) == [1]
     assert kept(it, panes[1]) == []
 
