@@ -22,6 +22,7 @@ import pyarrow as pa
 from schemas.errors import LogFull, LogUnavailable, OffsetGone
 from schemas.log import Append, Commit, Record, TopicPartition
 from storage import sqlite_schema as file_format
+from storage.log_clock import LogClock
 from storage.sqlite_retention import Limits, shrink
 
 CODEC = "lz4"  # least CPU for compressing, storing, reading and unpacking OTLP together (docs/adr/0010)
@@ -65,6 +66,7 @@ class SqliteLogWriter:
         *,
         max_pending_bytes: int = 256 << 20,
         clock_ns: Callable[[], int] = time.time_ns,
+        monotonic_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         """Open or make the log in ``directory``, with at least ``topics[topic]`` partitions each.
 
@@ -73,7 +75,6 @@ class SqliteLogWriter:
         self._file = directory / file_format.FILE
         self._limits = limits
         self._max_pending_bytes = max_pending_bytes
-        self._clock_ns = clock_ns
         self._lock = file_format.lock(directory)
         try:
             self._connection = file_format.connect(directory, create=True)
@@ -83,6 +84,7 @@ class SqliteLogWriter:
         except BaseException:
             os.close(self._lock)
             raise
+        self._clock = LogClock(max((end.append_time_ns for end in self._ends.values()), default=0), clock_ns, monotonic_ns)
         self._pending_bytes = 0
         self._pending_guard = threading.Lock()
         self._closed = False
@@ -172,7 +174,7 @@ class SqliteLogWriter:
                 request.done.set_exception(error)
 
     def _commit(self, requests: list[_Request]) -> None:
-        now_ns = self._clock_ns()
+        now_ns = self._clock.now_ns()
         ends = dict(self._ends)  # ours once the transaction is durable
         rows = [self._row(append, now_ns, ends) for request in requests for append in _appends(request, now_ns, ends)]
         if not rows:
@@ -198,7 +200,7 @@ class SqliteLogWriter:
     def _retain(self) -> None:
         until = time.monotonic() + _RETENTION_S
         try:
-            shrink(self._connection, list(self._ids.values()), self._limits, self._clock_ns(), lambda: time.monotonic() < until)
+            shrink(self._connection, list(self._ids.values()), self._limits, self._clock.now_ns(), lambda: time.monotonic() < until)
         except sqlite3.Error:  # the next append meets the same trouble and says so
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")

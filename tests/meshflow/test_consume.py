@@ -65,7 +65,7 @@ def requests() -> list[Captured]:
 async def fill(folder: Path, requests: list[Captured]) -> None:
     """A log of the requests, ten to a pane, and a tick that closes the last one."""
     now_ns = [1_700_000_000_000_000_000]
-    writer = SqliteLogWriter(folder, {LOGS: 1}, KEEP_ALL, clock_ns=lambda: now_ns[0])
+    writer = SqliteLogWriter(folder, {LOGS: 1}, KEEP_ALL, clock_ns=lambda: now_ns[0], monotonic_ns=lambda: 0)
     for number, request in enumerate(requests):
         await writer.append([Append(TP, request.message.SerializeToString())])
         now_ns[0] += PANE_NS if number % 10 == 9 else 1

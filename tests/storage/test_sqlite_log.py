@@ -28,9 +28,10 @@ class SqlitePlace:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.now_ns = 1_700_000_000 * NS_PER_S
+        self.monotonic_ns = 0
 
     def writer(self) -> SqliteLogWriter:
-        return SqliteLogWriter(self.directory, PARTITIONS, LIMITS, clock_ns=lambda: self.now_ns)
+        return SqliteLogWriter(self.directory, PARTITIONS, LIMITS, clock_ns=lambda: self.now_ns, monotonic_ns=lambda: self.monotonic_ns)
 
     def reader(self) -> SqliteLogReader:
         return SqliteLogReader(self.directory)
@@ -68,6 +69,20 @@ async def test_append_time_never_goes_back(place: SqlitePlace) -> None:
     writer = place.writer()
     await writer.append([Append(A, b"x")])
     assert (await reader.read(A, 5, ENOUGH))[0].append_time_ns == start_ns + 9, "a writer that begins anew knows the newest record"
+    await writer.close()
+    await reader.close()
+
+
+async def test_a_clock_that_is_set_back_does_not_stop_log_time_nor_ticks(place: SqlitePlace) -> None:
+    writer, reader = place.writer(), place.reader()
+    await writer.append([Append(A, b"x")])
+    start_ns, place.now_ns = place.now_ns, place.now_ns - 600 * NS_PER_S
+    for _ in range(10):
+        place.now_ns += 10 * NS_PER_S
+        place.monotonic_ns += 10 * NS_PER_S
+        await writer.tick(5 * NS_PER_S)
+    times_s = [(record.append_time_ns - start_ns) / NS_PER_S for record in await reader.read(A, 0, ENOUGH)]
+    assert times_s == [0, *range(9, 99, 9)]
     await writer.close()
     await reader.close()
 
