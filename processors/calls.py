@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
+import pyarrow.compute as pc
 
 from processors.grouping import U64
 from processors.limits import IDENTITY, Codes, Labels
@@ -17,6 +18,9 @@ from schemas.spans import SpanBatch
 
 PRODUCER, CONSUMER = 4, 5
 CLIENT, SERVER = 3, 2
+
+_UNSENT = r"(^|,)(UO|NR|UH)(,|$)"
+"""Envoy's response flags of requests that were refused at the caller."""
 
 _SEED = 0x6D657368  # "mesh"; any fixed number
 
@@ -27,7 +31,10 @@ class Calls:
 
     spans: pl.DataFrame
     """``pane`` i64; ``key``, ``parent_key`` u64 (0: root); ``start_ns`` i64; ``slot`` u32; ``node``, ``upstream``, ``flags`` u64
-    hashes (0: none); ``bucket`` i16; ``kind`` u8; ``retry`` u16; ``proxy``, ``error``, ``queue`` (names a queue) bool."""
+    hashes (0: none); ``bucket`` i16; ``kind`` u8; ``retry`` u16; ``proxy``, ``error``, ``queue`` (names a queue), ``database`` (a
+    CLIENT that names one), ``refused`` (before it was sent, by its flags) bool."""
+    loose: pl.DataFrame
+    """Those of ``spans`` that have a parent, but not among the pane's first copies: few, where panes are longer than traces."""
     nodes: pl.DataFrame
     """``node`` -> ``service``, ``identity``, ``instance``, ``pod`` (hashes, 0: none) and IDENTITY's texts."""
     words: pl.DataFrame
@@ -52,8 +59,11 @@ def hash_rows(columns: Sequence[U64]) -> U64:
     return mixed
 
 
-def calls_of(pane: int, spans: pl.DataFrame, batch: SpanBatch, labels: Labels, slots: Codes) -> Calls:
-    """The look-up rows of a pane. ``spans``: SPAN_SCHEMA with ``key`` and ``parent_key``, each span once; ``slots``: of each span."""
+def calls_of(pane: int, spans: pl.DataFrame, batch: SpanBatch, labels: Labels, *, first: pl.Series, slots: Codes) -> Calls:
+    """The look-up rows of a pane.
+
+    ``spans``: SPAN_SCHEMA with ``key`` and ``parent_key``, each span once; ``first``: which of them are first copies; ``slots``: of each.
+    """
     upstream, flags = labels.codes(spans["upstream_cluster"]), labels.codes(spans["response_flags"])
     resources = {name: labels.codes(pl.Series(batch.resources[name])) for name in (*IDENTITY, "instance", "pod")}
     hashes = np.zeros(len(labels.strings), np.uint64)
@@ -71,14 +81,26 @@ def calls_of(pane: int, spans: pl.DataFrame, batch: SpanBatch, labels: Labels, s
         | {f"{name}_text": pl.Series(labels.text(resources[name]), dtype=pl.String) for name in IDENTITY}
     ).unique("node", keep="first", maintain_order=True)
     queue = (spans["kind"] >= PRODUCER) & ((spans["messaging_system"] != 0) | (spans["messaging_destination"] != 0))
+    client, proxy = spans["kind"] == CLIENT, _own(spans["proxy"])
     look_up = pl.DataFrame({
         "key": spans["key"], "parent_key": spans["parent_key"], "start_ns": _own(spans["start_ns"]), "slot": slots,
         "node": node[spans["resource"].to_numpy()], "upstream": hashes[upstream], "flags": hashes[flags],
         "bucket": _own(spans["bucket"]), "kind": _own(spans["kind"]), "retry": _own(spans["retry_count"]),
-        "proxy": _own(spans["proxy"]), "error": _own(spans["error"]), "queue": queue,
+        "proxy": proxy, "error": _own(spans["error"]), "queue": queue,
+        "database": client & (spans["db_system"] != 0), "refused": (client | proxy) & _refused(flags, labels),
     }).select(pl.lit(pane, pl.Int64).alias("pane"), pl.all())  # fmt: skip
     words = np.unique(np.concatenate([upstream, flags]))
-    return Calls(look_up, nodes, pl.DataFrame({"hash": hashes[words], "text": pl.Series(labels.text(words), dtype=pl.String)}))
+    loose = (look_up["parent_key"] != 0) & ~look_up["parent_key"].is_in(look_up["key"].filter(first).implode())
+    return Calls(
+        look_up, look_up.filter(loose), nodes, pl.DataFrame({"hash": hashes[words], "text": pl.Series(labels.text(words), dtype=pl.String)})
+    )
+
+
+def _refused(flags: Codes, labels: Labels) -> pl.Series:
+    """Which spans' flags say that the request was not sent; asked once for each distinct text."""
+    distinct = np.unique(flags)
+    refused = distinct[np.asarray(pc.match_substring_regex(labels.text(distinct), _UNSENT))]
+    return pl.Series(np.isin(flags, refused))
 
 
 def _own(column: pl.Series) -> pl.Series:
@@ -109,6 +131,19 @@ class Window:
     def spans_where(self, column: str, keys: pl.Series, columns: Sequence[str]) -> pl.DataFrame:
         """Spans whose ``column`` is among ``keys``, in the order of the log."""
         return self.around.spans.select(columns).filter(self.around.spans[column].is_in(keys.implode()))
+
+    def children_of(self, parents: pl.Series, columns: Sequence[str]) -> pl.DataFrame:
+        """Spans below ``parents``, keys of first copies of the pane that is decided; in the order of the log.
+
+        In another pane such a child is loose: an earlier one cannot have the parent, and in a later one the parent is a copy.
+        """
+        parts = [
+            self.around.loose.filter(self.around.loose["pane"] < self.pane),
+            self.calls.spans,
+            self.around.loose.filter(self.around.loose["pane"] > self.pane),
+        ]
+        known = parents.implode()
+        return pl.concat([part.select(columns).filter(part["parent_key"].is_in(known)) for part in parts])
 
     def nodes_where(self, column: str, hashes: pl.Series, columns: Sequence[str]) -> pl.DataFrame:
         """``columns`` of nodes with these values in ``column``, one for each."""

@@ -22,7 +22,7 @@ import pyarrow as pa
 from processors.calls import Window, hash_rows
 from processors.grouping import U64, Groups
 from processors.limits import IDENTITY, Labels
-from processors.links import CONNECTIONS, NO_BUCKET, SERVICE, find_links, find_pairs, link_rows
+from processors.links import CONNECTIONS, NO_BUCKET, SERVICE, find_links, find_pairs, link_rows, without_told
 from processors.slots import LEVELS, PaneTime
 from processors.virtual import OTHER_NODE, Found, childless_calls, outside_calls, queue_calls
 from schemas.hexadecimal import hex_trace_ids
@@ -30,9 +30,7 @@ from schemas.tables import SCHEMAS
 
 _KEYS = ("client", "server", "connection", "upstream", "flags", "slot")
 _TEXTS = [f"{part}_text" for part in IDENTITY]
-_OWN = (
-    "trace_hi", "trace_lo", "db_system", "db_name", "peer", "messaging_system", "messaging_destination", "response_flags"
-)  # fmt: skip
+_OWN = ("trace_hi", "trace_lo", "db_system", "db_name", "peer", "messaging_system", "messaging_destination")
 
 
 def edges(spans: pl.DataFrame, first: pl.Series, labels: Labels, window: Window, limit: int) -> dict[str, pa.Table]:
@@ -45,7 +43,7 @@ def edges(spans: pl.DataFrame, first: pl.Series, labels: Labels, window: Window,
     known = calls.nodes.select("node", "service", "identity")
     own = calls.spans.hstack(spans.select(_OWN)).filter(first).join(known, on="node", maintain_order="left")
     pairs = find_pairs(own, window)
-    links = find_links(pairs, window)
+    links = without_told(find_links(pairs, window), window)
     found = [
         Found(link_rows(links, window), OTHER_NODE),
         *childless_calls(own, links, labels, window),

@@ -18,7 +18,9 @@ ROW: dict[str, pl.DataType] = {
 """One call: ``client``, ``server``: identities; ``connection``: index of CONNECTIONS; ``upstream``, ``flags``: hashes."""
 
 _CHILD = ("key", "parent_key", "start_ns", "slot", "node", "flags", "bucket", "kind", "proxy", "error", "queue")
-_PARENT = ("key", "node", "upstream", "flags", "bucket", "kind", "proxy", "error", "retry", "queue")
+_PARENT = (
+    "pane", "key", "node", "upstream", "flags", "bucket", "kind", "proxy", "error", "retry", "queue", "database", "refused"
+)  # fmt: skip
 _TRACE = ("trace_hi", "trace_lo")
 
 
@@ -35,12 +37,32 @@ def find_pairs(own: pl.DataFrame, window: Window) -> pl.DataFrame:
     this pane that its own pane could not wait. ``own``: the pane's first copies.
     """
     children = own.filter(pl.col("parent_key") != 0).select(*_CHILD, *_TRACE)
-    parents = _once(window.spans_where("key", children["parent_key"], _PARENT))
-    found = children.join(_prefixed(parents), left_on="parent_key", right_on="p_key")
-    below = window.spans_where("parent_key", own["key"], ("pane", *_CHILD))
-    early = _once(below.filter(pl.col("pane") < window.pane - window.wait).drop("pane"))
-    waited = early.join(_prefixed(own.select(_PARENT)).hstack(own.select(_TRACE)), left_on="parent_key", right_on="p_key")
-    return pl.concat([found, waited.select(found.columns)])
+    own_parents = _prefixed(own.select(_PARENT))
+    near = children.join(own_parents, left_on="parent_key", right_on="p_key")
+    loose = children.filter(~children["parent_key"].is_in(own["key"].implode()))
+    parents = _once(window.spans_where("key", loose["parent_key"], _PARENT))
+    far = loose.join(_prefixed(parents), left_on="parent_key", right_on="p_key")
+    before = window.around.loose.filter(window.around.loose["pane"] < window.pane - window.wait)
+    early = _once(before.select(_CHILD).filter(before["parent_key"].is_in(own["key"].implode())))
+    waited = early.join(own_parents.hstack(own.select(_TRACE)), left_on="parent_key", right_on="p_key")
+    return pl.concat([near, far.select(near.columns), waited.select(near.columns)])
+
+
+def without_told(links: pl.DataFrame, window: Window) -> pl.DataFrame:
+    """The links but for those whose caller was counted by itself already: as a call to a database, or one that was refused.
+
+    The pane of such a caller was decided before this child came. It was counted where nothing (below a call to a database: nothing of
+    another service) had shown within the wait.
+    """
+    told = (pl.col("p_pane") < window.pane - window.wait) & (pl.col("p_database") | pl.col("p_refused"))
+    callers = links.filter(told).select("parent_key", "p_pane", "p_database", "p_service").unique("parent_key")
+    if callers.is_empty():
+        return links
+    below = window.spans_where("parent_key", callers["parent_key"], ("pane", "parent_key", "node"))
+    below = below.join(window.nodes_where("node", below["node"], ("node", "service")), on="node").join(callers, on="parent_key")
+    in_time = pl.col("pane") <= pl.col("p_pane") + window.wait
+    known = below.filter(in_time & (~pl.col("p_database") | (pl.col("service") != pl.col("p_service"))))
+    return links.filter(~(told & ~pl.col("parent_key").is_in(known["parent_key"].implode())))
 
 
 def find_links(pairs: pl.DataFrame, window: Window) -> pl.DataFrame:
@@ -79,8 +101,11 @@ def _repeated(links: pl.DataFrame, window: Window) -> pl.Series:
     A callee that came too late for its sibling's decision to see it is the later one, so that of n callees n - 1 count as retries however
     they are spread over panes.
     """
-    asked = links.filter(pl.col("p_proxy") & (pl.col("p_retry") == 0))["parent_key"]
-    below = window.spans_where("parent_key", asked, ("pane", "parent_key", "key", "start_ns", "node"))
+    asked = links.filter(pl.col("p_proxy") & (pl.col("p_retry") == 0))
+    near = asked.filter(pl.col("p_pane") == window.pane)["parent_key"]
+    far = asked.filter(pl.col("p_pane") != window.pane)["parent_key"]
+    columns = ("pane", "parent_key", "key", "start_ns", "node")
+    below = pl.concat([window.children_of(near, columns), window.spans_where("parent_key", far, columns)])
     several = _once(below.filter(pl.col("parent_key").is_duplicated()))
     if several.is_empty():
         return several["key"]

@@ -103,7 +103,10 @@ class SpanProcessor:
         time = self._time(pane)
         slots = time.slots(spans["end_ns"].to_numpy())
         if spans.height:
-            calls, summary = calls_of(pane.number, spans, batch, labels, slots), self._sampler.summarize(batch, spans, pane.number)
+            calls, summary = (
+                calls_of(pane.number, spans, batch, labels, first=first, slots=slots),
+                self._sampler.summarize(batch, spans, pane.number),
+            )
             self._seen[pane.number] = _Seen(calls, summary)
         late = int((first.to_numpy() & time.late(slots)).sum())
         uncounted = first & _after(step.closed_until, pane, spans)

@@ -1,14 +1,11 @@
 """Calls of which one end sent no span: databases, queues, outside clients, and requests that were refused at the caller."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from processors.calls import CLIENT, CONSUMER, PRODUCER, SERVER, Window, hash_rows, hash_texts
+from processors.calls import CONSUMER, PRODUCER, SERVER, Window, hash_rows, hash_texts
 from processors.limits import IDENTITY, OTHER, Labels
 from processors.links import DATABASE, NO_BUCKET, OUTSIDE, QUEUE, SERVICE, UNKNOWN, as_rows, find_links
 
@@ -18,7 +15,6 @@ UNKNOWN_SERVER = "unknown"
 """The server of calls that were refused before a route was found."""
 
 _SERVICE_TEXTS = ("service_text", "namespace_text", "cluster_text")
-_UNSENT = r"(^|,)(UO|NR|UH)(,|$)"
 _TAGS = {connection: np.uint64(connection + 1) for connection in (DATABASE, QUEUE, OUTSIDE, UNKNOWN)}
 
 
@@ -74,19 +70,16 @@ def queue_calls(own: pl.DataFrame, pairs: pl.DataFrame, labels: Labels) -> list[
 
 def childless_calls(own: pl.DataFrame, links: pl.DataFrame, labels: Labels, window: Window) -> list[Found]:
     """Calls to databases and calls that were refused at the caller: both show in what does not follow a span."""
-    refused = _lookup(labels, own["response_flags"], lambda texts: pc.match_substring_regex(texts, _UNSENT))
-    unsent = refused & ((own["kind"] == CLIENT) | own["proxy"])
-    database = (own["kind"] == CLIENT) & (own["db_system"] != 0)
-    if not (unsent | database).any():
+    callers = own.filter(own["refused"] | own["database"])
+    if callers.is_empty():
         return []
-    callers = own.with_columns(unsent.alias("unsent"), database.alias("database")).filter(unsent | database)
-    below = window.spans_where("parent_key", callers["key"], ("parent_key", "node"))
+    below = window.children_of(callers["key"], ("parent_key", "node"))
     childless = ~pl.col("key").is_in(below["parent_key"].implode())
     found = []
-    refused_calls = callers.filter(pl.col("unsent") & childless)
+    refused_calls = callers.filter(pl.col("refused") & childless)
     if len(refused_calls):
         found.append(_unsent_calls(refused_calls, links, window))
-    asked = callers.filter(pl.col("database") & ~(pl.col("unsent") & childless))
+    asked = callers.filter(pl.col("database") & ~(pl.col("refused") & childless))
     asked = asked.join(_other_services_below(asked, below, window), on="key", how="anti")
     if len(asked):
         asked, nodes = _with_node(asked, labels, ("db_system", ("db_name", "peer")), DATABASE)
@@ -158,13 +151,6 @@ def _links_through(upstreams: pl.Series, window: Window) -> pl.DataFrame:
     parents = window.spans_where("upstream", upstreams, ("key", "node", "upstream", "kind", "proxy")).unique("key")
     children = window.spans_where("parent_key", parents["key"], ("key", "parent_key", "node", "kind", "proxy", "queue")).unique("key")
     return find_links(children.join(parents.rename(lambda name: f"p_{name}"), left_on="parent_key", right_on="p_key"), window)
-
-
-def _lookup(labels: Labels, codes: pl.Series, test: Callable[[pa.Array], pa.Array]) -> pl.Series:
-    """A test of texts, by row; done once for each distinct text."""
-    distinct = codes.unique()
-    passed = distinct.filter(pl.Series(test(labels.text(labels.codes(distinct)))))
-    return codes.is_in(passed.implode())
 
 
 def _with_node(

@@ -253,6 +253,26 @@ def test_late_edges_go_to_every_level() -> None:
         assert (calls, late, slot) == (1, 1, (1_800_000_000 - 4000) // width * width)
 
 
+def test_what_was_counted_by_itself_is_not_an_edge_too_when_its_child_comes_later() -> None:
+    for caller in (
+        proxy("a", 1, kind=CLIENT, cluster="c", flags="UO,URX"),
+        Span("a", 1, kind=CLIENT, attributes={"db.system": "pg"}),
+    ):
+        server = "pg" if "db.system" in caller.attributes else "c"
+        late = edge_sums(process(make_log((0, [caller]), (5, [Span("b", 2, 1)])), SECONDS))
+        assert late.keys() == {("a", server)}, "its pane was decided at 3 s"
+        in_time = edge_sums(process(make_log((0, [caller]), (2, [Span("b", 2, 1)])), SECONDS))
+        assert in_time == {("a", "b"): (1, 0)}
+        both = edge_sums(process(make_log((0, [caller]), (2, [Span("b", 2, 1)]), (6, [Span("b", 3, 1)])), SECONDS))
+        assert both == {("a", "b"): (2, 0)}, "it was not counted by itself"
+
+
+_ATTRIBUTES: list[dict[str, str]] = [
+    {}, {}, {"component": "proxy"}, {"component": "proxy", "response_flags": "UO"}, {"response_flags": "NR"}, {"db.system": "pg"},
+    {"db.system": "pg", "response_flags": "UH"},
+]  # fmt: skip
+
+
 @st.composite
 def meshes(draw: st.DrawFn) -> tuple[list[Span], list[float]]:
     """Traces of up to 12 spans, and when each span comes, within the lookback."""
@@ -269,34 +289,51 @@ def meshes(draw: st.DrawFn) -> tuple[list[Span], list[float]]:
                     draw(st.sampled_from([INTERNAL, SERVER, CLIENT])),
                     start_s=draw(st.integers(0, 5)),
                     trace=trace,
-                    attributes={"component": "proxy"} if draw(st.booleans()) else {},
+                    attributes=draw(st.sampled_from(_ATTRIBUTES)),
                 )
             )
     return spans, [draw(st.floats(0, 9)) for _ in spans]
 
 
-def oracle(spans: list[Span]) -> dict[tuple[object, ...], tuple[int, int]]:
+def is_proxy(span: Span) -> bool:
+    return "component" in span.attributes
+
+
+def by_itself(span: Span, children: list[Span], pane: dict[int, int]) -> str:
+    """The node that a span counts a call to by itself, or "": what had come below it when its pane was decided says so."""
+    below = [child for child in children if pane[child.id] <= pane[span.id] + SECONDS.wait]
+    if not below and "response_flags" in span.attributes and (span.kind == CLIENT or is_proxy(span)):
+        return "unknown"
+    others = [child for child in below if child.service[0] != span.service[0]]
+    return "pg" if not others and span.kind == CLIENT and "db.system" in span.attributes else ""
+
+
+def oracle(spans: list[Span], times_s: list[float]) -> dict[tuple[object, ...], tuple[int, int]]:
     """The rules of edges, span by span."""
-    by_id = {span.id: span for span in spans}
+    pane = {span.id: int(time_s) for span, time_s in zip(spans, times_s, strict=True)}
     calls: dict[tuple[object, ...], int] = defaultdict(int)
+    unsent: dict[tuple[object, ...], int] = defaultdict(int)
     for span in spans:
         service, instance = span.service.split("/")
-        if not span.parent:
-            if span.kind == SERVER:
-                calls["outside", service] += 1
-            continue
-        parent = by_id[span.parent]
-        parent_service, parent_instance = parent.service.split("/")
-        one_proxy = bool(span.attributes) != bool(parent.attributes)
-        if service != parent_service or (instance != parent_instance and not one_proxy):
-            calls[parent_service, service] += 1
-    return {key: (count, 0) for key, count in calls.items()}
+        children = [child for child in spans if child.parent == span.id]
+        counted = by_itself(span, children, pane)
+        if counted:
+            (unsent if counted == "unknown" else calls)[service, counted] += 1
+        if not span.parent and span.kind == SERVER:
+            calls["outside", service] += 1
+        for child in children:
+            if counted and pane[child.id] > pane[span.id] + SECONDS.wait:
+                continue
+            child_service, child_instance = child.service.split("/")
+            if service != child_service or (instance != child_instance and is_proxy(span) == is_proxy(child)):
+                calls[service, child_service] += 1
+    return {key: (calls[key], unsent[key]) for key in {*calls, *unsent}}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(meshes())
 def test_each_pair_counts_once_in_whatever_order_and_panes_its_ends_come(mesh: tuple[list[Span], list[float]]) -> None:
     spans, times_s = mesh
     arrivals = sorted(zip(times_s, range(len(spans)), strict=True))
     log = make_log(*((at_s, [spans[number]]) for at_s, number in arrivals))
-    assert edge_sums(process(log, SECONDS)) == oracle(spans)
+    assert edge_sums(process(log, SECONDS)) == oracle(spans, times_s)

@@ -63,7 +63,7 @@ EVERYTHING = {"red_10s": 2 * CALLS, "edges_10s": CALLS, "otel_traces": 2 * CALLS
 OTHERS = st.builds(with_panes, st.sampled_from([1, 2.5, 5, 5.001, 7, 10, 30]), st.sampled_from([2, 3, 4, 8]))
 
 
-@pytest.mark.parametrize("stop", (41, 47, 56))
+@pytest.mark.parametrize("stop", [41, 47, 56])
 @pytest.mark.parametrize(
     ("before", "after"),
     [
