@@ -23,6 +23,7 @@ from processors.calls import Window, hash_rows
 from processors.grouping import U64, Groups
 from processors.limits import IDENTITY, Labels
 from processors.links import CONNECTIONS, NO_BUCKET, SERVICE, find_links, find_pairs, link_rows, without_told
+from processors.settings import LabelLimits
 from processors.slots import LEVELS, PaneTime
 from processors.virtual import OTHER_NODE, Found, childless_calls, outside_calls, queue_calls
 from schemas.hexadecimal import hex_trace_ids
@@ -33,11 +34,11 @@ _TEXTS = [f"{part}_text" for part in IDENTITY]
 _OWN = ("trace_hi", "trace_lo", "db_system", "db_name", "peer", "messaging_system", "messaging_destination")
 
 
-def edges(spans: pl.DataFrame, first: pl.Series, labels: Labels, window: Window, limit: int) -> dict[str, pa.Table]:
+def edges(spans: pl.DataFrame, first: pl.Series, labels: Labels, window: Window, limits: LabelLimits) -> dict[str, pa.Table]:
     """Rows of ``edges_10s`` of the window's pane; late ones also of ``edges_1m`` and ``edges_1h``. Tables without rows are left out.
 
     ``spans``: the pane's SPAN_SCHEMA columns, row by row those of its Calls; ``first``: which of them are first copies.
-    ``limit``: rows of a table; calls of the smallest rows over it are counted under ``other``.
+    Ends over the limit of nodes, those with the fewest calls, are ``other``; so are both ends of the smallest rows over that of series.
     """
     calls, time = window.calls, window.time
     known = calls.nodes.select("node", "service", "identity")
@@ -54,13 +55,26 @@ def edges(spans: pl.DataFrame, first: pl.Series, labels: Labels, window: Window,
     names = pl.concat([part.names for part in found])
     if rows.is_empty():
         return {}
-    tables = {"edges_10s": _table(rows, names, window, limit)}
+    rows = _named(rows, limits.nodes)
+    tables = {"edges_10s": _table(rows, names, window, limits.series)}
     late = time.late(rows["slot"].to_numpy())
     if late.any():
         for level in ("1m", "1h"):
             coarse = rows.filter(late).with_columns(slot=pl.col("slot") // LEVELS[level] * LEVELS[level])
-            tables[f"edges_{level}"] = _table(coarse, names, window, limit)
+            tables[f"edges_{level}"] = _table(coarse, names, window, limits.series)
     return tables
+
+
+def _named(rows: pl.DataFrame, limit: int) -> pl.DataFrame:
+    """The rows with the ends beyond the ``limit`` busiest made ``other``; of equal ones those of the smaller hash stay."""
+    if 2 * rows.height <= limit:
+        return rows
+    ends = pl.concat([rows["client"], rows["server"].rename("client")]).value_counts()
+    if ends.height <= limit:
+        return rows
+    stay = ends.sort("count", "client", descending=[True, False])["client"].head(limit).implode()
+    other = pl.lit(OTHER_NODE["identity"][0], dtype=pl.UInt64)
+    return rows.with_columns(pl.when(pl.col(end).is_in(stay)).then(end).otherwise(other).alias(end) for end in ("client", "server"))
 
 
 def _table(rows: pl.DataFrame, names: pl.DataFrame, window: Window, limit: int) -> pa.Table:

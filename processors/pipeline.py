@@ -20,7 +20,7 @@ from processors.sampling.sampler import Sampler
 from processors.sampling.settings import SamplingSettings
 from processors.settings import ProcessorSettings
 from processors.slots import PaneTime
-from processors.traces import write_traces
+from processors.traces import limit_traces, write_traces
 from schemas import otlp
 from schemas.errors import MalformedOtlp
 from schemas.log import Commit, DeadLetter, Record, TopicPartition
@@ -122,9 +122,10 @@ class SpanProcessor:
         window = self._window(pane.number)
         decisions = self._sampler.decide([seen.summary for seen in window.values()], pane.number)
         kept = spans.filter(first).join(decisions.rename({"error": "trace_error"}), on=["trace_hi", "trace_lo"])
+        kept = limit_traces(kept, self._sampler.settings.trace_spans)
         traces = write_traces(closed.batch, kept, Payloads(pane.records), pane.start_ns // NS_PER_S)
         calls = Window.of(pane.number, self._settings.wait, self._time(pane), {number: seen.calls for number, seen in window.items()})
-        tables = edges(spans, first, closed.labels, calls, self._settings.labels.series)
+        tables = edges(spans, first, closed.labels, calls, self._settings.labels)
         fates = replace(fates, kept=len(kept), dropped=int(first.sum()) - len(kept), stored=traces["otel_traces"].num_rows)
         return {**tables, **traces, "ledger": ledger(self.tp, pane, fates)}
 

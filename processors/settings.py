@@ -19,6 +19,11 @@ class LabelLimits(BaseModel):
         default=200, ge=1, description="Operations of one service that keep their name in a pane: the busiest, ties by name."
     )
     services: int = Field(default=20_000, ge=1, description="Services that keep their name in a pane: the busiest, ties by name.")
+    nodes: int = Field(
+        default=50_000,
+        ge=1,
+        description="Ends of edges (services by version, databases, queues) that keep their name in a pane: the busiest.",
+    )
     series: int = Field(default=250_000, ge=1, description="Rows that one pane of one partition may add to one table.")
     label_length: int = Field(default=256, ge=16, description="Characters that a label keeps; longer ones are cut.")
 

@@ -63,6 +63,15 @@ def write_traces(batch: SpanBatch, kept: pl.DataFrame, payloads: Sequence[bytes]
     return {"otel_traces": traces, "otel_traces_trace_id_ts": _trace_times(spans, log_time_s)}
 
 
+def limit_traces(kept: pl.DataFrame, limit: int) -> pl.DataFrame:
+    """Of each trace the first ``limit`` spans, by start, then id: one that never ends would fill the store (invariant 7)."""
+    trace = ("trace_hi", "trace_lo")
+    if kept.height <= limit or kept.group_by(trace).len()["len"].max() <= limit:  # type: ignore[operator]  # a count
+        return kept
+    rank = pl.struct("start_ns", "span_id").rank("ordinal").over(trace)
+    return kept.filter(rank <= limit)
+
+
 def _details(spans: pl.DataFrame, payloads: Sequence[bytes]) -> pa.Table:
     """DETAIL_SCHEMA of the spans, row by row. Few payloads are unpacked at a time: a pane's whole OTLP is 60 MB and more."""
     record, offset, length = (_numbers(spans, name) for name in ("record", "offset", "length"))

@@ -343,6 +343,11 @@ class SamplingSettings(BaseModel):
         description="A trace is kept when any of these keeps it. Default: errors, slow ones, 1 % of the rest, a few of everything.",
     )
     dry_run: bool = Field(False, description="Keep everything; KeepReason says what would have happened.")
+    trace_spans: int = Field(
+        20_000,
+        ge=1,
+        description="Spans of one kept trace that a pane stores, the first ones by start; the ledger counts the rest as dropped.",
+    )
 
     @field_validator("policies")
     @classmethod

@@ -242,3 +242,15 @@ def test_what_is_held_does_not_grow() -> None:
 def test_a_partition_that_the_settings_do_not_have_is_an_error() -> None:
     with pytest.raises(ValueError, match="has 1 partitions by the settings"):
         SpanProcessor(TopicPartition(topics.SPANS, 1), ProcessorSettings(partitions=1), KEEP_ALL)
+
+
+def test_a_giant_trace_is_stored_up_to_its_limit_and_counted_whole() -> None:
+    spans = [Span("a", number, trace=1, start_s=-number) for number in range(1, 31)] + [
+        Span("b", 100 + number, trace=2) for number in range(5)
+    ]
+    emits = process(make_log((0, spans)), SHORT, KEEP_ALL.model_copy(update={"trace_spans": 10}))
+    stored = rows(emits, "otel_traces")
+    assert sorted(str(row["SpanId"]) for row in stored if row["ServiceName"] == "a") == [f"{number:016x}" for number in range(21, 31)]
+    assert sum(row["ServiceName"] == "b" for row in stored) == 5
+    assert (total(emits, "ledger", "kept"), total(emits, "ledger", "dropped"), total(emits, "ledger", "stored")) == (15, 20, 15)
+    assert total(emits, "red_10s", "requests") == 35
