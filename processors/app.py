@@ -6,6 +6,7 @@ reading begins there after each rebalance. Whatever fails ends the worker, loudl
 """
 
 import asyncio
+import inspect
 import logging
 import re
 import time
@@ -16,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 import faust
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaConnectionError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 from faust.app.base import BootStrategy
 from faust.transport.drivers import aiokafka as driver
@@ -44,8 +45,14 @@ _KAFKA_S = 10.0
 _PATIENCE_S = 25.0
 """How long a rebalance asks where to begin; brokers may be electing a leader, or making the topic of offsets."""
 
-_CRASHED_S = 5.0
-"""How long a crashed app may take to stop: its parts may wait for one another for ever."""
+_CLOSE_S = 10.0
+"""How long the consumer's thread may take to finish what it was asked, and again to leave the group."""
+
+_CRASHED_S = 20.0
+"""How long a crashed app may take to stop, its thread included."""
+
+_CANCELLED_S = 5.0
+"""How long what is cancelled may take to end: parts of Faust swallow a cancellation and go on with the next one."""
 
 _NO_LIMIT = 1e6
 _COUNT = re.compile(rb"[0-9]{1,18}")
@@ -107,12 +114,38 @@ class _Consumer(driver.Consumer):
 
     async def kafka(self, ask: Callable[[AIOKafkaConsumer], Awaitable[_T]]) -> _T:
         """Ask aiokafka's consumer, in the loop of its own thread."""
+        loop, consumer = self._thread.thread_loop, self._thread._consumer
+        if consumer is None:
+            raise KafkaConnectionError("the consumer has not begun")
 
         async def asked() -> _T:
-            return await asyncio.wait_for(ask(self._thread._ensure_consumer()), _KAFKA_S)
+            return await asyncio.wait_for(ask(consumer), _KAFKA_S)
 
-        answer = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(asked(), self._thread.thread_loop))
-        return await asyncio.wait_for(answer, 2 * _KAFKA_S)  # a thread that has ended does not answer either
+        asking = asked()
+        give_up_s = time.monotonic() + 2 * _KAFKA_S
+        try:
+            answer = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(asking, loop))
+            try:
+                while not answer.done():  # a thread that ends in this moment does not answer any more
+                    await asyncio.wait({answer}, timeout=1)
+                    if not answer.done() and (loop.is_closed() or time.monotonic() > give_up_s):
+                        raise KafkaConnectionError("the consumer does not answer")
+            finally:
+                answer.cancel()
+        except RuntimeError as error:  # of its loop
+            raise KafkaConnectionError("the consumer has ended") from error
+        finally:
+            if inspect.getcoroutinestate(asking) == inspect.CORO_CREATED:
+                asking.close()
+        if answer.cancelled():
+            raise KafkaConnectionError("the consumer has ended")
+        return answer.result()
+
+    def close(self) -> None:
+        """Nothing. Faust calls this at a rebalance during a stop, and would close the consumer from the main loop.
+
+        What belongs to the thread's loop breaks of that: its own stop then waits for ever. The thread closes what it has (below).
+        """
 
 
 class _Supervisor(OneForOneSupervisor):
@@ -126,9 +159,16 @@ class _Supervisor(OneForOneSupervisor):
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
     async def on_thread_stop(self) -> None:
         """As Faust's, but for how the consumer is stopped: the thread must end in order, or the app waits for it for ever."""
-        await super(driver.AIOKafkaConsumerThread, self).on_thread_stop()
+        try:
+            async with asyncio.timeout(_CLOSE_S):
+                await super(driver.AIOKafkaConsumerThread, self).on_thread_stop()
+        except TimeoutError:
+            _LOGGER.warning("what was asked of the consumer is given up")
         if self._consumer is not None:
-            await stop_consumer(self._consumer)
+            try:
+                await stop_consumer(self._consumer, _CLOSE_S)
+            except KafkaError as error:
+                _LOGGER.warning("the consumer was not stopped in order: %r", error)
 
 
 class _Transport(driver.Transport):
@@ -246,10 +286,12 @@ class ReaderApp(faust.App):
         old, self.cursors = self.cursors, {}
         if self.work.settle_s:
             await self._settle(self.work.settle_s)
-        await self.commit_cursors(old)
-        for cursor in old.values():
-            cursor.closed = True
-            self.work.withdraw(cursor)
+        try:
+            await self.commit_cursors(old)
+        finally:
+            for cursor in old.values():
+                cursor.closed = True
+                self.work.withdraw(cursor)
 
     async def _settle(self, timeout_s: float) -> None:
         if in_hand := set(self.work.in_hand):
@@ -262,6 +304,13 @@ class ReaderApp(faust.App):
             return
         await self._settle(self.settings.stop_time.total_seconds())
         await self.leave()
+
+    def let_go(self) -> None:
+        """After a crash, or a stop that took too long: what is left of the work is another worker's."""
+        old, self.cursors = self.cursors, {}
+        for cursor in old.values():
+            cursor.closed = True
+            self.work.withdraw(cursor)
 
 
 def build_app(brokers: Brokers, group: str, settings: KafkaReaderSettings, work: Work[Any]) -> ReaderApp:
@@ -360,14 +409,16 @@ async def serve(app: ReaderApp, stop: asyncio.Event) -> bool:
     grace_s = _CRASHED_S if app.crashed else app.settings.stop_time.total_seconds() + 2 * _KAFKA_S
     stopping = asyncio.ensure_future(app.stop())
     await asyncio.wait([stopping], timeout=grace_s)
+    in_order = stopping.done() and not stopping.cancelled() and stopping.exception() is None
     for end in (starting, stopping, *ends):
         end.cancel()
-    await asyncio.gather(starting, stopping, *ends, return_exceptions=True)
+    await asyncio.wait([starting, stopping, *ends], timeout=_CANCELLED_S)
+    app.let_go()
     await app.probe.close()
-    error = app.crash_reason if app.crashed else None if starting.cancelled() else starting.exception()
+    error = app.crash_reason if app.crashed else starting.exception() if starting.done() and not starting.cancelled() else None
     if error:
         raise LogUnavailable(f"Kafka does not answer: {error!r}") if isinstance(error, (KafkaError, TimeoutError)) else error
-    return not stopping.cancelled() and not stopping.exception() and not any(not task.done() for task in app.work.in_hand)
+    return in_order and all(task.done() for task in app.work.in_hand)
 
 
 def record_of(message: Any) -> Record:
