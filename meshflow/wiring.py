@@ -35,13 +35,19 @@ def migrate(settings: Settings) -> list[str]:
 
 
 async def keep_rolling_up(roll_up: Callable[[], int], stop: asyncio.Event) -> None:
-    """Make closed hours into coarser rows, from time to time; one that a stop cuts short is made after the next start."""
+    """Make closed hours into coarser rows, from time to time; one that a stop cuts short is made after the next start.
+
+    An error, whatever it is, is told and all of it done again: ending would stop roll-ups without a word, or, by ending the process,
+    what does not need them. Finer rows stay until they are rolled up, so nothing is lost meanwhile.
+    """
     while not stop.is_set():
         try:
             await asyncio.to_thread(roll_up)
         except SinkUnavailable as error:
             if not stop.is_set():
                 logger.warning("closed hours are rolled up later: %s", error)
+        except Exception:
+            logger.exception("closed hours could not be rolled up, which is tried again")
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), _ROLLUP_EVERY_S)
 
