@@ -9,8 +9,19 @@ from collections.abc import Sequence
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    InvalidTopicError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    PolicyViolationError,
+    RecordListTooLargeError,
+    TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+    for_code,
+)
 
+from schemas import self_metrics
 from schemas.errors import MalformedOtlp
 from schemas.kafka_security import PLAINTEXT, KafkaSecuritySettings
 from schemas.log import DeadLetter, Record, TopicPartition
@@ -18,6 +29,13 @@ from schemas.topics import DEAD_LETTER
 
 _LOGGER = logging.getLogger(__name__)
 _RETRY_S = 1.0
+_TRIES = 3
+"""How often what will hardly pass is tried: rights of a topic that was just made may take a moment to be known to every broker."""
+
+_TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
+_PERMANENT = (*_TOO_LARGE, TopicAuthorizationFailedError, ClusterAuthorizationFailedError, InvalidTopicError, PolicyViolationError)
+_MAX_HEADER_BYTES = 4 << 10
+"""Of a reason or a key: headers count as the record's size too."""
 
 MAX_BYTES = 900 << 10
 """Of a payload that goes along: brokers take records up to 1 MiB where nobody told them otherwise."""
@@ -44,16 +62,30 @@ class DeadLetterWriter:
         self._connecting = asyncio.Lock()
 
     async def write(self, tp: TopicPartition, letters: Sequence[DeadLetter]) -> None:
-        """Return when all are in the topic; as long as brokers are away, wait."""
+        """Return when all are in the topic; as long as brokers are away, wait.
+
+        A letter that they refuse for what it is, or for who we are, is given up: it is logged and counted, and its record stays where it
+        is. Waiting would hold up the partition that it comes from, for ever.
+        """
         for letter in letters:
-            while True:
-                try:
-                    await self._send(await self._connected(), tp, letter)
-                except KafkaError as error:
-                    _LOGGER.warning("dead letters wait: %r", error)
-                    await asyncio.sleep(_RETRY_S)
-                else:
-                    break
+            await self._write(tp, letter)
+
+    async def _write(self, tp: TopicPartition, letter: DeadLetter) -> None:
+        tries = 0
+        while True:
+            try:
+                await self._send(await self._connected(), tp, letter)
+            except KafkaError as error:
+                tries += isinstance(error, _PERMANENT)
+                if tries >= _TRIES:
+                    place = (self._source_prefix + tp.topic, tp.partition, letter.offset)
+                    _LOGGER.error("the dead letter of %s/%d, offset %d, is given up, its record stays there: %r", *place, error)
+                    self_metrics.DEAD_LETTERS_GIVEN_UP.labels(tp.topic).inc()
+                    return
+                _LOGGER.warning("dead letters wait: %r", error)
+                await asyncio.sleep(_RETRY_S)
+            else:
+                return
 
     async def close(self) -> None:
         """Let go of the brokers."""
@@ -67,8 +99,8 @@ class DeadLetterWriter:
             *((name, text.encode()) for name, text in zip(("topic", "partition", "offset"), place, strict=True)),
             ("time_ns", str(record.append_time_ns).encode()),
             ("size", str(record.size).encode()),
-            ("reason", letter.reason.encode()),
-            *([("key", record.key[:MAX_BYTES])] if record.key else []),
+            ("reason", letter.reason.encode()[:_MAX_HEADER_BYTES]),
+            *([("key", record.key[:_MAX_HEADER_BYTES])] if record.key else []),
         ]
         payload, extent = _payload(record)
         for value, named in ((payload, extent), (b"", "left out")):
@@ -76,7 +108,7 @@ class DeadLetterWriter:
                 await producer.send_and_wait(
                     self._prefix + DEAD_LETTER, value, key="/".join(place).encode(), headers=[*headers, ("payload", named.encode())]
                 )
-            except MessageSizeTooLargeError:
+            except _TOO_LARGE:
                 if not value:
                     raise
             else:
@@ -89,7 +121,11 @@ class DeadLetterWriter:
             await admin.start()
             if self._prefix + DEAD_LETTER not in await admin.list_topics():
                 # without a replication factor (-1: the brokers' default) aiokafka wants to be given assignments, be there none
-                await admin.create_topics([NewTopic(self._prefix + DEAD_LETTER, 1, -1, replica_assignments={})])  # another may be first
+                made = await admin.create_topics([NewTopic(self._prefix + DEAD_LETTER, 1, -1, replica_assignments={})])
+                for name, code, *message in made.topic_errors:
+                    error: type[KafkaError] = for_code(code)
+                    if code and error is not TopicAlreadyExistsError:  # another process may have been first
+                        raise error(f"topic {name} could not be made: {message[0] if message else error.__name__}")
         finally:
             await admin.close()
 

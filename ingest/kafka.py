@@ -9,9 +9,9 @@ from contextlib import suppress
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
-import pyarrow as pa
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka import TopicPartition as KafkaPartition
+from aiokafka.codec import zstd_encode
 from aiokafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError, ProducerClosed, TopicAuthorizationFailedError
 
 from ingest import kafka_lookup, kafka_topics
@@ -36,7 +36,7 @@ _CLOSE_S = 5.0
 """How long a client may take to let go of its connections."""
 
 _SETTLE_S = 1.0
-"""How long what was given up may still be delivered before its fate is looked for."""
+"""How long what was given up may still be delivered before its fate is looked for, and how long brokers may take for what they have got."""
 
 _PIECE = struct.Struct(">HI")
 
@@ -76,6 +76,7 @@ class KafkaLogWriter:
         self._watcher: AIOKafkaConsumer | None = None
         self._closed = False
         self._outgrown = False
+        self._refused: set[int] = set()  # hashes of single items that brokers did not take for their size
         opened_s = time.monotonic()
         tps = [TopicPartition(topic, partition) for topic, count in topics.items() for partition in range(count)]
         self._acked_s = dict.fromkeys(tps, opened_s)
@@ -146,7 +147,8 @@ class KafkaLogWriter:
     async def settle(self) -> None:
         """Return when nothing that was given up is under way any more: it is in the log by now, or will never be. Raises LogUnavailable.
 
-        (But for a request that a broker has received and not looked at yet.) Topics' limits are read again where a record was too large.
+        A request that a broker has received and not looked at yet is given a moment, from when brokers answer: one that stood still
+        has such requests in its sockets. Topics' limits are read again where a record was too large.
         """
         try:
             await self._discard(self._producer, _SETTLE_S)
@@ -158,6 +160,7 @@ class KafkaLogWriter:
                 await self._connected()
         except (KafkaError, TimeoutError) as error:
             raise LogUnavailable(f"Kafka does not answer: {error!r}") from error
+        await asyncio.sleep(_SETTLE_S)
 
     async def find(self, doubtful: Sequence[tuple[Append, bytes, int]]) -> set[bytes]:
         """Which records of (append, its id, offset from which it may be in the log) are there. Raises LogUnavailable."""
@@ -235,9 +238,21 @@ class KafkaLogWriter:
             if id_:
                 headers.append((kafka_lookup.ID, id_))
             acknowledged.append(await producer.send(self._prefix + tp.topic, append.value, partition=tp.partition, headers=headers))
-        for metadata in await asyncio.gather(*acknowledged):
-            self._ends[tp] = max(self._ends.get(tp, 0), metadata.offset + 1)
+        try:
+            for metadata in await asyncio.gather(*acknowledged):
+                self._ends[tp] = max(self._ends.get(tp, 0), metadata.offset + 1)
+        except MessageSizeTooLargeError:
+            self._note_refused(tp, records, acknowledged)
+            raise
         self._acked_s[tp] = time.monotonic()
+
+    def _note_refused(self, tp: TopicPartition, records: Sequence[_Record], acknowledged: "Sequence[asyncio.Future[Any]]") -> None:
+        """A single item that should have fitted when compressed, and did not, is given up the next time: it would be tried for ever."""
+        limit = self._limits[tp.topic] - _RECORD_OVERHEAD_BYTES
+        for (append, _), future in zip(records, acknowledged, strict=True):
+            refused = future.done() and not future.cancelled() and isinstance(future.exception(), MessageSizeTooLargeError)
+            if refused and len(append.value) > limit:
+                self._refused.add(hash(append.value))
 
     async def _look(self, tps: Sequence[TopicPartition]) -> None:
         """Note where partitions end, and which of them moved since the last look."""
@@ -267,7 +282,7 @@ class KafkaLogWriter:
         pieces = []
         hopeless = 0
         for piece in cut(append.value, limit):
-            if len(piece) > limit and len(pa.compress(piece, codec="zstd", asbytes=True)) > limit:
+            if len(piece) > limit and (hash(piece) in self._refused or len(zstd_encode(piece)) > limit):
                 hopeless += 1
             else:
                 pieces.append(piece)

@@ -1,6 +1,7 @@
 """Topics with the settings that meshflow needs: made where they are not there, else checked."""
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from schemas.errors import LogUnavailable
 from schemas.kafka_security import KafkaSecuritySettings
 from schemas.topics import DEAD_LETTER
 from schemas.units import to_ns
+
+_LOGGER = logging.getLogger(__name__)
 
 TIMEOUT_S = 30.0
 """How long a start waits for the brokers."""
@@ -30,6 +33,7 @@ async def ensure(
 ) -> dict[str, int]:
     """Make or check ``topics`` (name -> partitions) and the dead letters' topic; the largest record of each topic, in bytes.
 
+    What of a topic is there may be on purpose otherwise than the settings say, and puts data at risk: it is told as a warning.
     Raises TopicsUnfit when a topic is not as it has to be, LogUnavailable, KafkaError.
     """
     wanted = {**topics, DEAD_LETTER: 1}
@@ -40,13 +44,18 @@ async def ensure(
         missing = [_new(prefix + topic, count, settings) for topic, count in wanted.items() if prefix + topic not in present]
         if missing:
             await _create(admin, missing)
-        counts = await _partitions(admin, [prefix + topic for topic in wanted])
+        copies = await _copies(admin, [prefix + topic for topic in wanted])
         configs = {topic: await _config(admin, prefix + topic) for topic in wanted}
     finally:
         await admin.close()
-    faults = [fault for topic, count in topics.items() for fault in _faults(prefix + topic, counts[prefix + topic], count, configs[topic])]
+    faults = [
+        fault for topic, count in topics.items() for fault in _faults(prefix + topic, len(copies[prefix + topic]), count, configs[topic])
+    ]
     if faults:
         raise TopicsUnfit("\n".join(faults))
+    for topic in topics:
+        for risk in _risks(prefix + topic, copies[prefix + topic], configs[topic], settings):
+            _LOGGER.warning("%s", risk)
     return {topic: int(config["max.message.bytes"]) for topic, config in configs.items()}
 
 
@@ -71,12 +80,12 @@ async def _create(admin: AIOKafkaAdminClient, topics: Sequence[NewTopic]) -> Non
             raise LogUnavailable(f"topic {name} could not be made: {message[0] if message else error.__name__}")
 
 
-async def _partitions(admin: AIOKafkaAdminClient, names: Sequence[str]) -> dict[str, int]:
-    """How many partitions each topic has; a topic that was made a moment ago may not be known to every broker yet."""
+async def _copies(admin: AIOKafkaAdminClient, names: Sequence[str]) -> dict[str, list[int]]:
+    """Of each topic: how many copies each partition has. A topic that was made a moment ago may not be known to every broker yet."""
     while True:
         described = {topic["topic"]: topic for topic in await admin.describe_topics(list(names))}
         if all(not described[name]["error_code"] and described[name]["partitions"] for name in names):
-            return {name: len(described[name]["partitions"]) for name in names}
+            return {name: [len(partition["replicas"]) for partition in described[name]["partitions"]] for name in names}
         await asyncio.sleep(0.1)
 
 
@@ -97,3 +106,23 @@ def _faults(name: str, partitions: int, wanted: int, config: Mapping[str, Any]) 
     if "compact" in config["cleanup.policy"]:
         faults.append(f"topic {name} has cleanup.policy={config['cleanup.policy']}; records would be removed before they are read")
     return faults
+
+
+def _risks(name: str, copies: Sequence[int], config: Mapping[str, Any], settings: KafkaWriterSettings) -> list[str]:
+    risks = []
+    retention_ms, wanted_ms = int(config["retention.ms"]), to_ns(settings.retention) // _NS_PER_MS
+    if 0 <= retention_ms < wanted_ms:
+        risks.append(
+            f"topic {name} has retention.ms={retention_ms}, ingest.kafka.retention says {wanted_ms}:"
+            " what is not processed within that time is lost"
+        )
+    least, in_sync = min(copies), int(config["min.insync.replicas"])
+    if least < settings.replication:
+        risks.append(f"topic {name} has partitions of {least} copies, ingest.kafka.replication says {settings.replication}")
+    if settings.replication > 1 and in_sync < 2:
+        risks.append(f"topic {name} has min.insync.replicas={in_sync}: what is acknowledged may be on one disk alone")
+    if in_sync > 1 and in_sync >= least:
+        risks.append(
+            f"topic {name} has min.insync.replicas={in_sync} and partitions of {least} copies: nothing is taken while one broker is away"
+        )
+    return risks

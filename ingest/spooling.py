@@ -92,6 +92,8 @@ class SpoolingWriter:
         if done and isinstance(connecting.exception(), TopicsUnfit):
             connecting.result()
         self._behind = self._kafka is None or self._spool.entries > 0
+        if self._spool.entries:
+            self._doubts += 1  # the process that left them may have been killed a moment ago, with a request under way
         if self._kafka is None:
             _LOGGER.warning("Kafka does not answer: what comes goes to the spool in %s", self._spool.folder)
         self._publish()

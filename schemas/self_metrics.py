@@ -34,6 +34,9 @@ DECISION_DELAY_SECONDS = Gauge(
     "meshflow_process_decision_delay_seconds", "Newest log time read minus the end of the last decided pane.", ["topic", "partition"]
 )
 DEAD_LETTERS = Counter("meshflow_process_dead_letters", "Records set aside because they could not be processed, by topic.", ["topic"])
+DEAD_LETTERS_GIVEN_UP = Counter(
+    "meshflow_process_dead_letters_given_up", "Of these, those that Kafka refused for good (the record stays in its topic).", ["topic"]
+)
 REPARTITIONED = Counter("meshflow_repartition_items", "Spans, data points and log records that `repartition` split, by topic.", ["topic"])
 BLOCKS = Counter("meshflow_store_blocks", "Blocks written, by table.", ["table"])
 ROWS = Counter("meshflow_store_rows", "Rows written, by table (repeated blocks count again).", ["table"])

@@ -2,13 +2,18 @@
 
 import asyncio
 import random
+from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer
+from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaConnectionError, TopicAuthorizationFailedError
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
+from prometheus_client import REGISTRY
 
 from benchmarks.load import make_requests
+from ingest import dead_letters
 from ingest.dead_letters import MAX_BYTES, DeadLetterWriter
 from ingest.kafka import KafkaLogWriter
 from ingest.settings import KafkaWriterSettings
@@ -22,6 +27,8 @@ from tests.kafka.place import KafkaPlace
 from tests.storage.log_contract import ENOUGH, A, B, LogContract
 
 pytestmark = pytest.mark.component("kafka")
+
+NOISE = random.Random(1).randbytes(2 << 20)
 
 
 class TestKafkaLog(LogContract):
@@ -72,6 +79,25 @@ async def test_an_item_that_no_record_can_hold_is_counted(broker: Cluster) -> No
     await reader.close()
 
 
+async def test_an_item_that_brokers_refuse_against_all_reckoning_is_counted(broker: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it takes when compressed is reckoned before it is sent. Should that be wrong, it must not be tried for ever."""
+    monkeypatch.setattr("ingest.kafka.zstd_encode", lambda _: b"")
+    place = KafkaPlace(broker, KafkaWriterSettings(max_record=1 << 20))
+    writer, reader = await place.open_writer(), await place.open_reader()
+    data = TracesData()
+    data.resource_spans.add().scope_spans.add().spans.add().attributes.add(key="noise").value.bytes_value = NOISE
+    giant = Append(A, data.SerializeToString(), {"refused": 2})
+    with pytest.raises(LogUnavailable, match="MessageSizeTooLarge"):
+        await writer.append([giant], [b"g" * 16])
+    await writer.settle()
+    await writer.append([giant, Append(A, b"after")], [b"g" * 16, b"a" * 16])
+    counted, after = await reader.read(A, 0, 1 << 30)
+    assert (counted.size, dict(counted.headers)) == (0, {"rejected": 1, "refused": 2})
+    assert after.unpack() == b"after"
+    await writer.close()
+    await reader.close()
+
+
 async def test_topics_that_do_not_fit_are_named(broker: Cluster) -> None:
     place = KafkaPlace(broker)
     admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap)
@@ -83,6 +109,28 @@ async def test_topics_that_do_not_fit_are_named(broker: Cluster) -> None:
     assert "has 3 partitions, processing.partitions says 2" in str(refused.value)
     assert "meshflow needs LogAppendTime" in str(refused.value)
     assert "cleanup.policy=compact" in str(refused.value)
+
+
+async def test_what_a_topic_puts_at_risk_is_told(broker: Cluster, caplog: pytest.LogCaptureFixture) -> None:
+    await (await (place := KafkaPlace(broker)).open_writer()).close()
+    await (await place.open_writer()).close()
+    assert caplog.records == [], "topics as the settings say"
+    await place.set_topic(SPANS, {"message.timestamp.type": "LogAppendTime", "retention.ms": "60000"})
+    place.settings = KafkaWriterSettings(replication=2)
+    await (await place.open_writer()).close()
+    told = [record.getMessage() for record in caplog.records if SPANS in record.getMessage()]
+    assert told == [
+        f"topic {place.prefix}{SPANS} has retention.ms=60000, ingest.kafka.retention says 86400000:"
+        " what is not processed within that time is lost",
+        f"topic {place.prefix}{SPANS} has partitions of 1 copies, ingest.kafka.replication says 2",
+        f"topic {place.prefix}{SPANS} has min.insync.replicas=1: what is acknowledged may be on one disk alone",
+    ]
+    caplog.clear()
+    place.settings = KafkaWriterSettings()
+    await place.set_topic(SPANS, {"message.timestamp.type": "LogAppendTime", "retention.ms": "-1", "min.insync.replicas": "2"})
+    await (await place.open_writer()).close()
+    (risk,) = [record.getMessage() for record in caplog.records]
+    assert "min.insync.replicas=2 and partitions of 1 copies: nothing is taken while one broker is away" in risk
 
 
 async def test_several_writers_may_open_at_once_and_one_tick_is_enough(broker: Cluster) -> None:
@@ -139,7 +187,6 @@ async def test_no_broker_at_all_is_told(broker: Cluster, monkeypatch: pytest.Mon
         await KafkaPlace(nowhere).open_writer()
 
 
-NOISE = random.Random(1).randbytes(2 << 20)
 DEAD = [
     (Record(7, 5, b"\xff" * 1_000, 1_000, key=b"a key"), "not OTLP"),
     (Record(8, 6, NOISE, len(NOISE)), "not OTLP"),
@@ -172,6 +219,41 @@ async def test_dead_letters_name_the_record_and_the_reason_and_bring_what_is_in_
     assert (cut.value, dict(cut.headers)["payload"]) == (NOISE[:MAX_BYTES], b"cut")
     assert (left_out.value, dict(left_out.headers)["payload"]) == (b"", b"left out")
     assert (refused.value, dict(refused.headers)["payload"]) == (b"\0not packed", b"whole")
+
+
+async def test_a_dead_letter_that_brokers_refuse_for_good_is_given_up(
+    broker: Cluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(dead_letters, "_RETRY_S", 0.1)
+    place = KafkaPlace(broker)
+    letters = DeadLetterWriter(broker.bootstrap.split(","), place.prefix)
+    first, second = DeadLetter(Record(7, 5, b"\xff", 1, key=NOISE[:10_000]), "not OTLP"), DeadLetter(DEAD[2][0], "too large")
+    await letters.write(A, [second])
+    await place.set_topic(DEAD_LETTER, {"max.message.bytes": "1500"})
+    before = REGISTRY.get_sample_value("meshflow_process_dead_letters_given_up_total", {"topic": SPANS}) or 0.0
+    await asyncio.wait_for(letters.write(A, [first, second]), 120)
+    await letters.close()
+    assert REGISTRY.get_sample_value("meshflow_process_dead_letters_given_up_total", {"topic": SPANS}) == before + 1
+    assert f"the dead letter of {place.prefix}{SPANS}/0, offset 7, is given up" in caplog.text
+    consumer = AIOKafkaConsumer(bootstrap_servers=broker.bootstrap)
+    await consumer.start()
+    tp = KafkaPartition(place.prefix + DEAD_LETTER, 0)
+    assert await consumer.end_offsets([tp]) == {tp: 2}, "the other one is there, twice"
+    await stop_consumer(consumer)
+
+
+async def test_a_dead_letter_waits_for_what_can_pass_but_not_for_rights(broker: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dead_letters, "_RETRY_S", 0.01)
+    writer, tries = DeadLetterWriter(broker.bootstrap.split(","), ""), []
+    errors = iter([*[KafkaConnectionError("away")] * 9, *[TopicAuthorizationFailedError("no")] * 3])
+
+    async def refused() -> Any:
+        tries.append(error := next(errors))
+        raise error
+
+    monkeypatch.setattr(writer, "_connected", refused)
+    await asyncio.wait_for(writer.write(A, [DeadLetter(DEAD[0][0], "not OTLP")]), 60)
+    assert len(tries) == 12
 
 
 async def test_records_that_have_ids_are_found_and_not_appended_twice(broker: Cluster) -> None:
