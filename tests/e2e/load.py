@@ -13,11 +13,12 @@ from tests.e2e.up import Up
 class Load:
     """Sends ``requests`` from some threads, one request each ``gap_s``; a context manager."""
 
-    def __init__(self, up: Up, requests: Sequence[bytes], gap_s: float = 0.0, senders: int = 4) -> None:
+    def __init__(self, up: Up, requests: Sequence[bytes], gap_s: float = 0.0, senders: int = 4, method: str = EXPORT) -> None:
         self.acknowledged: list[bytes] = []
         self._up = up
         self._queue = iter(requests)
         self._gap_s = gap_s
+        self._method = method
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._threads = [threading.Thread(target=self._send, daemon=True) for _ in range(senders)]
@@ -54,7 +55,7 @@ class Load:
                     target = self._up.grpc
                     channel = grpc.insecure_channel(target, options=[("grpc.use_local_subchannel_pool", 1)])
                 try:
-                    channel.unary_unary(EXPORT)(request, timeout=10)
+                    channel.unary_unary(self._method)(request, timeout=10)
                 except grpc.RpcError:
                     time.sleep(0.02)
                 else:

@@ -6,26 +6,52 @@ import shutil
 import signal
 import sqlite3
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.metrics.v1.metrics_pb2 import (
+    ExponentialHistogram,
+    ExponentialHistogramDataPoint,
+    Metric,
+    ResourceMetrics,
+    ScopeMetrics,
+    Summary,
+    SummaryDataPoint,
+)
 
 from benchmarks.load import make_requests
-from schemas.otlp import decode_spans
-from schemas.topics import SPANS
+from schemas.otlp import split
+from schemas.topics import SPANS, TOPICS
+from schemas.units import NS_PER_S
 from storage.sqlite_log import SqliteLogReader
 from tests.e2e.edges import assert_balanced
 from tests.e2e.load import Load
 from tests.e2e.up import KEEP_ALL, Up, eventually, running_up
+from tests.processors.span_log import read_requests
 
+CAPTURES = Path(__file__).parents[1] / "data" / "envoy"
+EXPORT_METRICS = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
+EXPORT_LOGS = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
 KILLS = 20
-QUICK = ("--pane", "200ms", "--wait", "2")
+QUICK = ("--pane", "400ms", "--wait", "2")
 CONFIG = f"""
 [processing]
 lookback = "120s"  # longer than it can take until a request that was logged but not answered comes again
 {KEEP_ALL}
+"""
+SAMPLED = """
+[processing]
+lookback = "120s"
+
+[sampling]
+policies = [
+    { name = "errors", type = "error" },
+    { name = "tenth", type = "probabilistic", probabilistic = { sampling_percentage = 10 } },
+    { name = "few", type = "budget", budget = { traces_per_second = 1 } },
+]
 """
 
 
@@ -40,24 +66,24 @@ def span_ids(requests: list[bytes]) -> set[tuple[str, str]]:
     }
 
 
-async def spans_in(log: Path) -> int:
-    """How many spans a log holds."""
+async def items_in(log: Path, topic: str = SPANS) -> int:
+    """How many spans (data points, log records) a log holds."""
     reader = SqliteLogReader(log)
-    spans = 0
+    items = 0
     for tp in await reader.partitions():
         offset = await reader.beginning(tp)
-        while tp.topic == SPANS and (records := await reader.read(tp, offset, 1 << 24)):
-            spans += len(decode_spans([record.unpack() for record in records]))
+        while tp.topic == topic and (records := await reader.read(tp, offset, 1 << 24)):
+            items += sum(split(topic, record.unpack(), 1).items for record in records)
             offset = records[-1].offset + 1
     await reader.close()
-    return spans
+    return items
 
 
 def assert_accounted_for(up: Up, acknowledged: list[bytes]) -> None:
     """Every acknowledged span is kept and stored, once; copies of retried requests are counted as such."""
     ids = span_ids(acknowledged)
-    ledger = up.wait_for(asyncio.run(spans_in(up.data / "log")))
-    assert ledger["received"] == asyncio.run(spans_in(up.data / "log"))
+    ledger = up.wait_for(asyncio.run(items_in(up.data / "log")))
+    assert ledger["received"] == asyncio.run(items_in(up.data / "log"))
     assert_balanced(ledger)
     assert ledger["rejected"] == ledger["dropped"] == 0
     stored = up.sql("SELECT TraceId, SpanId FROM otel_traces")
@@ -72,36 +98,109 @@ def forget_commits(log: Path) -> None:
         connection.execute("UPDATE partitions SET committed_offset = NULL, committed_metadata = NULL")
 
 
+def span_requests(spans: int, seed: int) -> list[bytes]:
+    """Requests of 40 spans; every tenth one is of three hours ago, so that its rows are late ones, of every level."""
+    fresh = make_requests(spans, 20, 5, 40, seed=seed, spans_per_s=1_000)
+    late = iter(make_requests(spans // 9 + 40, 5, 2, 40, seed=seed + 1, now_ns=time.time_ns() - 3 * 3600 * NS_PER_S, spans_per_s=1_000))
+    return [request for number, one in enumerate(fresh) for request in ([one, next(late)] if number % 9 == 0 else [one])]
+
+
+def metric_requests() -> list[bytes]:
+    """What Envoys sent, and the kinds of metrics that they do not have."""
+    time_ns = time.time_ns()
+    metrics = [
+        Metric(
+            name=f"exponential-{number}",
+            exponential_histogram=ExponentialHistogram(
+                data_points=[ExponentialHistogramDataPoint(time_unix_nano=time_ns + number, count=number, sum=1.5)]
+            ),
+        )
+        for number in range(50)
+    ]
+    metrics += [
+        Metric(name=f"summary-{number}", summary=Summary(data_points=[SummaryDataPoint(time_unix_nano=time_ns + number, count=number)]))
+        for number in range(50)
+    ]
+    others = [
+        ExportMetricsServiceRequest(resource_metrics=[ResourceMetrics(scope_metrics=[ScopeMetrics(metrics=[metric])])]).SerializeToString()
+        for metric in metrics
+    ]
+    captured = read_requests(CAPTURES / "metrics.bin.gz")
+    return [request for pair in zip(captured, others * len(captured), strict=False) for request in pair]
+
+
+def kill_under_load(up: Up, kills: int, spans: list[bytes], seed: int) -> list[bytes]:
+    """Spans, metrics and log records meet kill -9 at random moments; the requests of spans that were acknowledged."""
+    moments = random.Random(seed)
+    loads = (
+        Load(up, spans, gap_s=0.05),
+        Load(up, metric_requests(), gap_s=0.8, senders=1, method=EXPORT_METRICS),
+        Load(up, read_requests(CAPTURES / "logs.bin.gz"), gap_s=0.8, senders=1, method=EXPORT_LOGS),
+    )
+    with ExitStack() as running:
+        for load in loads:
+            running.enter_context(load)
+        for number in range(kills):
+            time.sleep(moments.uniform(0, 1))
+            up.kill()
+            up.launch()
+            if number % 4:
+                eventually(lambda: bool(up.poll_ports()), "ready after kill -9")
+            else:  # the next kill comes while it starts: reads the lookback again, stores what it did not commit
+                eventually(up.has_opened_store, "store opened after kill -9")
+        eventually(lambda: bool(up.poll_ports()), "ready after the last kill -9")
+        for load in loads:
+            eventually(lambda load=load: len(load.acknowledged) > 5, "every kind is acknowledged")  # type: ignore[misc]  # bound now
+    assert len(loads[0].acknowledged) > kills
+    return loads[0].acknowledged
+
+
+def wait_for_all(up: Up) -> None:
+    """Until the ledger has everything that is in the log."""
+    for topic in TOPICS:
+        up.wait_for(asyncio.run(items_in(up.data / "log", topic)), topic)
+
+
+def assert_as_undisturbed(up: Up, killed: dict[str, list[str]], folder: Path, config: str) -> Up:
+    """Whoever reads the whole log in one go stores the same rows, in every table."""
+    shutil.copytree(up.data / "log", folder / "data/log")
+    forget_commits(folder / "data/log")
+    with running_up(folder, config, *QUICK) as undisturbed:
+        wait_for_all(undisturbed)
+        for table, rows in undisturbed.tables().items():
+            assert rows == killed[table], table
+            assert rows, f"{table} has no rows: nothing was compared"
+    return undisturbed
+
+
 @pytest.mark.timeout(900)
 def test_killed_at_random_moments_gives_the_rows_of_an_undisturbed_reading(tmp_path: Path) -> None:
-    moments = random.Random(4)
-    requests = make_requests(40_000, 20, 5, 40, seed=4, spans_per_s=1_000)
     up = Up(tmp_path / "killed", CONFIG, *QUICK).start()
     try:
-        with Load(up, requests, gap_s=0.05) as load:
-            for number in range(KILLS):
-                time.sleep(moments.uniform(0, 1))
-                up.kill()
-                up.launch()
-                if number % 4:
-                    eventually(lambda: bool(up.poll_ports()), "ready after kill -9")
-                else:  # the next kill comes while it starts: reads the lookback again, stores what it did not commit
-                    eventually(up.has_opened_store, "store opened after kill -9")
-            eventually(lambda: bool(up.poll_ports()), "ready after the last kill -9")
-            load.stop()
-        assert len(load.acknowledged) > KILLS
-        assert_accounted_for(up, load.acknowledged)
+        acknowledged = kill_under_load(up, KILLS, span_requests(40_000, seed=4), seed=4)
+        assert_accounted_for(up, acknowledged)
+        wait_for_all(up)
         killed = up.tables()
         assert up.stop() == 0
     finally:
         up.stop(signal.SIGKILL)
+    assert_as_undisturbed(up, killed, tmp_path / "undisturbed", CONFIG)
 
-    shutil.copytree(up.data / "log", tmp_path / "undisturbed/data/log")
-    forget_commits(tmp_path / "undisturbed/data/log")
-    with running_up(tmp_path / "undisturbed", CONFIG, *QUICK) as undisturbed:
-        assert_accounted_for(undisturbed, load.acknowledged)
-        for table, rows in undisturbed.tables().items():
-            assert rows == killed[table], table
+
+@pytest.mark.timeout(900)
+def test_what_is_sampled_is_the_same_after_kills(tmp_path: Path) -> None:
+    up = Up(tmp_path / "killed", SAMPLED, *QUICK).start()
+    try:
+        kill_under_load(up, 6, span_requests(20_000, seed=6), seed=6)
+        wait_for_all(up)
+        killed, ledger = up.tables(), up.ledger()
+        assert up.stop() == 0
+    finally:
+        up.stop(signal.SIGKILL)
+    assert_balanced(ledger)
+    assert ledger["kept"] > 0
+    assert ledger["dropped"] > 0
+    assert_as_undisturbed(up, killed, tmp_path / "undisturbed", SAMPLED)
 
 
 def test_sigterm_under_load_loses_nothing(tmp_path: Path) -> None:

@@ -188,9 +188,14 @@ rollups.run_rollups(client, int(sys.argv[2]), settings)
 def test_kill_9_at_any_moment_neither_loses_nor_doubles(settings: StorageSettings) -> None:
     start = THIS_HOUR_S - 8 * HOUR_S
     rows = [red(start + hour * HOUR_S + 10 * i, 1 + i, service=f"s{i % 20:02}") for hour in range(4) for i in range(360)]
+    calls = [
+        edge(start + hour * HOUR_S + 10 * i, f"t{i % 7}", client_service=f"s{i % 20:02}", calls=1 + i, unsent=i % 3)
+        for hour in range(4)
+        for i in range(360)
+    ]
     with opened(settings) as client:
-        write(settings, block("red_10s", rows))
-        fine = sums(client, "red_10s")
+        write(settings, block("red_10s", rows), block("edges_10s", calls))
+        fine, fine_calls = sums(client, "red_10s"), call_sums(client, "edges_10s")
     chance = random.Random(11)
     for _ in range(3):
         command = [sys.executable, "-c", _CHILD, settings.store_url, str(closed(5))]
@@ -202,8 +207,17 @@ def test_kill_9_at_any_moment_neither_loses_nor_doubles(settings: StorageSetting
         child.communicate()
     with opened(settings) as client, pytest.MonkeyPatch.context() as patch:
         patch.setattr(rollups, "SERVICES_PER_INSERT", 3)
-        run_rollups(client, closed(5), settings)
-        assert sums(client, "red_1m") == sums(client, "red_1h") == sums(client, "red") == fine
+        for _ in range(2):
+            run_rollups(client, closed(5), settings)
+            assert sums(client, "red_1m") == sums(client, "red_1h") == sums(client, "red") == fine
+            assert call_sums(client, "edges_1m") == call_sums(client, "edges_1h") == call_sums(client, "edges") == fine_calls
+            assert scalar(client, "SELECT sum(calls) FROM upstream_servers") == sum(row["calls"] for row in calls)
+            client.command("TRUNCATE TABLE rollups")  # as if a kill had come before it was recorded: all of it again
+
+
+def call_sums(client: Client, table: str) -> tuple[int, ...]:
+    ((calls, unsent, servers),) = client.query(f"SELECT sum(calls), sum(unsent), uniqExact(server_service) FROM {table}").result_rows
+    return calls, unsent, servers
 
 
 def test_a_longer_ttl_does_not_send_the_view_where_rows_are_gone(client: Client, settings: StorageSettings, short: StorageSettings) -> None:
