@@ -279,21 +279,15 @@ class KafkaLogWriter:
     def _records(self, append: Append, id_: bytes) -> list[_Record]:
         """The append as records that the topic takes; the counts go with the first one."""
         limit = self._limits[append.tp.topic] - _RECORD_OVERHEAD_BYTES
-        pieces = []
-        hopeless = 0
-        for piece in cut(append.value, limit):
+        records = []
+        for i, piece in enumerate(cut(append.value, limit)):
+            value, headers = piece, append.headers if i == 0 else {}
             if len(piece) > limit and (hash(piece) in self._refused or len(zstd_encode(piece)) > limit):
-                hopeless += 1
-            else:
-                pieces.append(piece)
-        headers = append.headers
-        if hopeless:
-            _LOGGER.error("%s: %d items are larger than a record may be (%d bytes) and were rejected", append.tp.topic, hopeless, limit)
-            headers = {**headers, "rejected": headers.get("rejected", 0) + hopeless}
-        first, *rest = pieces or [b""]
-        records = [Append(append.tp, first, headers), *(Append(append.tp, piece) for piece in rest)]
-        # the size too: pieces that were cut for another limit are others
-        return [_Record(record, id_ and id_ + _PIECE.pack(i, len(record.value))) for i, record in enumerate(records)]
+                _LOGGER.error("%s: an item is larger than a record may be (%d bytes) and was rejected", append.tp.topic, limit)
+                value, headers = b"", {**headers, "rejected": headers.get("rejected", 0) + 1}
+            # the size too: pieces that were cut for another limit are others
+            records.append(_Record(Append(append.tp, value, headers), id_ and id_ + _PIECE.pack(i, len(value))))
+        return records
 
 
 async def _stop_producer(producer: AIOKafkaProducer, flush_s: float, patience_s: float) -> None:

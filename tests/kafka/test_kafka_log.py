@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaConnectionError, TopicAuthorizationFailedError
-from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 from prometheus_client import REGISTRY
 
 from benchmarks.load import make_requests
@@ -26,7 +27,7 @@ from tests.kafka.broker import Cluster
 from tests.kafka.place import KafkaPlace
 from tests.storage.log_contract import ENOUGH, A, B, LogContract
 
-pytestmark = pytest.mark.component("kafka")
+pytestmark = [pytest.mark.component("kafka"), pytest.mark.timeout(900)]
 
 NOISE = random.Random(1).randbytes(2 << 20)
 
@@ -52,6 +53,11 @@ async def test_a_gather_over_the_topics_limit_becomes_several_records(broker: Cl
     assert _spans(logged) == _spans(sent)
     await writer.close()
     await reader.close()
+
+
+def _all_spans(record: Record) -> list[Span]:
+    resources = TracesData.FromString(record.unpack()).resource_spans
+    return [span for resource in resources for scope in resource.scope_spans for span in scope.spans]
 
 
 def _spans(data: TracesData) -> list[tuple[bytes, bytes, bytes]]:
@@ -85,15 +91,18 @@ async def test_an_item_that_brokers_refuse_against_all_reckoning_is_counted(brok
     place = KafkaPlace(broker, KafkaWriterSettings(max_record=1 << 20))
     writer, reader = await place.open_writer(), await place.open_reader()
     data = TracesData()
-    data.resource_spans.add().scope_spans.add().spans.add().attributes.add(key="noise").value.bytes_value = NOISE
-    giant = Append(A, data.SerializeToString(), {"refused": 2})
+    spans = data.resource_spans.add().scope_spans.add().spans
+    for noise in (NOISE[:1_000], NOISE, NOISE[:2_000]):
+        spans.add().attributes.add(key="noise").value.bytes_value = noise
+    gather, id_ = Append(A, data.SerializeToString(), {"refused": 2}), b"g" * 16
     with pytest.raises(LogUnavailable, match="MessageSizeTooLarge"):
-        await writer.append([giant], [b"g" * 16])
+        await writer.append([gather], [id_])
     await writer.settle()
-    await writer.append([giant, Append(A, b"after")], [b"g" * 16, b"a" * 16])
-    counted, after = await reader.read(A, 0, 1 << 30)
-    assert (counted.size, dict(counted.headers)) == (0, {"rejected": 1, "refused": 2})
-    assert after.unpack() == b"after"
+    await writer.append([gather], [id_], await writer.find([(gather, id_, 0)]))
+    records = await reader.read(A, 0, 1 << 30)
+    sizes = [len(span.attributes[0].value.bytes_value) for record in records for span in _all_spans(record)]
+    assert sorted(sizes) == [1_000, 2_000], "each once, whichever of them were taken at the first attempt"
+    assert sum((Counter(record.headers) for record in records), Counter()) == {"rejected": 1, "refused": 2}
     await writer.close()
     await reader.close()
 
