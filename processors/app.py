@@ -157,6 +157,21 @@ class _Supervisor(OneForOneSupervisor):
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
+    async def call_thread(self, fun: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
+        """As Faust's, but for a stop or a crash: the thread does not listen any more then, and who asks it would wait for ever.
+
+        (Faust's conductor does: it swallows its cancellation, and subscribes.)
+        """
+        promise = await self.method_queue.call(self.parent_loop.create_future(), fun, *args, **kwargs)
+        try:
+            while not promise.done():
+                await asyncio.wait({promise}, timeout=1)
+                if not promise.done() and self.app.should_stop:
+                    raise asyncio.CancelledError
+        finally:
+            promise.cancel()
+        return promise.result()
+
     async def on_thread_stop(self) -> None:
         """As Faust's, but for how the consumer is stopped: the thread must end in order, or the app waits for it for ever."""
         try:

@@ -172,6 +172,24 @@ async def test_a_worker_that_fails_while_another_joins_ends(broker: Cluster) -> 
         assert await asyncio.wait_for(second.stop(), 60)
 
 
+async def test_nobody_waits_for_a_thread_that_does_not_listen_any_more(broker: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a crash: what is asked of it stays in its queue."""
+    place, store = KafkaPlace(broker), Store()
+    async with Load(place):
+        worker = Worker(place, store)
+        await eventually(lambda: len(store.blocks) > 10, "the worker stores", worker)
+        consumer = worker.app._app.consumer
+
+        async def stay_in_the_queue(promise: Any, *_: Any, **__: Any) -> Any:
+            return promise
+
+        monkeypatch.setattr(consumer._thread.method_queue, "call", stay_in_the_queue)
+        asking = asyncio.create_task(consumer.subscribe([SPANS]))
+        assert await asyncio.wait_for(worker.stop(), 60)
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(asking, 60)
+
+
 async def test_a_consumer_that_has_ended_is_told_as_an_error_of_kafka(broker: Cluster) -> None:
     place, store = KafkaPlace(broker), Store()
     async with Load(place):
