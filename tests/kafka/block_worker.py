@@ -22,6 +22,9 @@ from schemas.tables import Block
 from tests.kafka.core import make_processor
 from tests.kafka.workers import SETTINGS
 
+SESSION_TIMEOUT = "5s"
+"""Tests wait for the sessions of those that were killed to end."""
+
 
 class FolderStore:
     """A sink; a file's name tells its block and who wrote it."""
@@ -59,7 +62,9 @@ async def _fail(tp: TopicPartition, letters: Sequence[DeadLetter]) -> None:
 
 async def main(bootstrap: str, prefix: str, folder: str, pane: str = "") -> None:
     """Until SIGTERM; ``pane``: its length, where it is not that of SETTINGS."""
-    settings = ProcessorSettings.model_validate({**SETTINGS.model_dump(), "pane": pane, "lookback": pane}) if pane else SETTINGS
+    panes = {"pane": pane, "lookback": pane} if pane else {}
+    kafka = {**SETTINGS.kafka.model_dump(), "session_timeout": SESSION_TIMEOUT}
+    settings = ProcessorSettings.model_validate({**SETTINGS.model_dump(), **panes, "kafka": kafka})
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     brokers = Brokers(tuple(bootstrap.split(",")))

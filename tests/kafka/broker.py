@@ -4,6 +4,7 @@
 """
 
 import argparse
+import asyncio
 import os
 import shutil
 import signal
@@ -126,6 +127,11 @@ class Node:
         """Start, and wait until the broker answers."""
         self.launch()
         self.wait_ready()
+
+    async def start_beside(self) -> None:
+        """The same beside other tasks of the calling loop, which must be the main thread's."""
+        self.launch()
+        await asyncio.to_thread(self.wait_ready)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         """End the process, gracefully unless told otherwise."""

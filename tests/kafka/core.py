@@ -1,6 +1,8 @@
 """What the processors make of a Kafka log read in one go: what workers must have stored, whatever happened to them."""
 
+import asyncio
 import threading
+import time
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -50,6 +52,30 @@ async def undisturbed(place: KafkaPlace, settings: ProcessorSettings, sampling: 
             commits[tp] = emitted[-1].commit
     await reader.close()
     return Undisturbed(by_token(block for emit in emits for block in emit.blocks), commits)
+
+
+async def windows_close(place: KafkaPlace, settings: ProcessorSettings, within_s: float = 150.0) -> None:
+    """Wait until ticks have gone so far past the newest items of each partition that every pane of theirs is decided."""
+    span_ns = (settings.wait + 2) * settings.pane_ns
+    reader = await place.open_reader("windows")
+    offsets: dict[TopicPartition, int] = {}
+    items: dict[TopicPartition, int] = {}
+    newest: dict[TopicPartition, int] = {}
+    end_s = time.monotonic() + within_s
+    try:
+        partitions = await reader.partitions()
+        while True:
+            for tp in partitions:
+                for record in await reader.read(tp, offsets.setdefault(tp, await reader.beginning(tp)), ALL):
+                    offsets[tp], newest[tp] = record.offset + 1, record.append_time_ns
+                    if record.size or record.headers:
+                        items[tp] = record.append_time_ns
+            if all(newest[tp] - time_ns >= span_ns for tp, time_ns in items.items()):
+                return
+            assert time.monotonic() < end_s, f"ticks did not close the windows of {items}: {newest}"
+            await asyncio.sleep(0.1)
+    finally:
+        await reader.close()
 
 
 def by_token(blocks: Iterable[Block]) -> dict[str, Block]:

@@ -8,6 +8,7 @@ import pytest
 from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.records_to_delete import RecordsToDelete
+from prometheus_client import REGISTRY
 
 from benchmarks.load import make_requests
 from schemas import otlp
@@ -17,7 +18,7 @@ from schemas.topics import LOGS, METRICS, SPANS
 from tests.kafka.broker import Cluster
 from tests.kafka.core import Store
 from tests.kafka.place import KafkaPlace
-from tests.kafka.workers import PARTITIONS, SETTINGS, TOPICS, Load, Worker, assert_as_undisturbed, eventually, tick
+from tests.kafka.workers import PARTITIONS, SETTINGS, TOPICS, Load, Worker, assert_as_undisturbed, eventually, ticks
 
 pytestmark = [pytest.mark.component("kafka"), pytest.mark.timeout(900), pytest.mark.usefixtures("no_worker_left")]
 
@@ -77,11 +78,10 @@ async def test_what_retention_removed_is_counted_as_lost(broker: Cluster) -> Non
     await admin.delete_records({KafkaPartition(place.prefix + SPANS, 0): RecordsToDelete(before_offset=7)})
     await admin.close()
     worker = Worker(place, store)
-    ticking = asyncio.create_task(tick(writer))
-    await eventually(lambda: store.sum("lost") > 0 and store.sum("received") > 0, "the ledger tells", worker)
-    assert store.sum("lost") == 3, "offsets 4 to 6: 2 and 3 were emitted before"
-    assert store.sum("received") == 3 * otlp.split(SPANS, part, 1).items
-    ticking.cancel()
+    async with ticks(writer):
+        left = 3 * otlp.split(SPANS, part, 1).items
+        await eventually(lambda: store.sum("lost") > 0 and store.sum("received") == left, "the ledger tells", worker)
+        assert store.sum("lost") == 3, "offsets 4 to 6: 2 and 3 were emitted before"
     await writer.close()
     assert await worker.stop()
 
@@ -92,22 +92,28 @@ async def test_a_poison_record_is_set_aside_and_reading_goes_on(broker: Cluster)
     for topic in (SPANS, LOGS, METRICS):
         await writer.append([Append(TopicPartition(topic, 1), b"\xff\xff not OTLP", {"refused": 2})])
     worker = Worker(place, store)
-    ticking = asyncio.create_task(tick(writer))
-    await eventually(lambda: store.sum("rejected") == 3, "the ledger tells", worker)
-    assert store.sum("refused") == 6
-    assert {(tp, letter.offset) for tp, letter in worker.letters} == {(TopicPartition(topic, 1), 0) for topic in TOPICS}
-    ticking.cancel()
+    async with ticks(writer):
+        await eventually(lambda: store.sum("rejected") == 3, "the ledger tells", worker)
+        assert store.sum("refused") == 6
+        assert {(tp, letter.offset) for tp, letter in worker.letters} == {(TopicPartition(topic, 1), 0) for topic in TOPICS}
     await writer.close()
     assert await worker.stop()
 
 
 async def test_what_the_database_refuses_for_good_ends_the_worker(broker: Cluster) -> None:
     place, store = KafkaPlace(broker), Store()
-    store.fault = SinkRejected("not a block")
+
+    def lag() -> float | None:
+        return REGISTRY.get_sample_value("meshflow_process_lag_records", {"topic": SPANS, "partition": "0"})
+
     async with Load(place):
         worker = Worker(place, store)
+        await eventually(lambda: lag() is not None and len(store.blocks) > 5, "the worker stores", worker)
+        store.fault = SinkRejected("not a block")
         with pytest.raises(SinkRejected):
             await asyncio.wait_for(worker.running, 60)
+    assert worker.app.partitions == []
+    assert lag() is None, "it has no partition any more"
 
 
 async def test_a_broker_that_comes_back_finds_the_worker_going_on(broker: Cluster) -> None:
@@ -115,10 +121,9 @@ async def test_a_broker_that_comes_back_finds_the_worker_going_on(broker: Cluste
     async with Load(place):
         worker = Worker(place, store)
         await eventually(lambda: len(store.blocks) > 10, "the worker stores", worker)
-        broker.nodes[0].stop()
+        await asyncio.to_thread(broker.nodes[0].stop)
         await asyncio.sleep(1)
-        broker.nodes[0].launch()
-        await asyncio.to_thread(broker.nodes[0].wait_ready)
+        await broker.nodes[0].start_beside()
         before = len(store.blocks)
         await eventually(lambda: len(store.blocks) > before + 20, "the worker goes on", worker)
     await assert_as_undisturbed(place, store, worker)

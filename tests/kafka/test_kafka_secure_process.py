@@ -25,7 +25,7 @@ from tests.kafka.fleet import Command, worker
 from tests.kafka.ports import reserve_port
 from tests.kafka.test_kafka_e2e import metrics
 
-pytestmark = pytest.mark.component("kafka")
+pytestmark = [pytest.mark.component("kafka"), pytest.mark.timeout(900)]
 
 PASSWORD = "a secret"
 

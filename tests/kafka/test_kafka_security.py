@@ -26,7 +26,7 @@ from tests.kafka.ports import reserve_port
 from tests.kafka.sender import logged
 from tests.storage.log_contract import ENOUGH, PARTITIONS, A
 
-pytestmark = pytest.mark.component("kafka")
+pytestmark = [pytest.mark.component("kafka"), pytest.mark.timeout(900)]
 
 PASSWORD = "only-for-this-test"
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")

@@ -25,7 +25,7 @@ from tests.kafka.broker import Cluster
 from tests.kafka.place import KafkaPlace
 from tests.storage.log_contract import PARTITIONS, A, B, LogContract
 
-pytestmark = pytest.mark.component("kafka")
+pytestmark = [pytest.mark.component("kafka"), pytest.mark.timeout(900)]
 
 LONG_S = 120.0
 QUICK = KafkaWriterSettings(append_timeout=parse_duration("2s"))

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from tests.kafka.block_worker import read_blocks
 from tests.kafka.broker import Cluster
 from tests.kafka.core import HeldStore, Store, by_token, undisturbed
 from tests.kafka.place import KafkaPlace
-from tests.kafka.workers import PARTITIONS, SETTINGS, TOPICS, Load, Worker, eventually, tick
+from tests.kafka.workers import PARTITIONS, SETTINGS, TOPICS, Load, Worker, eventually, ticks
 
 pytestmark = [pytest.mark.component("kafka"), pytest.mark.timeout(900), pytest.mark.usefixtures("no_worker_left")]
 
@@ -47,7 +47,7 @@ class Fleet:
         return process
 
     def written_by(self, process: "subprocess.Popen[bytes]") -> int:
-        return sum(path.name.split(":")[4] == str(process.pid) for path in self.blocks.iterdir() if not path.name.startswith("."))
+        return sum(path.name.split(":")[-2] == str(process.pid) for path in self.blocks.iterdir() if not path.name.startswith("."))
 
     async def writes(self, process: "subprocess.Popen[bytes]", what: str) -> None:
         """Wait until this one has stored something more."""
@@ -62,14 +62,23 @@ def stack() -> Iterator[ExitStack]:
 
 
 class Commits:
-    """Watches what the group commits."""
+    """Watches what the group commits, between enter and exit."""
 
     def __init__(self, place: KafkaPlace) -> None:
         self._place = place
         self.offsets: dict[TopicPartition, int] = {}
         self.back: list[tuple[TopicPartition, int, int]] = []
 
-    async def watch(self) -> None:
+    async def __aenter__(self) -> "Commits":
+        self._watching = asyncio.create_task(self._watch())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._watching
+
+    async def _watch(self) -> None:
         reader = await self._place.open_reader("meshflow")
         try:
             while True:
@@ -87,7 +96,13 @@ class Commits:
         """Wait until every partition's has moved on."""
         before = dict(self.offsets)
         everything = [TopicPartition(topic, number) for topic in TOPICS for number in range(PARTITIONS)]
-        await eventually(lambda: all(self.offsets.get(tp, 0) > before.get(tp, 0) for tp in everything), "every partition goes on")
+
+        def have_moved() -> bool:
+            if self._watching.done():
+                self._watching.result()
+            return all(self.offsets.get(tp, 0) > before.get(tp, 0) for tp in everything)
+
+        await eventually(have_moved, "every partition goes on")
 
 
 @pytest.mark.timeout(600)
@@ -95,9 +110,8 @@ async def test_processes_that_are_killed_and_stand_still_store_what_one_reading_
     broker: Cluster, tmp_path: Path, stack: ExitStack
 ) -> None:
     place = KafkaPlace(broker)
-    fleet, commits = Fleet(place, tmp_path, stack), Commits(place)
-    async with Load(place) as load:
-        watching = asyncio.create_task(commits.watch())
+    fleet = Fleet(place, tmp_path, stack)
+    async with Commits(place) as commits, Load(place) as load:
         first, second = fleet.start("first"), fleet.start("second")
         await fleet.writes(first, "the first one stores")
         await fleet.writes(second, "the second one stores")
@@ -126,8 +140,6 @@ async def test_processes_that_are_killed_and_stand_still_store_what_one_reading_
         process.terminate()
         assert await asyncio.to_thread(process.wait, LONG_S) == 0
     assert third.returncode == 0
-    watching.cancel()
-    await asyncio.gather(watching, return_exceptions=True)
     stored = by_token(block for _, block in read_blocks(fleet.blocks))  # whoever stored a block, its rows are the same
     assert stored.keys() == expected.keys()
     for token, block in expected.items():
@@ -174,18 +186,15 @@ IDLE_S = 10.0
 
 async def test_a_worker_with_nothing_to_do_does_next_to_nothing(broker: Cluster, tmp_path: Path, stack: ExitStack) -> None:
     place = KafkaPlace(broker)
-    fleet, commits = Fleet(place, tmp_path, stack), Commits(place)
+    fleet = Fleet(place, tmp_path, stack)
     writer = await place.open_writer(TOPICS)
-    ticking = asyncio.create_task(tick(writer, 2.0))
-    process = fleet.start("idle", "2s")
-    watching = asyncio.create_task(commits.watch())
-    await commits.move()
-    watching.cancel()
-    await asyncio.gather(watching, return_exceptions=True)
-    before_s = cpu_s(process.pid)
-    await asyncio.sleep(IDLE_S)
-    assert cpu_s(process.pid) - before_s < IDLE_S / 10, "1 % of a core is usual; what spins takes all of one"
-    ticking.cancel()
+    async with ticks(writer, 2.0):
+        process = fleet.start("idle", "2s")
+        async with Commits(place) as commits:
+            await commits.move()
+        before_s = cpu_s(process.pid)
+        await asyncio.sleep(IDLE_S)
+        assert cpu_s(process.pid) - before_s < IDLE_S / 10, "1 % of a core is usual; what spins takes all of one"
     await writer.close()
     process.terminate()
     assert await asyncio.to_thread(process.wait, LONG_S) == 0
@@ -215,12 +224,11 @@ async def test_workers_tell_lag_pane_and_delay_and_end_without_lag(broker: Clust
         assert delay_s is not None
         assert delay_s > 0.9 * SETTINGS.wait * SETTINGS.pane.total_seconds(), "a pane is decided when those that it waits for are over"
     writer = await place.open_writer(TOPICS)
-    ticking = asyncio.create_task(tick(writer))
-    for topic in TOPICS:
-        for number in range(PARTITIONS):
-            labels = {"topic": topic, "partition": str(number)}
-            await eventually(lambda: gauge("lag_records") == 0, f"{topic}/{number} has no lag", worker)
-    ticking.cancel()
+    async with ticks(writer):
+        for topic in TOPICS:
+            for number in range(PARTITIONS):
+                labels = {"topic": topic, "partition": str(number)}
+                await eventually(lambda: gauge("lag_records") == 0, f"{topic}/{number} has no lag", worker)
     await writer.close()
     assert await worker.stop()
     labels = {"topic": SPANS, "partition": "0"}

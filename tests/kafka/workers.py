@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 import pytest
@@ -17,16 +17,15 @@ from schemas import otlp
 from schemas.errors import LogUnavailable
 from schemas.log import Append, DeadLetter, TopicPartition
 from schemas.topics import LOGS, METRICS, SPANS
-from tests.kafka.core import Store, by_token, make_processor, undisturbed
+from tests.kafka.core import Store, by_token, make_processor, undisturbed, windows_close
 from tests.kafka.place import KafkaPlace
 
 PARTITIONS = 2
 TOPICS = {SPANS: PARTITIONS, METRICS: PARTITIONS, LOGS: PARTITIONS}
 SETTINGS = ProcessorSettings.model_validate(
-    {"pane": "200ms", "wait": 2, "lookback": "1s", "partitions": PARTITIONS, "kafka": {"commit_every": "100ms", "session_timeout": "3s"}}
+    {"pane": "200ms", "wait": 2, "lookback": "1s", "partitions": PARTITIONS, "kafka": {"commit_every": "100ms", "session_timeout": "10s"}}
 )
 PANE_S = 0.2
-
 
 WITHIN_S = 150.0
 """How long anything that must happen may take on a busy machine."""
@@ -64,7 +63,8 @@ class Load:
     async def __aenter__(self) -> "Load":
         self._writer = await self._place.open_writer(TOPICS)
         self._task = asyncio.create_task(self._send())
-        self._ticking = asyncio.create_task(tick(self._writer))
+        self._ticking = ticks(self._writer)
+        await self._ticking.__aenter__()
         return self
 
     async def _send(self) -> None:
@@ -77,19 +77,33 @@ class Load:
                 self.sent += parts.items
             await asyncio.sleep(0.05)
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, *failure: object) -> None:
         self._stop.set()
         await self._task
-        await asyncio.sleep(PANE_S * 10)  # ticks close the last panes
-        self._ticking.cancel()
+        if failure[0] is None:
+            await windows_close(self._place, SETTINGS)
+        await self._ticking.__aexit__(None, None, None)
         await self._writer.close()
 
 
-async def tick(writer: KafkaLogWriter, pane_s: float = PANE_S) -> None:
-    while True:
-        await asyncio.sleep(pane_s / 4)
-        with suppress(LogUnavailable):
-            await writer.tick(round(pane_s * 1e9))
+@asynccontextmanager
+async def ticks(writer: KafkaLogWriter, pane_s: float = PANE_S) -> AsyncIterator[None]:
+    """Ticks, as ingest would write them; none is under way any more at the end."""
+    stop = asyncio.Event()
+
+    async def tick() -> None:
+        while not stop.is_set():
+            with suppress(LogUnavailable):
+                await writer.tick(round(pane_s * 1e9))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), pane_s / 4)
+
+    ticking = asyncio.create_task(tick())
+    try:
+        yield
+    finally:
+        stop.set()
+        await ticking
 
 
 async def eventually(happened: Callable[[], Awaitable[bool] | bool], what: str, *workers: Worker) -> None:
