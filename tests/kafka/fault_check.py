@@ -42,7 +42,7 @@ async def compare(fleet: "FaultedFleet", acknowledged: SpanIds) -> str:
     counts = await asyncio.to_thread(_assert_counted_once, fleet, in_log, acknowledged, settings)
     await fleet.stop_watching()
     for command in (*fleet.workers, fleet.store):
-        await fleet.ask_to_end(command)
+        await fleet.ask_to_end(command, cleanly=True)
     fill(fleet.folder / "undisturbed", _by_table(expected.blocks.values()), settings.storage)
     wanted, stored = (_fingerprints(folder, fleet.folder / "meshflow.toml") for folder in (fleet.folder / "undisturbed", fleet.folder))
     differing = {fact: (stored.get(fact), wanted.get(fact)) for fact in {*stored, *wanted} if stored.get(fact) != wanted.get(fact)}

@@ -46,6 +46,9 @@ name = "half"
 type = "probabilistic"
 probabilistic = { sampling_percentage = 50 }
 """
+ERROR_CODES = {1, 70}
+"""Of the command line (meshflow.cli): it could not start, or go on."""
+
 BROKER_SETTINGS = {"broker.session.timeout.ms": "6000"}
 
 
@@ -76,6 +79,8 @@ class FaultedFleet:
         self.story: list[str] = []
         """What was done to whom, and what happened by itself, with seconds since the start."""
         self.ended_by_itself = 0
+        self.unexpected: list[str] = []
+        """Ends without a reason that was told."""
         self._began_s = time.monotonic()
         self._away: set[Command] = set()
         self._handled = {worker: asyncio.Lock() for worker in self.workers}
@@ -177,18 +182,35 @@ class FaultedFleet:
         command = self._worker(WORKERS + fault.victim)
         command.launch()
         try:
-            await self.until(lambda: command.ended() or command.has_said("Ctrl-C ends it") is not None, f"{command.name} is ready")
+            await self.until(lambda: command.ended() or is_ready(command), f"{command.name} is ready")
             await asyncio.sleep(fault.lasts_s)
             await self.ask_to_end(command)
         finally:
             command.stop(signal.SIGKILL)
 
-    async def ask_to_end(self, command: Command) -> None:
-        """SIGTERM; it may take a while to finish what is in hand, and then does not get it done where its database is away."""
+    async def ask_to_end(self, command: Command, *, cleanly: bool = False) -> None:
+        """SIGTERM; it may take a while to finish what is in hand, and then does not get it done where its database is away.
+
+        ``cleanly``: it has all that it needs, so it must get it done; it is asked when it has begun.
+        """
         assert command.process is not None
+        if cleanly:
+            await self.until(lambda: command.ended() or is_ready(command), f"{command.name} is ready")
         command.process.send_signal(signal.SIGTERM)
         await self.until(command.ended, f"{command.name} ends when asked to")
-        self.tell(f"{command.name} ended with {command.process.returncode}")
+        code = command.process.returncode
+        self.tell(f"{command.name} ended with {code}")
+        if cleanly:
+            assert code == 0, f"{command.name} ended with {code}: {command.output()[-3000:]}"
+        elif code not in {0, -signal.SIGTERM}:  # the latter: it had hardly begun
+            self._look_at_end(command)
+
+    def _look_at_end(self, command: Command) -> None:
+        """Whatever ends of an error says which (docs/adr/0020, 0024); a traceback or a signal is a fault of ours."""
+        assert command.process is not None
+        code = command.process.returncode
+        if code not in ERROR_CODES or command.has_said(r"(?m)(^meshflow: )") is None:
+            self.unexpected.append(f"{command.name} ended with {code}: {command.output()[-3000:]}")
 
     async def _break_broker(self, fault: Fault) -> None:
         node = self.cluster.nodes[fault.victim % BROKERS]
@@ -226,18 +248,14 @@ class FaultedFleet:
         self._away.update(self.ingests)
         for command in self.ingests:
             if not command.ended():
-                await self.ask_to_end(command)
-                assert command.process is not None
-                assert command.process.returncode == 0, (
-                    f"{command.name} ended with {command.process.returncode}: {command.output()[-3000:]}"
-                )
+                await self.ask_to_end(command, cleanly=True)
 
     async def _ready(self, command: Command) -> None:
         """Wait until it is; should it end before, it is started again where that is watched."""
 
         def ready() -> bool:
             assert self._watching or not command.ended(), f"{command.name} ended: {command.output()[-3000:]}"
-            return bool(command.has_said("Ctrl-C ends it"))
+            return is_ready(command)
 
         await self.until(ready, f"{command.name} is ready")
 
@@ -245,6 +263,7 @@ class FaultedFleet:
         """Wait for a condition. Fails with the story."""
         end_s = time.monotonic() + LONG_S
         while not happened():
+            assert not self.unexpected, self.unexpected
             assert time.monotonic() < end_s, f"did not happen within {LONG_S} s: {what}"
             await asyncio.sleep(0.1)
 
@@ -257,6 +276,7 @@ class FaultedFleet:
                     self.ended_by_itself += 1
                     last_words = command.output().strip().rpartition("\n")[2]
                     self.tell(f"{command.name} ended by itself with {command.process.returncode}: {last_words}")
+                    self._look_at_end(command)
                     command.launch()
 
     def explain(self, what: str) -> str:
@@ -268,6 +288,11 @@ class FaultedFleet:
 
     def _command(self, name: str, *arguments: str) -> Command:
         return Command(self.folder, name, self.place.url, *arguments, config=CONFIG, store_url=self.store_url)
+
+
+def is_ready(command: Command) -> bool:
+    """Whether its newest process says so."""
+    return command.has_said("Ctrl-C ends it") is not None
 
 
 async def _out_of_sync(bootstrap: Sequence[str]) -> str:

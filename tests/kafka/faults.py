@@ -17,6 +17,9 @@ from tests.kafka.fault_load import Senders
 from tests.kafka.fault_plan import FAULTS, make_plan
 
 SPANS_PER_S = 2_000
+MOST_ENDS = 2.0
+"""How often a process may end by itself for each fault: a worker that starts while its database is away does, every few seconds."""
+
 DATA = Path(__file__).parents[1] / "data/envoy"
 CAPTURES = [DATA / "logs.bin.gz", DATA / "metrics.bin.gz"]
 
@@ -45,6 +48,9 @@ async def _run(fleet: FaultedFleet, seed: int, faults: int, minutes: float) -> s
             acknowledged = load.acknowledged()
             fleet.tell(f"{len(acknowledged)} spans acknowledged, {load.resent} requests were sent again")
         counts = await compare(fleet, acknowledged)
+        assert not fleet.unexpected, fleet.unexpected
+        ends = f"{fleet.ended_by_itself} processes ended by themselves in {done} faults"
+        assert fleet.ended_by_itself <= MOST_ENDS * done, f"{ends}: some of them do nothing else"
         return f"{done} faults, seed {seed}, {fleet.seconds:.0f} s, {fleet.ended_by_itself} ended by themselves: {counts}"
 
 
