@@ -12,8 +12,8 @@ POINT = """ResourceAttributes ResourceSchemaUrl ScopeName ScopeVersion ScopeAttr
 EXEMPLARS = "Exemplars.FilteredAttributes Exemplars.TimeUnix Exemplars.Value Exemplars.SpanId Exemplars.TraceId"
 DISTRIBUTION = f"{POINT} {EXEMPLARS} Count Sum Min Max AggregationTemporality"
 EXPORTER = {
-    "otel_traces": """Timestamp TraceId SpanId ParentSpanId TraceState SpanName SpanKind ServiceName ResourceAttributes ScopeName ScopeVersion
-        SpanAttributes Duration StatusCode StatusMessage Events.Timestamp Events.Name Events.Attributes Links.TraceId Links.SpanId
+    "otel_traces": """Timestamp TraceId SpanId ParentSpanId TraceState SpanName SpanKind ServiceName ResourceAttributes ScopeName
+        ScopeVersion SpanAttributes Duration StatusCode StatusMessage Events.Timestamp Events.Name Events.Attributes Links.TraceId Links.SpanId
         Links.TraceState Links.Attributes""",
     "otel_logs": """Timestamp TraceId SpanId TraceFlags SeverityText SeverityNumber ServiceName Body ResourceSchemaUrl ResourceAttributes
         ScopeSchemaUrl ScopeName ScopeVersion ScopeAttributes LogAttributes EventName""",
