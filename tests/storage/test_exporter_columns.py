@@ -13,8 +13,8 @@ EXEMPLARS = "Exemplars.FilteredAttributes Exemplars.TimeUnix Exemplars.Value Exe
 DISTRIBUTION = f"{POINT} {EXEMPLARS} Count Sum Min Max AggregationTemporality"
 EXPORTER = {
     "otel_traces": """Timestamp TraceId SpanId ParentSpanId TraceState SpanName SpanKind ServiceName ResourceAttributes ScopeName
-        ScopeVersion SpanAttributes Duration StatusCode StatusMessage Events.Timestamp Events.Name Events.Attributes Links.TraceId Links.SpanId
-        Links.TraceState Links.Attributes""",
+        ScopeVersion SpanAttributes Duration StatusCode StatusMessage Events.Timestamp Events.Name Events.Attributes Links.TraceId
+        Links.SpanId Links.TraceState Links.Attributes""",
     "otel_logs": """Timestamp TraceId SpanId TraceFlags SeverityText SeverityNumber ServiceName Body ResourceSchemaUrl ResourceAttributes
         ScopeSchemaUrl ScopeName ScopeVersion ScopeAttributes LogAttributes EventName""",
     "otel_metrics_gauge": f"{POINT} {EXEMPLARS} Value",
