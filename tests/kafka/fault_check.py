@@ -63,13 +63,13 @@ async def _settle(fleet: "FaultedFleet", acknowledged: SpanIds) -> SpanIds:
 
     Receivers are started anew, without clients, until nothing more comes out of them: then they write ticks only, and panes close.
     """
-    log = _SpansOfLog(fleet.place)
+    log, wanted = _SpansOfLog(fleet.place), _keys(acknowledged)
     await log.open()
     try:
         for _ in range(_ROUNDS):
             await fleet.restart_ingests()
             progress = _Progress()
-            while (missing := await log.missing(acknowledged)) or (ledger := _ledger(fleet.store_url))["received"] < len(log.ids()):
+            while (missing := await log.missing(wanted)) or (ledger := _ledger(fleet.store_url))["received"] < len(log.ids()):
                 state = (
                     f"{missing} acknowledged spans are not in the log; of the {len(log.ids())} in it is stored: {_ledger(fleet.store_url)}"
                 )
@@ -136,6 +136,7 @@ class _SpansOfLog:
         self._place = place
         self._offsets: dict[TopicPartition, int] = {}
         self._ids: list[SpanIds] = []
+        self._different: set[tuple[int, int, int]] = set()
 
     async def open(self) -> None:
         self._reader = await self._place.open_reader("counted")
@@ -152,14 +153,15 @@ class _SpansOfLog:
         for tp in self._offsets:
             while records := await self._reader.read(tp, self._offsets[tp], _READ_BYTES):
                 self._ids.append(span_ids([record.payload for record in records if record.size]))
+                self._different |= _keys(self._ids[-1])
                 self._offsets[tp] = records[-1].offset + 1
                 new += len(self._ids[-1])
         return new
 
-    async def missing(self, wanted: SpanIds) -> int:
+    async def missing(self, wanted: set[tuple[int, int, int]]) -> int:
         """How many of these are not in the log, after reading on."""
         await self.read()
-        return len(_keys(wanted) - _keys(self.ids()))
+        return len(wanted - self._different)
 
     def ids(self) -> SpanIds:
         """One row for each span read, copies too."""

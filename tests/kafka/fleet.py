@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import time
+import uuid
 from pathlib import Path
 
 from tests.e2e.up import MESHFLOW, ROOT
@@ -22,7 +23,7 @@ class Command:
         self.name = name
         self._file = folder / f"{name}.log"
         config_file = folder / "meshflow.toml"
-        config_file.write_text(config)
+        _put(config_file, config)
         places = [f"MESHFLOW_LOG={log_url}", f"MESHFLOW_STORE={store_url}"]
         self._command = [*with_us(), "env", *places, *MESHFLOW, "--config", str(config_file), *arguments]
         self.process: subprocess.Popen[bytes] | None = None
@@ -71,6 +72,13 @@ class Command:
         if self.process.poll() is None:
             self.process.send_signal(how)
         return self.process.wait(LONG_S)
+
+
+def _put(file: Path, text: str) -> None:
+    """Write it whole: other processes of the folder may be reading it."""
+    unfinished = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
+    unfinished.write_text(text)
+    unfinished.rename(file)
 
 
 def ingest(folder: Path, log_url: str, config: str = "", workers: int = 1) -> Command:

@@ -50,7 +50,7 @@ class KafkaLogReader:
         records: list[Record] = []
         taken = 0
         while offset < end and taken < max_bytes:
-            message = await asyncio.wait_for(self._consumer.getone(kafka), 30)
+            message = await asyncio.wait_for(self._consumer.getone(kafka), 120)
             records.append(record_of(message))
             taken += records[-1].size + 1
             offset = message.offset + 1

@@ -142,7 +142,7 @@ async def test_log_time_that_goes_back_holds_nothing_up(broker: Cluster) -> None
         [NewTopic(place.prefix + SPANS, PARTITIONS, 1, topic_configs={"message.timestamp.type": "CreateTime", "retention.ms": "-1"})]
     )
     with pytest.raises(LogUnavailable, match="stamped by its writers' clocks"):
-        await asyncio.wait_for(Worker(place, store).running, 60)
+        await asyncio.wait_for(Worker(place, store).running, 120)
     producer = AIOKafkaProducer(bootstrap_servers=broker.bootstrap)
     await producer.start()
     for time_ms in (1_700_000_000_000, 1_699_999_990_000, 1_700_000_000_100, 1, 1_700_000_010_000):

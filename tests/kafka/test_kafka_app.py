@@ -111,7 +111,7 @@ async def test_what_the_database_refuses_for_good_ends_the_worker(broker: Cluste
         await eventually(lambda: lag() is not None and len(store.blocks) > 5, "the worker stores", worker)
         store.fault = SinkRejected("not a block")
         with pytest.raises(SinkRejected):
-            await asyncio.wait_for(worker.running, 60)
+            await asyncio.wait_for(worker.running, 120)
     assert worker.app.partitions == []
     assert lag() is None, "it has no partition any more"
 
@@ -137,14 +137,14 @@ async def test_a_commit_beyond_the_end_is_told(broker: Cluster) -> None:
     await reader.commit(TopicPartition(SPANS, 0), Commit(5, ""))
     await reader.close()
     with pytest.raises(LogUnavailable, match="was the topic made anew"):
-        await asyncio.wait_for(Worker(place, store).running, 60)
+        await asyncio.wait_for(Worker(place, store).running, 120)
 
 
 async def test_no_broker_is_told(broker: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("processors.brokers._START_S", 0.5)
     nowhere = KafkaPlace(Cluster(broker.nodes[0].folder / "nowhere"))
     with pytest.raises(LogUnavailable, match="does not answer"):
-        await asyncio.wait_for(Worker(nowhere, Store()).running, 60)
+        await asyncio.wait_for(Worker(nowhere, Store()).running, 120)
 
 
 async def test_a_worker_waits_for_topics_and_checks_them(broker: Cluster) -> None:
@@ -154,6 +154,6 @@ async def test_a_worker_waits_for_topics_and_checks_them(broker: Cluster) -> Non
     assert not worker.running.done()
     await (await place.open_writer({SPANS: 3})).close()
     with pytest.raises(LogUnavailable, match=r"has 3 partitions, processing\.partitions says 2"):
-        await asyncio.wait_for(worker.running, 60)
+        await asyncio.wait_for(worker.running, 120)
     idle = Worker(KafkaPlace(broker), store)
     assert await idle.stop()

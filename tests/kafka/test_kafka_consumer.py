@@ -42,13 +42,13 @@ async def waiting_consumer(place: KafkaPlace) -> AIOKafkaConsumer:
     await (await place.open_writer(TOPICS)).close()
     consumer = AIOKafkaConsumer(place.prefix + SPANS, bootstrap_servers=place.cluster.bootstrap, enable_auto_commit=False)
     await consumer.start()
-    await asyncio.wait_for(hang_up_on_fetches(consumer).wait(), 60)
+    await asyncio.wait_for(hang_up_on_fetches(consumer).wait(), 120)
     return consumer
 
 
 async def test_a_consumer_that_waits_is_stopped(broker: Cluster) -> None:
     consumer = await waiting_consumer(KafkaPlace(broker))
-    await asyncio.wait_for(stop_consumer(consumer), 60)
+    await asyncio.wait_for(stop_consumer(consumer), 120)
     assert not is_connected(consumer)
 
 
@@ -82,7 +82,7 @@ async def test_a_caller_that_is_cancelled_stops_waiting_and_nothing_stays_open(b
 
 async def test_a_consumer_that_never_stops_is_left(broker: Cluster) -> None:
     consumer = await consumer_that_never_stops(broker)
-    await asyncio.wait_for(stop_consumer(consumer, 0.1), 60)
+    await asyncio.wait_for(stop_consumer(consumer, 0.1), 120)
     assert not is_connected(consumer)
 
 
@@ -100,7 +100,7 @@ async def test_a_worker_that_waits_is_stopped(broker: Cluster) -> None:
             loop.call_soon_threadsafe(waits.set)
 
         asyncio.run_coroutine_threadsafe(hang_up(), thread.thread_loop)
-        await asyncio.wait_for(waits.wait(), 60)
+        await asyncio.wait_for(waits.wait(), 120)
         assert await worker.stop()
     assert not is_connected(consumer)
 
@@ -114,7 +114,7 @@ async def test_a_rebalance_during_a_stop_leaves_the_consumer_to_its_thread(broke
         app = worker.app._app
         app._on_rebalance_when_stopped()
         assert not app.consumer._thread._ensure_consumer()._closed
-        assert await asyncio.wait_for(worker.stop(), 60)
+        assert await asyncio.wait_for(worker.stop(), 120)
         assert not is_connected(app.consumer._thread._consumer)
 
 
@@ -134,7 +134,7 @@ async def test_a_rebalance_that_never_ends_does_not_hold_up_a_stop(broker: Clust
         coordinator._perform_assignment = never  # of the leader of the group; it is alone in it
         thread.thread_loop.call_soon_threadsafe(coordinator.request_rejoin)
         await eventually(waits.is_set, "the group waits for its leader", worker)
-        assert await asyncio.wait_for(worker.stop(), 60)
+        assert await asyncio.wait_for(worker.stop(), 120)
         assert not is_connected(thread._consumer)
 
 
@@ -147,11 +147,11 @@ async def test_a_worker_that_is_stopped_while_another_joins_ends_in_order(broker
             await eventually(partial(stores_more, store, before), "the worker stores", worker)
             joining = Worker(place, store)
             await asyncio.sleep(after_s)
-            assert await asyncio.wait_for(worker.stop(), 60)
+            assert await asyncio.wait_for(worker.stop(), 120)
             worker = joining
         before = len(store.blocks)
         await eventually(partial(stores_more, store, before), "the last one goes on", worker)
-        assert await asyncio.wait_for(worker.stop(), 60)
+        assert await asyncio.wait_for(worker.stop(), 120)
 
 
 def stores_more(store: Store, than: int) -> bool:
@@ -167,9 +167,9 @@ async def test_a_worker_that_fails_while_another_joins_ends(broker: Cluster) -> 
         await asyncio.sleep(0.5)
         store.fault = SinkRejected("not a block")
         with pytest.raises(SinkRejected):
-            await asyncio.wait_for(first.running, 60)
+            await asyncio.wait_for(first.running, 120)
         assert first.app.partitions == []
-        assert await asyncio.wait_for(second.stop(), 60)
+        assert await asyncio.wait_for(second.stop(), 120)
 
 
 async def test_nobody_waits_for_a_thread_that_does_not_listen_any_more(broker: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,9 +185,9 @@ async def test_nobody_waits_for_a_thread_that_does_not_listen_any_more(broker: C
 
         monkeypatch.setattr(consumer._thread.method_queue, "call", stay_in_the_queue)
         asking = asyncio.create_task(consumer.subscribe([SPANS]))
-        assert await asyncio.wait_for(worker.stop(), 60)
+        assert await asyncio.wait_for(worker.stop(), 120)
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(asking, 60)
+        await asyncio.wait_for(asking, 120)
 
 
 async def test_a_consumer_that_has_ended_is_told_as_an_error_of_kafka(broker: Cluster) -> None:
@@ -205,7 +205,7 @@ async def test_a_consumer_that_has_ended_is_told_as_an_error_of_kafka(broker: Cl
         await eventually(waits.is_set, "it is asked", worker)
         assert await worker.stop()
     with pytest.raises((KafkaError, TimeoutError)):
-        await asyncio.wait_for(asking, 60)
+        await asyncio.wait_for(asking, 120)
     waits.clear()
     with pytest.raises(KafkaError, match="has ended"):
         await consumer.kafka(ask)

@@ -22,11 +22,11 @@ from storage.sink import open_sink
 from tests.e2e.test_e2e_capture import CAPTURE, CAPTURED_CALLS, CAPTURED_LOGS, CAPTURED_SPANS, CAPTURED_UNSENT
 from tests.e2e.up import LONG_S, run_meshflow
 from tests.kafka.broker import Cluster
-from tests.kafka.core import Undisturbed, undisturbed
+from tests.kafka.core import Undisturbed, undisturbed, windows_close
 from tests.kafka.fleet import Command, ingest, worker
 from tests.kafka.place import KafkaPlace
 
-pytestmark = pytest.mark.component("kafka")
+pytestmark = [pytest.mark.component("kafka"), pytest.mark.timeout(900)]
 
 KILLS = 3
 CONFIG = """
@@ -34,7 +34,7 @@ CONFIG = """
 lookback = "5s"
 
 [processing.kafka]
-session_timeout = "3s"
+session_timeout = "5s"
 """
 
 
@@ -97,10 +97,9 @@ def test_the_captured_mesh_through_kafka_gives_envoys_own_numbers_though_workers
         consumer.launch()
     assert sending.process is not None
     assert sending.process.wait(LONG_S) == 0, sending.output()
-    time.sleep(4)  # ticks close every window of what was sent
-    assert receiver.stop() == 0, receiver.output()
-
     settings = load(tmp_path / "meshflow.toml", {("processing", "pane"): "1s"}, {}).settings
+    asyncio.run(windows_close(place, settings.processing, LONG_S))
+    assert receiver.stop() == 0, receiver.output()
     expected = asyncio.run(undisturbed(place, settings.processing))
     asyncio.run(all_is_committed(place, expected))
     assert "meshflow_process_lag_records{" in metrics(consumer)

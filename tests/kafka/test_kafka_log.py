@@ -211,7 +211,7 @@ async def test_dead_letters_name_the_record_and_the_reason_and_bring_what_is_in_
     await letters.close()
     consumer = AIOKafkaConsumer(place.prefix + DEAD_LETTER, bootstrap_servers=broker.bootstrap, auto_offset_reset="earliest")
     await consumer.start()
-    whole, cut, left_out, refused = [await asyncio.wait_for(consumer.getone(), 30) for _ in DEAD]
+    whole, cut, left_out, refused = [await asyncio.wait_for(consumer.getone(), 120) for _ in DEAD]
     await stop_consumer(consumer)
     assert whole.key == f"{place.prefix}{SPANS}/0/7".encode()
     assert whole.value == b"\xff" * 1_000
