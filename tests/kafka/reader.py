@@ -1,9 +1,11 @@
 """What is in a Kafka log, as schemas.log.LogReader: for tests, which hold it against what the Faust app makes of it."""
 
 import asyncio
+import time
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
 from aiokafka import TopicPartition as KafkaPartition
+from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from schemas.kafka_consumer import stop_consumer
@@ -20,11 +22,21 @@ class KafkaLogReader:
 
     @classmethod
     async def open(cls, bootstrap: str, prefix: str, group: str) -> "KafkaLogReader":
-        consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=group, enable_auto_commit=False, auto_offset_reset="none")
-        await consumer.start()
-        reader = cls(consumer, prefix)
-        consumer.assign([reader._kafka(tp) for tp in await reader.partitions()])
-        return reader
+        """Try until brokers answer: one that stood still a moment ago may drop connections."""
+        give_up_s = time.monotonic() + 120
+        while True:
+            consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=group, enable_auto_commit=False, auto_offset_reset="none")
+            try:
+                await consumer.start()
+                reader = cls(consumer, prefix)
+                consumer.assign([reader._kafka(tp) for tp in await reader.partitions()])
+            except BaseException as error:
+                await stop_consumer(consumer)
+                if not isinstance(error, (KafkaError, TimeoutError)) or time.monotonic() > give_up_s:
+                    raise
+                await asyncio.sleep(0.2)
+            else:
+                return reader
 
     async def partitions(self) -> list[TopicPartition]:
         """See schemas.log.LogReader.partitions."""
