@@ -105,7 +105,6 @@ class Commits:
         await eventually(have_moved, "every partition goes on")
 
 
-@pytest.mark.timeout(600)
 async def test_processes_that_are_killed_and_stand_still_store_what_one_reading_gives(
     broker: Cluster, tmp_path: Path, stack: ExitStack
 ) -> None:
