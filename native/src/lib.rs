@@ -7,9 +7,11 @@ pub mod column;
 pub mod descriptor;
 pub mod details;
 pub mod ids;
+mod points;
 pub mod promoted;
 #[cfg_attr(not(feature = "python"), allow(dead_code, unused_imports))] // only Python starts it
 pub mod receive;
+mod runs;
 pub mod semantics;
 mod span_columns;
 pub mod spans;

@@ -1,7 +1,9 @@
 //! An Export request cut into one message per partition; the bytes of what is passed on stay as they are.
 
-use crate::descriptor::{LOG_RECORD, METRIC, Message, RESOURCE, SCOPE, SPAN, validate, validate_field};
+use crate::descriptor::{LOG_RECORD, Message, RESOURCE, SCOPE, SPAN, validate, validate_field};
 use crate::ids::{attribute_hash, resource_partition, span_id, trace_id, trace_partition};
+use crate::points::scope_points;
+use crate::runs::{self, Cursor, LEFT_OUT, Lengths, Run};
 use crate::wire::{MAX_DEPTH, Malformed, Reader, Result, deeper, is_text, varint_length, write_head};
 
 const MAX_HEAD: usize = 6; // tag and length of a container
@@ -28,23 +30,31 @@ pub struct Split {
     pub bad_trace_ids: u64,
     /// Spans left out for their span id only.
     pub bad_span_ids: u64,
+    /// The parts had no room: there are none, only counts.
+    pub is_over: bool,
 }
 
 /// Splits and validates a request.
 pub fn split(signal: Signal, request: &[u8], partitions: u32) -> Result<Split> {
+    split_within(signal, request, partitions, &mut |_| true)
+}
+
+/// The same, asking for room before parts grow by so many bytes; once there is none, it goes on to count only. (A container's own fields are
+/// copied to each partition that has one of its items, so parts can be many times the request.)
+pub fn split_within(signal: Signal, request: &[u8], partitions: u32, has_room: &mut dyn FnMut(usize) -> bool) -> Result<Split> {
     if request.len() > i32::MAX as usize {
         return Err(Malformed); // as protobuf has it
     }
     if partitions == 1 {
-        let counted = run(signal, Splitter::counting(request))?;
+        let counted = run(signal, Splitter::counting(request, has_room))?;
         if counted.bad_trace_ids + counted.bad_span_ids == 0 {
             return Ok(counted);
         }
     }
-    run(signal, Splitter::new(request, partitions))
+    run(signal, Splitter::new(request, partitions, has_room))
 }
 
-fn run(signal: Signal, mut splitter: Splitter<'_>) -> Result<Split> {
+fn run(signal: Signal, mut splitter: Splitter<'_, '_>) -> Result<Split> {
     let mut reader = Reader(splitter.request);
     while !reader.is_empty() {
         let field = reader.0;
@@ -63,38 +73,18 @@ fn run(signal: Signal, mut splitter: Splitter<'_>) -> Result<Split> {
     Ok(splitter.split)
 }
 
-/// An accepted span or log record: where its whole field lies in the request. (Small: a request may hold very many.)
-struct Item {
-    partition: u32,
-    begin: u32,
-    length: u32,
-}
-
-/// The part of one ScopeSpans that goes to one partition.
-struct ScopePart {
-    partition: u32,
-    length: usize,
-}
-
-#[derive(Default)]
-struct Scope {
-    rest: Vec<u8>,
-    item_count: usize,
-    part_count: usize,
-}
-
-/// Buffers are kept from container to container.
-struct Splitter<'a> {
+/// Reads each container once to check it, to see where its items go and to measure its parts (on the wire lengths come first), then its framing
+/// alone to write them. Buffers are kept from container to container.
+struct Splitter<'a, 'b> {
     request: &'a [u8],
     partitions: u32,
     is_counting: bool,
     split: Split,
-    items: Vec<Item>,
-    scopes: Vec<Scope>,
-    scope_parts: Vec<ScopePart>,
-    scope_lengths: Vec<usize>,
-    container_lengths: Vec<usize>,
-    touched: Vec<u32>,
+    has_room: &'b mut dyn FnMut(usize) -> bool,
+    runs: Vec<Run>,
+    rest: Vec<u8>,
+    scope: Lengths,
+    container: Lengths,
 }
 
 /// What an item's fields say of where it goes.
@@ -104,32 +94,41 @@ struct Ids<'a> {
     span_id: &'a [u8],
 }
 
-impl<'a> Splitter<'a> {
-    fn new(request: &'a [u8], partitions: u32) -> Self {
+impl<'a, 'b> Splitter<'a, 'b> {
+    fn new(request: &'a [u8], partitions: u32, has_room: &'b mut dyn FnMut(usize) -> bool) -> Self {
         let count = partitions as usize;
         Self {
             request,
             partitions,
             is_counting: false,
             split: Split { parts: vec![None; count], ..Split::default() },
-            items: Vec::new(),
-            scopes: Vec::new(),
-            scope_parts: Vec::new(),
-            scope_lengths: vec![0; count],
-            container_lengths: vec![0; count],
-            touched: Vec::new(),
+            has_room,
+            runs: Vec::new(),
+            rest: Vec::new(),
+            scope: Lengths::new(count),
+            container: Lengths::new(count),
         }
     }
 
     /// Validates and counts, and makes no parts.
-    fn counting(request: &'a [u8]) -> Self {
-        Self { partitions: 1, is_counting: true, ..Self::new(request, 0) }
+    fn counting(request: &'a [u8], has_room: &'b mut dyn FnMut(usize) -> bool) -> Self {
+        Self { partitions: 1, is_counting: true, ..Self::new(request, 0, has_room) }
+    }
+
+    /// Whether parts may grow; where they may not, there are none any more.
+    fn may_grow(&mut self, bytes: usize) -> bool {
+        let may = (self.has_room)(bytes);
+        if !may {
+            self.is_counting = true;
+            self.split.is_over = true;
+            self.split.parts = Vec::new();
+        }
+        may
     }
 
     /// A ResourceSpans or ResourceLogs.
     fn container(&mut self, signal: Signal, body: &'a [u8], depth: u32) -> Result<()> {
-        self.items.clear();
-        self.scopes.clear();
+        self.runs.clear();
         let mut rest = Vec::new();
         let mut reader = Reader(body);
         let mut fallback = None; // the resource's partition, found when it is first needed
@@ -142,39 +141,41 @@ impl<'a> Splitter<'a> {
                 continue;
             }
             own_field(tag, &mut reader, &RESOURCE, depth)?;
-            rest.extend_from_slice(before(field, reader));
+            if !self.is_counting {
+                rest.extend_from_slice(before(field, reader));
+            }
         }
-        if !self.is_counting {
-            self.write(&rest);
-        }
-        Ok(())
+        if self.is_counting { Ok(()) } else { self.write(body, &rest) }
     }
 
     /// A ScopeSpans or ScopeLogs within the container `outer`.
     fn scope(&mut self, signal: Signal, body: &'a [u8], outer: &[u8], fallback: &mut Option<u32>, depth: u32) -> Result<()> {
-        let mut scope = Scope::default();
+        let mut rest = 0;
         let mut reader = Reader(body);
         while !reader.is_empty() {
             let field = reader.0;
             let tag = reader.tag()?;
             if tag != 0x12 {
                 own_field(tag, &mut reader, &SCOPE, depth)?;
-                scope.rest.extend_from_slice(before(field, reader));
+                rest += before(field, reader).len();
                 continue;
             }
             let ids = read_item(signal, reader.bytes()?, deeper(depth)?)?;
-            if let Some(partition) = self.choose(signal, &ids, outer, fallback)? {
-                self.split.items += 1;
-                if !self.is_counting {
-                    let begin = field.as_ptr() as usize - self.request.as_ptr() as usize;
-                    self.items.push(Item { partition, begin: begin as u32, length: before(field, reader).len() as u32 });
-                    scope.item_count += 1;
-                }
+            let partition = self.choose(signal, &ids, outer, fallback)?;
+            self.split.items += u64::from(partition.is_some());
+            if self.is_counting {
+                continue;
             }
+            if let Some(partition) = partition {
+                self.scope.add(partition, before(field, reader).len());
+            }
+            runs::push(&mut self.runs, partition.unwrap_or(LEFT_OUT));
         }
-        if scope.item_count > 0 {
-            self.scopes.push(scope);
-        }
+        let container = &mut self.container;
+        self.scope.drain(|partition, items| {
+            let length = rest + items;
+            container.add(partition, 1 + varint_length(length) + length);
+        });
         Ok(())
     }
 
@@ -200,53 +201,65 @@ impl<'a> Splitter<'a> {
     }
 
     /// Writes the container's items to their parts, each within copies of its container and scope.
-    fn write(&mut self, rest: &[u8]) {
-        self.measure();
-        for partition in self.touched.drain(..) {
-            let index = partition as usize;
-            let part = self.split.parts[index].get_or_insert_default();
-            part.reserve(rest.len() + self.container_lengths[index] + MAX_HEAD);
-            write_head(part, 1, rest.len() + self.container_lengths[index]);
+    fn write(&mut self, body: &'a [u8], rest: &[u8]) -> Result<()> {
+        let bytes = self.container.iter().map(|length| MAX_HEAD + rest.len() + length).sum();
+        if bytes == 0 {
+            return Ok(());
+        }
+        if !self.may_grow(bytes) {
+            self.container.drain(|_, _| {});
+            return Ok(());
+        }
+        let parts = &mut self.split.parts;
+        self.container.drain(|partition, scopes| {
+            let part = parts[partition as usize].get_or_insert_default();
+            part.reserve(MAX_HEAD + rest.len() + scopes);
+            write_head(part, 1, rest.len() + scopes);
             part.extend_from_slice(rest);
-            self.container_lengths[index] = 0;
-        }
-        let (mut items, mut scope_parts) = (self.items.iter(), self.scope_parts.iter());
-        for scope in &self.scopes {
-            for ScopePart { partition, length } in scope_parts.by_ref().take(scope.part_count) {
-                let part = self.split.parts[*partition as usize].get_or_insert_default();
-                write_head(part, 2, *length);
-                part.extend_from_slice(&scope.rest);
-            }
-            for Item { partition, begin, length } in items.by_ref().take(scope.item_count) {
-                let field = &self.request[*begin as usize..][..*length as usize];
-                self.split.parts[*partition as usize].get_or_insert_default().extend_from_slice(field);
-            }
-        }
+        });
+        let mut cursor = Cursor::default();
+        each(body, 0x12, |scope| self.write_scope(scope, &mut cursor))
     }
 
-    /// How long each scope's part is, and what each partition gets of the container (on the wire lengths come first).
-    fn measure(&mut self) {
-        self.scope_parts.clear();
-        let mut items = self.items.iter();
-        for scope in &mut self.scopes {
-            let first = self.scope_parts.len();
-            for Item { partition, length: field, .. } in items.by_ref().take(scope.item_count) {
-                let length = &mut self.scope_lengths[*partition as usize];
-                if *length == 0 {
-                    self.scope_parts.push(ScopePart { partition: *partition, length: 0 });
-                }
-                *length += *field as usize;
+    /// The same for one scope, whose items begin at the cursor.
+    fn write_scope(&mut self, body: &[u8], cursor: &mut Cursor) -> Result<()> {
+        self.rest.clear();
+        let mut again = *cursor;
+        let mut reader = Reader(body);
+        while !reader.is_empty() {
+            let field = reader.0;
+            let tag = reader.tag()?;
+            reader.skip(tag, MAX_DEPTH)?;
+            let field = before(field, reader);
+            if tag != 0x12 {
+                self.rest.extend_from_slice(field);
+                continue;
             }
-            scope.part_count = self.scope_parts.len() - first;
-            for ScopePart { partition, length } in &mut self.scope_parts[first..] {
-                let index = *partition as usize;
-                *length = scope.rest.len() + std::mem::take(&mut self.scope_lengths[index]);
-                if self.container_lengths[index] == 0 {
-                    self.touched.push(*partition);
-                }
-                self.container_lengths[index] += 1 + varint_length(*length) + *length;
+            let partition = cursor.next(&self.runs);
+            if partition != LEFT_OUT {
+                self.scope.add(partition, field.len());
             }
         }
+        let (rest, parts) = (&self.rest, &mut self.split.parts);
+        self.scope.drain(|partition, items| {
+            let part = parts[partition as usize].get_or_insert_default();
+            write_head(part, 2, rest.len() + items);
+            part.extend_from_slice(rest);
+        });
+        let mut reader = Reader(body);
+        while !reader.is_empty() {
+            let field = reader.0;
+            let tag = reader.tag()?;
+            reader.skip(tag, MAX_DEPTH)?;
+            if tag != 0x12 {
+                continue;
+            }
+            let partition = again.next(&self.runs);
+            if partition != LEFT_OUT {
+                parts[partition as usize].get_or_insert_default().extend_from_slice(before(field, reader));
+            }
+        }
+        Ok(())
     }
 
     /// A ResourceMetrics, which stays whole.
@@ -260,7 +273,7 @@ impl<'a> Splitter<'a> {
             }
         }
         self.split.items += points;
-        if points > 0 && !self.is_counting {
+        if points > 0 && !self.is_counting && self.may_grow(field.len()) {
             let partition = partition_by_resource(body, self.partitions)?;
             self.split.parts[partition as usize].get_or_insert_default().extend_from_slice(field);
         }
@@ -275,7 +288,7 @@ fn before<'a>(field: &'a [u8], reader: Reader<'a>) -> &'a [u8] {
 }
 
 /// Checks a container's field other than its repeated items: resource or scope (1), schema URL (3), or an unknown one.
-fn own_field(tag: u32, reader: &mut Reader<'_>, own: &Message, depth: u32) -> Result<()> {
+pub(crate) fn own_field(tag: u32, reader: &mut Reader<'_>, own: &Message, depth: u32) -> Result<()> {
     match tag {
         0x0a => validate(own, reader.bytes()?, deeper(depth)?),
         0x1a => is_text(reader.bytes()?).then_some(()).ok_or(Malformed),
@@ -313,44 +326,8 @@ fn partition_by_resource(container: &[u8], partitions: u32) -> Result<u32> {
     Ok(resource_partition(sum, partitions))
 }
 
-/// Checks a ScopeMetrics, and counts its data points.
-fn scope_points(body: &[u8], depth: u32) -> Result<u64> {
-    let mut points = 0;
-    let mut reader = Reader(body);
-    while !reader.is_empty() {
-        match reader.tag()? {
-            0x12 => points += metric_points(reader.bytes()?, deeper(depth)?)?,
-            tag => own_field(tag, &mut reader, &SCOPE, depth)?,
-        }
-    }
-    Ok(points)
-}
-
-/// Checks a Metric, and counts its data points: of different kinds of data the last one counts, equal ones in a row are merged.
-fn metric_points(body: &[u8], depth: u32) -> Result<u64> {
-    const DATA: [u32; 5] = [0x2a, 0x3a, 0x4a, 0x52, 0x5a];
-    let (mut kind, mut points) = (0, 0);
-    let mut reader = Reader(body);
-    while !reader.is_empty() {
-        let mut data = reader;
-        let tag = reader.tag()?;
-        validate_field(&METRIC, tag, &mut reader, depth)?;
-        if DATA.contains(&tag) {
-            if tag != kind {
-                (kind, points) = (tag, 0);
-            }
-            data.tag()?;
-            each(data.bytes()?, 0x0a, |_| {
-                points += 1;
-                Ok(())
-            })?;
-        }
-    }
-    Ok(points)
-}
-
 /// Calls `visit` for the length-delimited fields with this tag.
-fn each<'a>(body: &'a [u8], wanted: u32, mut visit: impl FnMut(&'a [u8]) -> Result<()>) -> Result<()> {
+pub(crate) fn each<'a>(body: &'a [u8], wanted: u32, mut visit: impl FnMut(&'a [u8]) -> Result<()>) -> Result<()> {
     let mut reader = Reader(body);
     while !reader.is_empty() {
         let tag = reader.tag()?;
@@ -361,4 +338,51 @@ fn each<'a>(body: &'a [u8], wanted: u32, mut visit: impl FnMut(&'a [u8]) -> Resu
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn framed(tag: u8, bodies: &[&[u8]]) -> Vec<u8> {
+        let body = bodies.concat();
+        let mut out = Vec::new();
+        write_head(&mut out, tag, body.len());
+        out.extend_from_slice(&body);
+        out
+    }
+
+    fn log_record(trace: u8) -> Vec<u8> {
+        framed(2, &[&framed(9, &[&[trace; 16]])])
+    }
+
+    #[test]
+    fn what_is_kept_of_items_is_less_than_they_are() {
+        let alike = framed(1, &[&[0x12, 0x02, 0x12, 0x00].repeat(1000)]);
+        let differing = framed(1, &[&framed(2, &[&[log_record(1), vec![0x12, 0x00]].concat().repeat(1000)])]);
+        for (request, most) in [(alike, 1), (differing, 2000)] {
+            let mut has_room = |_| true;
+            let mut splitter = Splitter::new(&request, 1 << 16, &mut has_room);
+            let body = &request[request.len() - Reader(&request[1..]).bytes().unwrap().len()..];
+            splitter.container(Signal::Logs, body, MAX_DEPTH).unwrap();
+            assert!(splitter.runs.len() <= most && 8 * splitter.runs.len() <= request.len());
+        }
+    }
+
+    #[test]
+    fn parts_without_room_are_counted_only() {
+        let container = framed(1, &[&framed(1, &[]), &framed(2, &[&log_record(1), &log_record(2)])]);
+        let request = [&container[..], &container, &container].concat();
+        let mut asked = 0;
+        let mut has_room = |more: usize| {
+            asked += more;
+            asked <= 2 * container.len()
+        };
+        let over = split_within(Signal::Logs, &request, 7, &mut has_room).unwrap();
+        assert!(over.is_over && over.parts.is_empty());
+        assert_eq!(over.items, 6);
+        let whole = split(Signal::Logs, &request, 7).unwrap();
+        assert!(!whole.is_over && whole.parts.iter().flatten().map(Vec::len).sum::<usize>() > 0);
+        assert_eq!(split_within(Signal::Logs, &[&container[..], b"oops"].concat(), 7, &mut |_| false).err(), Some(Malformed));
+    }
 }
