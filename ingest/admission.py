@@ -21,6 +21,10 @@ class RequestTooSlow(MeshflowError):
     """The request's body did not come in time."""
 
 
+class ReceivingTooMuch(MeshflowError):
+    """Other requests that have not come to their end take all the room there is for them."""
+
+
 class UnsupportedMedia(MeshflowError):
     """A content type or content encoding that this receiver does not read."""
 
@@ -86,6 +90,8 @@ def refusal_of(error: Exception, retry_after_s: float) -> Refusal:
             return Refusal(code_pb2.INVALID_ARGUMENT, 415, str(error))
         case RequestTooSlow():
             return Refusal(code_pb2.DEADLINE_EXCEEDED, 408, str(error))
+        case ReceivingTooMuch():
+            return Refusal(code_pb2.RESOURCE_EXHAUSTED, 429, str(error), retry_after_s)
         case RequestTooLarge():
             return Refusal(code_pb2.RESOURCE_EXHAUSTED, 413, str(error))
         case LogFull():

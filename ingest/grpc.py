@@ -13,6 +13,7 @@ from google.rpc import code_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from ingest.admission import UNAUTHENTICATED, Refusal
+from ingest.pending import REQUEST_OVERHEAD_BYTES
 from ingest.receive import Receiver
 from ingest.security import Credentials, TlsIdentity, authorize
 from ingest.settings import IngestSettings
@@ -30,6 +31,8 @@ SERVICES = {
 _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 _MIN_PING_INTERVAL_MS = 10_000  # OpenTelemetry exporters are commonly set to ping every 10-30 s; grpc's default of 5 min would cut them off
+
+_FEWEST_RPCS = 4096
 
 _LAST_STATE_S = 0.1  # for NOT_SERVING to reach those who watch
 
@@ -105,7 +108,7 @@ class GrpcServer:
     """The gRPC receiver on ``settings.host``; ``port`` is the one it got."""
 
     def __init__(self, receiver: Receiver, settings: IngestSettings, credentials: Credentials, reuse_port: bool = False) -> None:
-        self._server = grpc.aio.server(options=_channel_options(settings, reuse_port))
+        self._server = grpc.aio.server(options=_channel_options(settings, reuse_port), maximum_concurrent_rpcs=_most_rpcs(settings))
         self._health = _Health()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._exports = _Exports(receiver, credentials)
@@ -139,6 +142,11 @@ class GrpcServer:
         """Take no new requests, finish those that have begun; cut them off after ``grace_s``."""
         await self._health.stop()
         await self._server.stop(grace_s)
+
+
+def _most_rpcs(settings: IngestSettings) -> int:
+    """Calls at once, on all connections: twice as many as the buffer can hold, so that the buffer refuses, with a time to wait."""
+    return max(_FEWEST_RPCS, 2 * settings.buffer_size // REQUEST_OVERHEAD_BYTES)
 
 
 def _ms(duration: Duration) -> int:

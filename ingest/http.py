@@ -15,7 +15,16 @@ from aiohttp import web
 from google.protobuf.message import Message
 from google.rpc import code_pb2
 
-from ingest.admission import UNAUTHENTICATED, Accepted, Refusal, RequestTooLarge, RequestTooSlow, UnsupportedMedia, refusal_of
+from ingest.admission import (
+    UNAUTHENTICATED,
+    Accepted,
+    ReceivingTooMuch,
+    Refusal,
+    RequestTooLarge,
+    RequestTooSlow,
+    UnsupportedMedia,
+    refusal_of,
+)
 from ingest.receive import Receiver, Unpack
 from ingest.security import Credentials, TlsIdentity, authorize
 from ingest.settings import IngestSettings
@@ -29,6 +38,8 @@ PROTOBUF = "application/x-protobuf"
 JSON = "application/json"
 
 _BACKLOG = 1024  # connections that wait to be accepted: a mesh comes back all at once
+
+_CHUNK_BYTES = 64  # what a piece of a body costs besides its bytes
 
 _GZIP_WBITS = 31  # zlib's window bits for data with a gzip header
 
@@ -103,21 +114,61 @@ def _encoding(content_type: str, content_encoding: str, settings: IngestSettings
     return _Encoding(json, content_encoding == "gzip", limit)
 
 
-async def _body(request: web.Request, limit: int, timeout_s: float) -> bytes:
-    """The body as sent. Raises RequestTooLarge, at once where the request says its length, and RequestTooSlow."""
+class _Receiving:
+    """Bytes of bodies that have not come to their end, of all requests: at most ``limit``."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.held = 0
+
+    def take(self, size: int) -> None:
+        """Hold ``size`` more. Raises ReceivingTooMuch."""
+        if self.held + size > self._limit:
+            raise ReceivingTooMuch("too much is being received at once (max_receiving)")
+        self.held += size
+
+    def give(self, size: int) -> None:
+        """Give back what was taken."""
+        self.held -= size
+
+
+class _Gate(asyncio.Protocol):
+    """Hands a new connection to ``server``, or closes it where that has ``limit`` of them."""
+
+    def __init__(self, server: web.Server, limit: int) -> None:
+        self._server = server
+        self._limit = limit
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio."""
+        if len(self._server.connections) >= self._limit:
+            self_metrics.HTTP_CONNECTIONS_REFUSED.inc()
+            transport.close()
+            return
+        handler = self._server()
+        transport.set_protocol(handler)
+        handler.connection_made(transport)
+
+
+async def _body(request: web.Request, limit: int, timeout_s: float, receiving: _Receiving) -> bytes:
+    """The body as sent. Raises RequestTooLarge, at once where the request says its length, RequestTooSlow and ReceivingTooMuch."""
     if (request.content_length or 0) > limit:
         raise RequestTooLarge(f"the request has {request.content_length:,} bytes, more than {limit:,}")
     chunks: list[bytes] = []
-    size = 0
+    size = held = 0
     try:
         async with asyncio.timeout(timeout_s):
             async for chunk in request.content.iter_any():
                 size += len(chunk)
                 if size > limit:
                     raise RequestTooLarge(f"the request has more than {limit:,} bytes")
+                receiving.take(len(chunk) + _CHUNK_BYTES)
+                held += len(chunk) + _CHUNK_BYTES
                 chunks.append(chunk)
     except TimeoutError:
         raise RequestTooSlow(f"{size:,} bytes of the body came in {timeout_s:g} s, and not its end") from None
+    finally:
+        receiving.give(held)
     return b"".join(chunks)
 
 
@@ -129,10 +180,16 @@ class HttpServer:
         self._settings = settings
         self._reuse_port = reuse_port
         self._credentials = credentials
+        self._receiving = _Receiving(settings.max_receiving)
         self._runner: web.AppRunner | None = None
         self._listening: list[asyncio.Server] = []
         self._stopping = False
         self.port = 0
+
+    @property
+    def receiving_bytes(self) -> int:
+        """Bytes held for bodies that have not come to their end."""
+        return self._receiving.held
 
     async def start(self) -> None:
         """Listen. Raises AddressInUse."""
@@ -180,12 +237,16 @@ class HttpServer:
             await self._runner.cleanup()
 
     async def _listen(self, tls: TlsIdentity | None, **where: Any) -> asyncio.Server:
-        assert self._runner is not None
-        assert self._runner.server is not None
         handshake_s = self._settings.keepalive_timeout.total_seconds() if tls else None
         return await asyncio.get_running_loop().create_server(
-            self._runner.server, ssl=tls.context if tls else None, ssl_handshake_timeout=handshake_s, backlog=_BACKLOG, **where
+            self._protocol, ssl=tls.context if tls else None, ssl_handshake_timeout=handshake_s, backlog=_BACKLOG, **where
         )
+
+    def _protocol(self) -> asyncio.Protocol:
+        """What a new connection meets."""
+        assert self._runner is not None
+        assert self._runner.server is not None
+        return _Gate(self._runner.server, self._settings.max_http_connections)
 
     async def _health(self, _request: web.Request) -> web.Response:
         if self._stopping:
@@ -204,6 +265,7 @@ class HttpServer:
 
     def _export(self, topic: str) -> Callable[[web.Request], Awaitable[web.Response]]:
         timeout_s = self._settings.body_timeout.total_seconds()
+        retry_after_s = self._settings.retry_after.total_seconds()
 
         async def export(request: web.Request) -> web.Response:
             encoding = _Encoding(json=request.content_type != PROTOBUF, gzip=False, limit=0)  # for the answer, until all of it is known
@@ -212,9 +274,11 @@ class HttpServer:
                 return _count(topic, UNAUTHENTICATED[reason], encoding)
             try:
                 encoding = _encoding(request.content_type, request.headers.get("Content-Encoding", "").lower(), self._settings)
-                body = await _body(request, encoding.limit, timeout_s)
-            except (UnsupportedMedia, RequestTooLarge, RequestTooSlow) as error:
-                return _count(topic, refusal_of(error, 0), encoding)
+                body = await _body(request, encoding.limit, timeout_s, self._receiving)
+            except (UnsupportedMedia, RequestTooLarge, RequestTooSlow, ReceivingTooMuch) as error:
+                if isinstance(error, ReceivingTooMuch):
+                    self_metrics.UNREAD.labels("http", topic).inc()
+                return _count(topic, refusal_of(error, retry_after_s), encoding)
             return _count(topic, await self._receiver.receive(topic, body, encoding.unpack(topic)), encoding)
 
         return export

@@ -7,6 +7,7 @@ requests. Requests over HTTP go into the same gathers.
 import asyncio
 import contextlib
 import ctypes
+import logging
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -28,6 +29,15 @@ except ImportError:  # not built
     HERE = False
 else:
     HERE = True
+
+_LOGGER = logging.getLogger(__name__)
+
+_NOTES = (
+    (logging.ERROR, "a bug in the native receiver, which ended one request or connection"),
+    (logging.ERROR, "a gRPC connection could not be accepted"),
+    (logging.WARNING, "a TLS handshake of OTLP/gRPC failed"),
+)
+"""How it tells of what ``native/src/receive/notes.rs`` numbers."""
 
 _COUNT_EVERY_S = 1.0
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
@@ -55,7 +65,6 @@ def make_receiver(settings: IngestSettings, partitions: int, window_ns: int | No
         retry_ns=to_ns(settings.retry_after) if retry_ns is None else retry_ns,
         max_message=settings.max_message,
         max_receiving=settings.max_receiving,
-        max_connections=settings.max_connections,
         max_streams=settings.max_concurrent_streams,
         max_age_s=_s(settings.max_connection_age),
         age_grace_s=_s(settings.max_connection_age_grace),
@@ -195,7 +204,9 @@ class NativeServer:
         self._bell = socket.socket(fileno=self._receiver.bell())
         asyncio.get_running_loop().add_reader(self._bell, self._on_bell)
         try:
-            self.port = self._receiver.start(settings.host, settings.grpc_port, settings.receiver_threads, self._reuse_port)
+            self.port = self._receiver.start(
+                settings.host, settings.grpc_port, settings.receiver_threads, self._reuse_port, settings.max_connections
+            )
         except OSError as error:
             self._hang_up()
             raise AddressInUse(f"OTLP/gRPC cannot listen on {settings.host}:{settings.grpc_port}: {error}") from error
@@ -219,7 +230,7 @@ class NativeServer:
         await self._stopped.wait()
         self._receiver.join()
         self._hang_up()
-        self._tell()
+        self._tell(all_notes=True)
 
     def _hang_up(self) -> None:
         if self._counting is not None:
@@ -241,18 +252,24 @@ class NativeServer:
         self._tell()
         self._counting = asyncio.get_running_loop().call_later(_COUNT_EVERY_S, self._count)
 
-    def _tell(self) -> None:
-        """Bring the self-metrics up to what the receiver counted."""
-        requests, refused, unauthenticated, connections, connections_refused = self._receiver.counters()
+    def _tell(self, all_notes: bool = False) -> None:
+        """Bring the self-metrics up to what the receiver counted, and the log to what it noted (not more often than it should)."""
+        for kind, count, first in self._receiver.notes(all_notes):
+            level, what = _NOTES[kind]
+            _LOGGER.log(level, "%s%s: %s", what, f" (one of {count:,})" if count > 1 else "", first)
+        requests, refused, unread, unauthenticated, connections, connections_refused, accept_errors = self._receiver.counters()
         for topic, code, total in requests:
             counter = self_metrics.REQUESTS.labels("grpc", topics.TOPICS[topic], code_pb2.Code.Name(code))
             counter.inc(self._since("requests", topic, code, total))
         for topic, total in enumerate(refused):
             self_metrics.REFUSED.labels(topics.TOPICS[topic]).inc(self._since("refused", topic, 0, total))
+        for topic, total in enumerate(unread):
+            self_metrics.UNREAD.labels("grpc", topics.TOPICS[topic]).inc(self._since("unread", topic, 0, total))
         for reason, total in enumerate(unauthenticated):
             self_metrics.UNAUTHENTICATED.labels("grpc", REASONS[reason]).inc(self._since("unauthenticated", reason, 0, total))
         self_metrics.CONNECTIONS.set(connections)
         self_metrics.CONNECTIONS_REFUSED.inc(self._since("connections", 0, 0, connections_refused))
+        self_metrics.ACCEPT_ERRORS.inc(self._since("accept_errors", 0, 0, accept_errors))
 
     def _since(self, name: str, first: int, second: int, total: int) -> int:
         """How much has come to a total since it was last asked for."""

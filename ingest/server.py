@@ -5,6 +5,7 @@ import logging
 from typing import Any
 
 from ingest.credentials import CredentialsWatch
+from ingest.descriptors import fitted
 from ingest.gather import Gather
 from ingest.grpc import GrpcServer
 from ingest.http import HttpServer
@@ -27,6 +28,7 @@ class IngestServer:
 
     def __init__(self, settings: IngestSettings, log: LogWriter, partitions: int, reuse_port: bool = False) -> None:
         """``reuse_port``: others of the same user may listen on the same ports (SO_REUSEPORT), and each gets its share."""
+        settings = fitted(settings)
         self._settings = settings
         self._credentials = CredentialsWatch(settings, self._replace)
         self._grpc: GrpcServer | NativeServer

@@ -108,10 +108,11 @@ class IngestSettings(BaseModel):
     )
     max_connection_age_grace: Duration = Field(timedelta(seconds=30), description="How long requests on such a connection may still take.")
     max_connections: int = Field(16_384, gt=0, description="Open gRPC connections; further ones are closed at once.")
+    max_http_connections: int = Field(2048, gt=0, description="Open HTTP connections; further ones are closed at once.")
     max_receiving: Size = Field(
         256 * MIB,
         gt=0,
-        description="Bytes of requests that have not come to their end, in the native receiver; beyond it they are refused.",
+        description="Bytes of requests that have not come to their end, in HTTP and in the native receiver each; further ones are refused.",
     )
     max_concurrent_streams: int = Field(1024, gt=0, description="Requests under way on one gRPC connection (Envoy: up to 1,024).")
     keepalive_time: Duration = Field(timedelta(minutes=1), description="Silence on a gRPC connection after which it is pinged.")

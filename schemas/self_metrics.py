@@ -10,6 +10,11 @@ REQUESTS = Counter(
 ITEMS = Counter("meshflow_ingest_items", "Spans, data points and log records accepted into the log, by topic.", ["topic"])
 REJECTED = Counter("meshflow_ingest_rejected_items", "Items refused as invalid (their sender was told), by topic.", ["topic"])
 REFUSED = Counter("meshflow_ingest_refused_items", "Items turned away because the log was full or away, by topic.", ["topic"])
+UNREAD = Counter(
+    "meshflow_ingest_unread_requests",
+    "Export requests turned away before they were read, as too much was being received (max_receiving; of how many items is not known).",
+    ["protocol", "topic"],
+)
 UNAUTHENTICATED = Counter(
     "meshflow_ingest_unauthenticated",
     "Export requests without a token that holds, by protocol and reason (no_token, not_bearer, unknown_token).",
@@ -17,6 +22,8 @@ UNAUTHENTICATED = Counter(
 )
 CONNECTIONS = Gauge("meshflow_ingest_connections", "Open gRPC connections of the native receiver.")
 CONNECTIONS_REFUSED = Counter("meshflow_ingest_refused_connections", "gRPC connections closed at once, by max_connections.")
+HTTP_CONNECTIONS_REFUSED = Counter("meshflow_ingest_refused_http_connections", "HTTP connections closed at once, by max_http_connections.")
+ACCEPT_ERRORS = Counter("meshflow_ingest_accept_errors", "gRPC connections that could not be accepted (native; out of files, mostly).")
 CREDENTIALS_BROKEN = Gauge(
     "meshflow_ingest_credentials_broken", "1 while a changed file of certificates or tokens cannot be used and the old ones hold."
 )

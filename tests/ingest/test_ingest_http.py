@@ -14,10 +14,12 @@ import pytest
 from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
+from prometheus_client import REGISTRY
 
 from ingest.admission import RequestTooLarge
 from ingest.http import JSON, PATHS, PROTOBUF, gunzip
 from ingest.server import IngestServer
+from schemas import topics
 from schemas.errors import LogFull, LogUnavailable, MalformedOtlp
 from tests.ingest.memory_log import MemoryLog
 from tests.ingest.receiving import Serve, span_ids, traces
@@ -153,6 +155,35 @@ async def test_a_body_of_unknown_length_is_bounded(serve: Serve) -> None:
         session.post("/v1/traces", data=endless(), headers={"Content-Type": PROTOBUF}) as response,
     ):
         assert response.status == 413
+
+
+async def test_bodies_that_have_not_come_to_their_end_are_bounded_together(serve: Serve) -> None:
+    """Half of a body takes the room; another one is turned away, and told when to come again."""
+
+    def counted() -> float:
+        return REGISTRY.get_sample_value("meshflow_ingest_unread_requests_total", {"protocol": "http", "topic": topics.SPANS}) or 0
+
+    before, log, rest = counted(), MemoryLog(), asyncio.Event()
+    half, body = traces(0, 10, padding=30_000), traces(10, 10, padding=30_000)
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield half[:200_000]
+        await rest.wait()
+        yield half[200_000:]
+
+    async with serve(log, max_receiving="400KiB", retry_after="3s") as server, client(server) as session:
+        first = asyncio.ensure_future(session.post("/v1/traces", data=slow(), headers={"Content-Type": PROTOBUF}))
+        while server._http.receiving_bytes < 200_000:  # noqa: ASYNC110 - nothing else tells
+            await asyncio.sleep(0.01)
+        response, answer = await post(session, body)
+        assert (response.status, response.headers["Retry-After"]) == (429, "3")
+        assert "max_receiving" in Status.FromString(answer).message
+        assert counted() == before + 1
+        rest.set()
+        async with await first as response:
+            assert response.status == 200
+        assert (await post(session, body))[0].status == 200
+    assert sorted(log.span_ids()) == span_ids(0, 20)
 
 
 @pytest.mark.parametrize(("content_type", "encoding"), [("text/plain", ""), (PROTOBUF, "br"), ("application/octet-stream", "")])

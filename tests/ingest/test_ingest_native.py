@@ -3,11 +3,13 @@
 import asyncio
 import gzip
 import struct
+from pathlib import Path
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from h2.connection import H2Connection
+from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 from prometheus_client import REGISTRY
 
 from ingest import native
@@ -15,6 +17,7 @@ from ingest.native import NativeMissing, is_chosen
 from ingest.settings import IngestSettings
 from schemas import topics
 from tests.ingest.memory_log import MemoryLog
+from tests.ingest.pki import Pki
 from tests.ingest.receiving import TRACES, export, grpc_client, receiving, retry_delay_s, span_ids, traces
 
 pytestmark = pytest.mark.component("native")
@@ -52,6 +55,7 @@ async def test_connections_beyond_the_limit_are_closed_at_once() -> None:
 
 async def test_bytes_of_requests_that_have_not_come_to_their_end_are_bounded() -> None:
     log = MemoryLog()
+    before = counted("meshflow_ingest_unread_requests_total", protocol="grpc", topic=topics.SPANS)
     async with receiving(log, "native", max_receiving="256KiB", retry_after="70ms") as server, grpc_client(server) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await export(channel, traces(0, 4, padding=1 << 20))
@@ -59,6 +63,50 @@ async def test_bytes_of_requests_that_have_not_come_to_their_end_are_bounded() -
         assert retry_delay_s(error.value) == 0.07
         assert await export(channel, traces(4, 4)) == b"", "the connection goes on"
     assert sorted(log.span_ids()) == span_ids(4, 4)
+    assert counted("meshflow_ingest_unread_requests_total", protocol="grpc", topic=topics.SPANS) == before + 1
+
+
+async def test_parts_that_would_be_too_many_are_not_made() -> None:
+    """Each partition with a span of a container gets a copy of its resource: 16 MiB become 64, for which there is no buffer."""
+    log = MemoryLog()
+    data = TracesData.FromString(traces(0, 40))
+    data.resource_spans[0].resource.attributes.add(key="large").value.string_value = "x" * (16 << 20)
+    before = counted("meshflow_ingest_refused_items_total", topic=topics.SPANS)
+    async with receiving(log, "native", buffer_size="48MiB", retry_after="70ms") as server, grpc_client(server) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await export(channel, data.SerializeToString())
+        assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "buffer_size" in (error.value.details() or "")
+        assert retry_delay_s(error.value) is None
+        assert server.held_bytes == 0
+        assert await export(channel, traces(40, 4)) == b""
+    assert sorted(log.span_ids()) == span_ids(40, 4)
+    assert counted("meshflow_ingest_refused_items_total", topic=topics.SPANS) == before, "what never fits is not a matter of load"
+
+
+async def test_large_requests_are_counted_while_the_buffer_is_full() -> None:
+    log = MemoryLog()
+    log.open.clear()
+    async with receiving(log, "native", buffer_size="12MiB", retry_after="70ms") as server, grpc_client(server) as channel:
+        first = asyncio.ensure_future(export(channel, traces(0, 100, padding=40_000)))
+        await log.called.wait()
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await export(channel, traces(100, 120, padding=40_000))
+        assert (error.value.code(), retry_delay_s(error.value)) == (grpc.StatusCode.RESOURCE_EXHAUSTED, 0.07)
+        log.open.set()
+        assert await first == b""
+    assert sorted(log.span_ids()) == span_ids(0, 100)
+    assert log.counts("refused") == 120
+
+
+async def test_failed_handshakes_are_told_now_and_then(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pki = Pki(tmp_path)
+    async with receiving(MemoryLog(), "native", **pki.settings(tls=True)) as server:
+        for _ in range(20):
+            assert await closed(server.grpc_port) != PREFACE
+    told = [record.getMessage() for record in caplog.records if "TLS handshake" in record.getMessage()]
+    assert 1 <= len(told) <= 2
+    assert "127.0.0.1" in told[-1]
 
 
 async def test_several_threads_lose_nothing() -> None:

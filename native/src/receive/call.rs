@@ -1,9 +1,8 @@
-//! One request: routed, received within its limits, split, gathered. What can be done at once is done without a task of its own.
+//! One request: routed, and received within its limits. What can be done at once is done without a task of its own.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::RecvStream;
@@ -12,18 +11,17 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{Method, Request, StatusCode};
 use tokio::sync::watch;
 
-use super::answer::{self, fail, succeed};
-use super::hub::{Call, Hub, Room};
-use super::inflate::{self, Encoding, inflate};
-use super::message::{Fault, Message, Received, framed};
-use super::pending::Size;
-use super::status::{Code, Status, grouped, partial_success, reason};
+use super::answer::{self, fail};
+use super::guard::guard;
+use super::hub::Hub;
+use super::inflate::Encoding;
+use super::message::{Fault, Message, Received};
+use super::room::{Peer, Room};
+use super::status::{Code, Status, grouped};
+use super::work::{self, Large};
 use super::{health, timeout};
-use crate::split::{Signal, Split, split};
 
-const INLINE_BYTES: usize = 1 << 20; // larger requests are split on a thread of their own
-const INLINE_PACKED_BYTES: usize = 128 << 10;
-const TASK_BYTES: usize = 2 << 10; // what a request costs that has not come to its end, besides its bytes
+const TASK_BYTES: usize = 2 << 10; // what a request costs that is not read yet, besides its bytes
 
 /// What a connection's requests have in common.
 #[derive(Clone)]
@@ -32,14 +30,44 @@ pub struct Place {
     pub hub: Arc<Hub>,
     /// The index of the worker.
     pub worker: usize,
+    /// The worker's threads for large requests.
+    pub large: Arc<Large>,
+    /// What the connection holds.
+    pub peer: Arc<Peer>,
     /// Becomes true when the receiver stops.
     pub stopping: watch::Receiver<bool>,
 }
 
-struct Export {
-    topic: usize,
-    encoding: Encoding,
-    respond: SendResponse<Bytes>,
+impl Place {
+    /// Room for a request that is not read yet and has so many bytes of memory.
+    pub fn reserve(&self, bytes: usize) -> Option<Room> {
+        Room::reserve(&self.hub, &self.peer, TASK_BYTES + bytes)
+    }
+}
+
+/// A request whose message is still to come, or to be read.
+pub struct Export {
+    /// Of its signal.
+    pub topic: usize,
+    /// What compressed messages are compressed with.
+    pub encoding: Encoding,
+    /// Where the answer goes.
+    pub respond: SendResponse<Bytes>,
+    /// When it is given up.
+    pub deadline: Instant,
+}
+
+impl Export {
+    /// Answers with an error.
+    pub fn refuse(mut self, hub: &Hub, status: &Status) {
+        refuse(hub, self.topic, &mut self.respond, status);
+    }
+
+    /// The same, for want of room.
+    pub fn turn_away(self, hub: &Hub) {
+        hub.counters.unread(self.topic);
+        self.refuse(hub, &too_many(hub));
+    }
 }
 
 /// Takes a request.
@@ -61,8 +89,8 @@ pub fn accept(place: &Place, request: Request<RecvStream>, mut respond: SendResp
             let Some(method) = health::Method::of(path) else {
                 return fail(&mut respond, &Status::new(Code::Unimplemented, "no such method; this receiver takes OTLP and health checks"));
             };
-            let Some(room) = place.hub.reserve(TASK_BYTES) else { return fail(&mut respond, &too_many(&place.hub)) };
-            tokio::spawn(health::answer(method, place.stopping.clone(), body, respond, time, room));
+            let Some(room) = place.reserve(0) else { return fail(&mut respond, &too_many(&place.hub)) };
+            tokio::spawn(guarded(Arc::clone(&place.hub), health::answer(method, place.stopping.clone(), body, respond, time, room)));
             return;
         }
     };
@@ -81,7 +109,12 @@ pub fn accept(place: &Place, request: Request<RecvStream>, mut respond: SendResp
             &Status::new(Code::Unimplemented, "grpc-encoding is not read here; send gzip or none"),
         );
     };
-    begin(place, Export { topic, encoding, respond }, body, time);
+    begin(place, Export { topic, encoding, respond, deadline: Instant::now() + time }, body);
+}
+
+/// A task's panic ends it alone.
+async fn guarded(hub: Arc<Hub>, task: impl Future<Output = ()>) {
+    guard(&hub.notes, task).await;
 }
 
 /// Not gRPC-Web, whose name begins alike.
@@ -89,43 +122,36 @@ fn is_grpc(kind: &[u8]) -> bool {
     kind.strip_prefix(b"application/grpc").is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
-fn refuse(hub: &Hub, topic: usize, respond: &mut SendResponse<Bytes>, status: &Status) {
+/// Answers an Export request with an error.
+pub fn refuse(hub: &Hub, topic: usize, respond: &mut SendResponse<Bytes>, status: &Status) {
     hub.counters.answered(topic, status.code);
     fail(respond, status);
 }
 
-/// Reads what has come; if that is not all, a task reads the rest.
-fn begin(place: &Place, mut export: Export, mut body: RecvStream, time: Duration) {
+/// Takes what has come; if that is not all, a task takes the rest.
+fn begin(place: &Place, export: Export, mut body: RecvStream) {
     let mut message = Message::new(place.hub.settings.max_message);
     let mut now = Context::from_waker(Waker::noop());
     loop {
         match body.poll_data(&mut now) {
             Poll::Ready(Some(Ok(piece))) => {
                 if let Err(status) = take(&place.hub, &mut body, &mut message, piece) {
-                    return refuse(&place.hub, export.topic, &mut export.respond, &status);
+                    return export.refuse(&place.hub, &status);
                 }
             }
             Poll::Ready(Some(Err(_))) => return, // reset, or the connection is gone
             Poll::Ready(None) => match message.finish() {
-                Ok(received) if is_quick(&received) => return process(place, export, received),
-                Ok(received) => {
-                    let place = place.clone();
-                    tokio::task::spawn_blocking(move || process(&place, export, received));
-                    return;
-                }
-                Err(fault) => return refuse(&place.hub, export.topic, &mut export.respond, &told(&place.hub, &fault)),
+                Ok(received) => return work::begin(place, export, received, None),
+                Err(fault) => return export.refuse(&place.hub, &told(&place.hub, &fault)),
             },
             Poll::Pending => {
                 message.own();
-                tokio::spawn(finish(place.clone(), export, body, message, time));
+                let Some(room) = place.reserve(message.held_bytes()) else { return export.turn_away(&place.hub) };
+                tokio::spawn(guarded(Arc::clone(&place.hub), finish(place.clone(), export, body, message, room)));
                 return;
             }
         }
     }
-}
-
-fn is_quick(received: &Received) -> bool {
-    received.body.len() <= if received.is_compressed { INLINE_PACKED_BYTES } else { INLINE_BYTES }
 }
 
 /// Puts a piece to the message, and lets the sender send as much again.
@@ -136,38 +162,33 @@ fn take(hub: &Hub, body: &mut RecvStream, message: &mut Message, piece: Bytes) -
     pushed
 }
 
-async fn finish(place: Place, mut export: Export, body: RecvStream, message: Message, time: Duration) {
-    let received = match tokio::time::timeout(time, receive(&place.hub, body, message)).await {
-        Ok(received) => received,
-        Err(_) => Err(Some(Status::new(Code::DeadlineExceeded, "the request's body did not come in time"))),
-    };
-    match received {
-        Ok((received, room)) if is_quick(&received) => {
-            process(&place, export, received);
-            drop(room);
-        }
-        Ok((received, room)) => {
-            tokio::task::spawn_blocking(move || {
-                process(&place, export, received);
-                drop(room);
-            });
-        }
-        Err(Some(status)) => refuse(&place.hub, export.topic, &mut export.respond, &status),
-        Err(None) => {}
+enum Unfinished {
+    Wrong(Status),
+    NoRoom,
+    Gone, // the sender
+}
+
+async fn finish(place: Place, export: Export, body: RecvStream, message: Message, mut room: Room) {
+    let hub = &place.hub;
+    match tokio::time::timeout_at(export.deadline.into(), receive(hub, body, message, &mut room)).await {
+        Ok(Ok(received)) => work::begin(&place, export, received, Some(room)),
+        Ok(Err(Unfinished::Wrong(status))) => export.refuse(hub, &status),
+        Ok(Err(Unfinished::NoRoom)) => export.turn_away(hub),
+        Ok(Err(Unfinished::Gone)) => {}
+        Err(_) => export.refuse(hub, &Status::new(Code::DeadlineExceeded, "the request's body did not come in time")),
     }
 }
 
-/// The rest of a message. The error is None where the sender has gone.
-async fn receive(hub: &Arc<Hub>, mut body: RecvStream, mut message: Message) -> Result<(Received, Room), Option<Status>> {
-    let mut room = hub.reserve(TASK_BYTES + message.held_bytes()).ok_or_else(|| too_many(hub))?;
+/// The rest of a message.
+async fn receive(hub: &Hub, mut body: RecvStream, mut message: Message, room: &mut Room) -> Result<Received, Unfinished> {
     while let Some(piece) = body.data().await {
-        take(hub, &mut body, &mut message, piece.map_err(|_| None)?)?;
+        take(hub, &mut body, &mut message, piece.map_err(|_| Unfinished::Gone)?).map_err(Unfinished::Wrong)?;
         message.own();
         if !room.grow(TASK_BYTES + message.held_bytes()) {
-            return Err(Some(too_many(hub)));
+            return Err(Unfinished::NoRoom);
         }
     }
-    Ok((message.finish().map_err(|fault| told(hub, &fault))?, room))
+    message.finish().map_err(|fault| Unfinished::Wrong(told(hub, &fault)))
 }
 
 fn too_many(hub: &Hub) -> Status {
@@ -186,68 +207,9 @@ fn told(hub: &Hub, fault: &Fault) -> Status {
     }
 }
 
-/// Splits and gathers a request that has come.
-fn process(place: &Place, export: Export, received: Received) {
-    let Export { topic, encoding, mut respond } = export;
-    let hub = &place.hub;
-    let (body, split) = match guarded(|| read(hub, topic, encoding, received)) {
-        Ok(split) => split,
-        Err(status) => return refuse(hub, topic, &mut respond, &status),
-    };
-    let rejected = split.bad_trace_ids + split.bad_span_ids;
-    if split.items + rejected == 0 {
-        hub.counters.answered(topic, Code::Ok as u8);
-        return succeed(&mut respond, None);
-    }
-    let partial = (rejected > 0).then(|| framed(&partial_success(rejected, &reason(split.bad_trace_ids, split.bad_span_ids))));
-    let size = Size { items: split.items, rejected, bytes: body.len() };
-    let call = Box::new(Call { topic, worker: place.worker, respond, partial });
-    let added = if split.parts.is_empty() {
-        hub.gather(&[(0, &body[..])], size, call)
-    } else {
-        let parts: Vec<(u32, Vec<u8>)> = (0..).zip(split.parts).filter_map(|(partition, part)| Some((partition, part?))).collect();
-        hub.gather(&parts, size, call)
-    };
-    if let Err((mut call, status)) = added {
-        refuse(hub, topic, &mut call.respond, &status);
-    }
-}
-
-/// A panic is the request's alone. (What panics beyond this ends its connection: tokio catches it at the task.)
-fn guarded<T>(work: impl FnOnce() -> Result<T, Status>) -> Result<T, Status> {
-    catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|_panic| Err(Status::new(Code::Internal, "an internal error; the receiver's log has the details")))
-}
-
-fn read(hub: &Hub, topic: usize, encoding: Encoding, received: Received) -> Result<(Bytes, Split), Status> {
-    let limit = hub.settings.max_message;
-    let body = match (received.is_compressed, encoding) {
-        (false, _) => received.body,
-        (true, Encoding::Identity) => return Err(Status::new(Code::Internal, "a compressed message without grpc-encoding")),
-        (true, encoding) => inflate(encoding, &received.body, limit).map(Bytes::from).map_err(|fault| match fault {
-            inflate::Fault::TooLarge => {
-                Status::new(Code::ResourceExhausted, format!("the request unpacks to more than {} bytes (max_message)", grouped(limit)))
-            }
-            inflate::Fault::Corrupt => Status::new(Code::Internal, "the message is not compressed as grpc-encoding says"),
-        })?,
-    };
-    let signal = [Signal::Spans, Signal::Metrics, Signal::Logs][topic];
-    let split =
-        split(signal, &body, hub.settings.partitions).map_err(|_| Status::new(Code::InvalidArgument, "not a well-formed OTLP message"))?;
-    Ok((body, split))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_panic_is_one_requests_internal_error() {
-        let none = [0_u8; 0];
-        let status = guarded(|| Ok::<u8, Status>(none[std::hint::black_box(1)])).expect_err("it panics");
-        assert_eq!(status.code, Code::Internal as u8);
-        assert_eq!(guarded(|| Ok::<u8, Status>(7)).ok(), Some(7));
-    }
 
     #[test]
     fn grpc_is_told_from_what_sounds_like_it() {

@@ -14,11 +14,13 @@ use h2::server::{Builder, Connection, SendResponse};
 use h2::{Ping, PingPong, RecvStream};
 use http::Request;
 use tokio::net::TcpStream;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 
 use super::call::{self, Place};
 use super::hub::Settings;
+use super::notes::Kind;
 use super::socket::{Activity, Socket, Stream};
+use super::until::until;
 
 const MANY: usize = 64; // connections from which on each gets the smallest window there is
 const LARGE_WINDOW: u32 = 1 << 20;
@@ -26,6 +28,7 @@ const SMALL_WINDOW: u32 = 65_535;
 const MAX_HEADERS: u32 = 16 << 10;
 const MAX_RESETS: usize = 256; // by either side, before the connection is ended
 const MAX_SEND_BUFFER: usize = 64 << 10;
+const LAST_WORDS: Duration = Duration::from_millis(500); // to begin, while the receiver stops: then it is told to go elsewhere
 
 #[allow(clippy::large_enum_variant)] // made and used at once
 enum Event {
@@ -39,17 +42,30 @@ enum Event {
 /// Serves a connection until it ends.
 pub async fn serve(place: Place, stream: TcpStream) {
     let settings = place.hub.settings.clone();
-    let begun = timeout(settings.keepalive_timeout, begin(&place, stream)).await;
-    if let Ok(Some((connection, activity))) = begun {
+    let begun = timeout(settings.keepalive_timeout, until(stopped(&place), begin(&place, stream))).await;
+    if let Ok(Some(Some((connection, activity)))) = begun {
         run(&place, &settings, connection, activity).await;
     }
+}
+
+/// Ends soon after the receiver begins to stop: one that has not begun by then must not hold it up.
+async fn stopped(place: &Place) {
+    let mut stopping = place.stopping.clone();
+    drop(stopping.wait_for(|is_stopping| *is_stopping).await);
+    sleep(LAST_WORDS).await;
 }
 
 async fn begin(place: &Place, stream: TcpStream) -> Option<(Connection<Socket, Bytes>, Activity)> {
     let tls = place.hub.tls.read().unwrap_or_else(PoisonError::into_inner).clone();
     let stream = match tls {
         None => Stream::Plain(stream),
-        Some(acceptor) => Stream::Tls(Box::new(acceptor.accept(stream).await.ok()?)),
+        Some(acceptor) => {
+            let peer = stream.peer_addr();
+            let told = |error| {
+                place.hub.notes.add(Kind::Handshake, || format!("{}: {error}", peer.map_or("?".to_owned(), |peer| peer.to_string())))
+            };
+            Stream::Tls(Box::new(acceptor.accept(stream).await.map_err(told).ok()?))
+        }
     };
     let activity = Activity::new();
     let is_one_of_many = place.hub.counters.connections.load(Relaxed) > MANY;

@@ -10,12 +10,15 @@ use super::status::CODES;
 pub struct Counters {
     requests: [[AtomicU64; CODES]; TOPICS],
     refused: [AtomicU64; TOPICS],
+    unread: [AtomicU64; TOPICS],
     unauthenticated: [AtomicU64; 3],
     /// Connections that are open.
     pub connections: AtomicUsize,
     /// Connections that were turned away.
     pub connections_refused: AtomicU64,
-    /// Bytes of requests that have not come to their end.
+    /// Connections that could not be accepted.
+    pub accept_errors: AtomicU64,
+    /// Bytes of requests that have not come to their end, or wait to be read.
     pub receiving_bytes: AtomicUsize,
 }
 
@@ -28,6 +31,11 @@ impl Counters {
     /// Items were turned away for want of room.
     pub fn refused(&self, topic: usize, items: u64) {
         self.refused[topic].fetch_add(items, Relaxed);
+    }
+
+    /// A request was turned away before it was read, as too much was being received.
+    pub fn unread(&self, topic: usize) {
+        self.unread[topic].fetch_add(1, Relaxed);
     }
 
     /// A request without a token that holds; `reason` as `auth` numbers them.
@@ -45,6 +53,11 @@ impl Counters {
     /// Items refused, by topic.
     pub fn refused_items(&self) -> [u64; TOPICS] {
         self.refused.each_ref().map(|count| count.load(Relaxed))
+    }
+
+    /// Requests turned away unread, by topic.
+    pub fn unread_requests(&self) -> [u64; TOPICS] {
+        self.unread.each_ref().map(|count| count.load(Relaxed))
     }
 
     /// Requests refused, by reason.

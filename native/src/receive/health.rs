@@ -8,9 +8,10 @@ use h2::server::SendResponse;
 use tokio::sync::watch;
 
 use super::answer::{fail, head, succeed, trailers};
-use super::hub::Room;
 use super::message::{Message, framed};
+use super::room::Room;
 use super::status::{Code, Status};
+use super::until::until;
 use crate::wire::Reader;
 
 const LONGEST_REQUEST: usize = 4096;
@@ -81,7 +82,7 @@ pub async fn answer(
             let first = if is_known { state(*stopping.borrow()) } else { SERVICE_UNKNOWN };
             let _gone = stream.send_data(framed(&[0x08, first]), false);
             let gone = std::future::poll_fn(|context| stream.poll_reset(context));
-            if first != NOT_SERVING && either(stopping.wait_for(|is_stopping| *is_stopping), gone).await {
+            if first != NOT_SERVING && until(gone, stopping.wait_for(|is_stopping| *is_stopping)).await.is_none() {
                 return; // the sender has gone
             }
             if first == SERVING {
@@ -90,18 +91,6 @@ pub async fn answer(
             let _gone = stream.send_trailers(trailers());
         }
     }
-}
-
-/// Whether the second ends first.
-async fn either<A, B>(first: impl Future<Output = A>, second: impl Future<Output = B>) -> bool {
-    let (mut first, mut second) = (std::pin::pin!(first), std::pin::pin!(second));
-    std::future::poll_fn(|context| {
-        if first.as_mut().poll(context).is_ready() {
-            return std::task::Poll::Ready(false);
-        }
-        second.as_mut().poll(context).map(|_| true)
-    })
-    .await
 }
 
 async fn receive(mut body: RecvStream) -> Option<Bytes> {

@@ -1,6 +1,6 @@
 //! What connections and Python share: the requests that wait, limits, tokens, counters.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use tokio_rustls::TlsAcceptor;
 use super::auth::Tokens;
 use super::bell::Bell;
 use super::counters::Counters;
+use super::notes::Notes;
 use super::pending::{Outcome, Pending, Refused, Size};
 use super::status::{Code, Status, grouped};
 
@@ -26,10 +27,8 @@ pub struct Settings {
     pub limit_bytes: usize,
     /// Largest message, also unpacked.
     pub max_message: usize,
-    /// Most bytes of requests that have not come to their end.
+    /// Most bytes of requests that have not come to their end, or wait to be read.
     pub max_receiving: usize,
-    /// Most connections.
-    pub max_connections: usize,
     /// Most requests at once on one.
     pub max_streams: u32,
     /// Asked to reconnect then.
@@ -78,6 +77,8 @@ pub struct Hub {
     pub settings: Settings,
     /// Totals.
     pub counters: Counters,
+    /// For the log of the process.
+    pub notes: Notes,
     /// Wakes Python; there once Python listens.
     pub bell: OnceLock<Bell>,
     /// None asks for none.
@@ -99,6 +100,7 @@ impl Hub {
         Self {
             settings,
             counters: Counters::default(),
+            notes: Notes::default(),
             bell: OnceLock::new(),
             tokens: RwLock::default(),
             tls: RwLock::default(),
@@ -144,15 +146,7 @@ impl Hub {
         let (topic, now_ns) = (call.topic, self.now_ns());
         let mut waiting = self.lock();
         let added = waiting.pending.add(topic, parts, size, now_ns, Reply::Call(call));
-        let due_ns = waiting.pending.due_ns().unwrap_or(u64::MAX);
-        let is_sooner = due_ns < waiting.announced_ns;
-        if is_sooner {
-            waiting.announced_ns = due_ns;
-        }
-        drop(waiting);
-        if is_sooner {
-            self.ring();
-        }
+        self.announce(waiting);
         match added {
             Ok(()) => Ok(()),
             Err((_, Reply::Python(_))) => Ok(()), // it was a call that went in
@@ -163,6 +157,32 @@ impl Hub {
                 Err((call, self.told(&refused)))
             }
         }
+    }
+
+    /// Wakes Python where something is due before it looks by itself.
+    fn announce(&self, mut waiting: MutexGuard<'_, Waiting>) {
+        let due_ns = waiting.pending.due_ns().unwrap_or(u64::MAX);
+        let is_sooner = due_ns < waiting.announced_ns;
+        if is_sooner {
+            waiting.announced_ns = due_ns;
+        }
+        drop(waiting);
+        if is_sooner {
+            self.ring();
+        }
+    }
+
+    /// Refuses a request whose parts have no room; `needed` bytes at least.
+    pub fn refuse(&self, topic: usize, items: u64, needed: usize) -> Status {
+        let mut waiting = self.lock();
+        let held = waiting.pending.held_bytes();
+        if needed > self.settings.limit_bytes {
+            return self.told(&Refused::TooLarge { needed });
+        }
+        waiting.pending.refuse(topic, items, self.now_ns());
+        self.announce(waiting);
+        self.counters.refused(topic, items);
+        self.told(&Refused::Full { held })
     }
 
     fn told(&self, refused: &Refused) -> Status {
@@ -205,37 +225,5 @@ impl Hub {
             }
         }
         Outcome { answers, accepted: outcome.accepted, rejected: outcome.rejected, refused: outcome.refused }
-    }
-
-    /// Room for bytes of a request that is being received.
-    pub fn reserve(self: &Arc<Self>, bytes: usize) -> Option<Room> {
-        let mut room = Room { hub: Arc::clone(self), bytes: 0 };
-        room.grow(bytes).then_some(room)
-    }
-}
-
-/// Bytes held for a request that is being received; given back when dropped.
-pub struct Room {
-    hub: Arc<Hub>,
-    bytes: usize,
-}
-
-impl Room {
-    /// Holds `bytes` in all, if there is room.
-    pub fn grow(&mut self, bytes: usize) -> bool {
-        let more = bytes.saturating_sub(self.bytes);
-        let receiving = &self.hub.counters.receiving_bytes;
-        if more > 0 && receiving.fetch_add(more, Relaxed) + more > self.hub.settings.max_receiving {
-            receiving.fetch_sub(more, Relaxed);
-            return false;
-        }
-        self.bytes += more;
-        true
-    }
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        self.hub.counters.receiving_bytes.fetch_sub(self.bytes, Relaxed);
     }
 }

@@ -48,6 +48,14 @@ pub fn inflate(encoding: Encoding, body: &[u8], limit: usize) -> Result<Vec<u8>,
     }
 }
 
+/// What a message says that it makes: gzip ends with the length of its last member, modulo 2^32. 0 where it says nothing; it may lie.
+pub fn announced(encoding: Encoding, body: &[u8]) -> usize {
+    match (encoding, body.last_chunk()) {
+        (Encoding::Gzip, Some(length)) => u32::from_le_bytes(*length) as usize,
+        _ => 0,
+    }
+}
+
 fn read(decoder: impl Read, packed: usize, limit: usize) -> Result<Vec<u8>, Fault> {
     let mut unpacked = Vec::with_capacity((4 * packed).min(limit));
     decoder.take(limit as u64 + 1).read_to_end(&mut unpacked).map_err(|_| Fault::Corrupt)?;
@@ -73,6 +81,8 @@ mod tests {
     fn what_was_packed_comes_back() {
         let members = [gzip(b"ab"), gzip(b"c")].concat();
         assert_eq!(inflate(Encoding::Gzip, &members, 3), Ok(b"abc".to_vec()));
+        assert_eq!(announced(Encoding::Gzip, &gzip(&[7; 70_000])), 70_000);
+        assert_eq!([announced(Encoding::Gzip, b"abc"), announced(Encoding::Deflate, &gzip(b"abc"))], [0, 0]);
         let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
         encoder.write_all(b"abc").unwrap();
         assert_eq!(inflate(Encoding::Deflate, &encoder.finish().unwrap(), 3), Ok(b"abc".to_vec()));

@@ -3,7 +3,9 @@
 use bytes::Bytes;
 
 const PREFIX: usize = 5;
-const GROWTH: usize = 16; // room is made for as much again as this times what came, so that a length alone costs nothing
+const SMALL: usize = 256 << 10; // of which most requests are: room for as much is made early, and copied to once
+const SMALL_GROWTH: usize = 16; // room is made for this times what came, so that a length alone costs nothing
+const GROWTH: usize = 2;
 
 /// What is wrong with a request's frame.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,9 +43,9 @@ impl Message {
         Self { limit, whole: None, pieces: Vec::new(), length: None }
     }
 
-    /// How many bytes of memory are its own.
+    /// How many bytes of memory are its own. (Room of a small one that is not written to yet costs nothing.)
     pub fn held_bytes(&self) -> usize {
-        self.pieces.capacity()
+        if self.pieces.capacity() <= SMALL { self.pieces.len() } else { self.pieces.capacity() }
     }
 
     /// Lets go of memory that is shared with what came before and after: the rest may take its time.
@@ -77,7 +79,8 @@ impl Message {
                 return Err(Fault::Long);
             }
             if self.pieces.capacity() < received {
-                self.pieces.reserve_exact(length.min(received * GROWTH) - self.pieces.len());
+                let room = (received * SMALL_GROWTH).min(SMALL).max(received * GROWTH);
+                self.pieces.reserve_exact(length.min(room) - self.pieces.len());
             }
         }
         self.pieces.extend_from_slice(&piece);
@@ -164,6 +167,20 @@ mod tests {
     fn a_length_alone_takes_no_memory() {
         let mut message = Message::new(64 << 20);
         message.push(Bytes::from_static(b"\0\x03\xff\xff\xff")).unwrap();
-        assert!(message.held_bytes() <= GROWTH * PREFIX, "{}", message.held_bytes());
+        assert!(message.pieces.capacity() <= SMALL_GROWTH * PREFIX, "{}", message.pieces.capacity());
+        assert_eq!(message.held_bytes(), PREFIX);
+    }
+
+    #[test]
+    fn room_is_at_most_twice_what_came() {
+        let mut message = Message::new(64 << 20);
+        message.push(Bytes::from_static(b"\0\x03\xff\xff\xff")).unwrap();
+        let mut came = PREFIX;
+        while came < 8 << 20 {
+            message.push(Bytes::from_static(&[0; 16_384])).unwrap();
+            came += 16_384;
+            assert!((came..=2 * came).contains(&message.held_bytes()), "{} of {came}", message.held_bytes());
+            assert!(message.pieces.capacity() <= SMALL.max(2 * came), "{} of {came}", message.pieces.capacity());
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! The OTLP/gRPC receiver: requests in, gathers for the log out. Python (`ingest/native.py`) takes gathers, appends them, and says so.
 //!
-//! A request's way: `server` and `connection` (HTTP/2 with its limits), `call` (one request), `message` and `inflate` (its bytes), `crate::split`,
-//! `pending` (what is gathered, by the rules of `ingest/pending.py`), `answer`. `hub` is what all of them share, `python` the door.
+//! A request's way: `server` and `connection` (HTTP/2 with its limits), `call` (one request), `room` (what may be held of it), `message` and
+//! `inflate` (its bytes), `work` (read with `crate::split`, where and when), `pending` (what is gathered, by the rules of `ingest/pending.py`),
+//! `answer`. `hub` is what all of them share, `guard` and `notes` keep panics and tell of them, `python` is the door.
 
 pub mod message;
 pub mod pending;
@@ -21,16 +22,26 @@ mod connection;
 #[cfg(feature = "receive")]
 mod counters;
 #[cfg(feature = "receive")]
+mod guard;
+#[cfg(feature = "receive")]
 mod health;
 #[cfg(feature = "receive")]
 mod hub;
 #[cfg(feature = "receive")]
 mod inflate;
+#[cfg(feature = "receive")]
+mod notes;
 #[cfg(feature = "python")]
 pub mod python;
+#[cfg(feature = "receive")]
+mod room;
 #[cfg(feature = "receive")]
 mod server;
 #[cfg(feature = "receive")]
 mod socket;
 #[cfg(feature = "receive")]
 mod tls;
+#[cfg(feature = "receive")]
+mod until;
+#[cfg(feature = "receive")]
+mod work;

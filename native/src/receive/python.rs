@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -22,8 +22,9 @@ use super::tls;
 type Append<'py> = (usize, u32, Bound<'py, PyBytes>, u64, u64);
 /// Accepted, rejected and refused items by topic; Python's own requests and whether they were accepted.
 type Outcome = ([u64; TOPICS], [u64; TOPICS], [u64; TOPICS], Vec<(u64, bool)>);
-/// Requests by topic and code, items refused by topic, requests refused for their token by reason; connections open and refused.
-type Totals = (Vec<(usize, usize, u64)>, [u64; TOPICS], [u64; 3], usize, u64);
+/// Requests by topic and code, items refused and requests turned away unread by topic, requests refused for their token by reason;
+/// connections open, refused, and not accepted for an error.
+type Totals = (Vec<(usize, usize, u64)>, [u64; TOPICS], [u64; TOPICS], [u64; 3], usize, u64, u64);
 
 /// A receiver and what waits for the log.
 #[pyclass(frozen)]
@@ -35,8 +36,8 @@ pub struct Receiver {
 #[pymethods]
 impl Receiver {
     #[new]
-    #[pyo3(signature = (*, now_ns, partitions, window_ns, record_size, buffer_size, retry_ns, max_message, max_receiving, max_connections,
-        max_streams, max_age_s, age_grace_s, keepalive_time_s, keepalive_timeout_s, body_timeout_s))]
+    #[pyo3(signature = (*, now_ns, partitions, window_ns, record_size, buffer_size, retry_ns, max_message, max_receiving, max_streams,
+        max_age_s, age_grace_s, keepalive_time_s, keepalive_timeout_s, body_timeout_s))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         now_ns: u64,
@@ -47,7 +48,6 @@ impl Receiver {
         retry_ns: u64,
         max_message: usize,
         max_receiving: usize,
-        max_connections: usize,
         max_streams: u32,
         max_age_s: f64,
         age_grace_s: f64,
@@ -65,7 +65,6 @@ impl Receiver {
             limit_bytes: buffer_size,
             max_message,
             max_receiving,
-            max_connections,
             max_streams,
             max_age: seconds(max_age_s)?,
             age_grace: seconds(age_grace_s)?,
@@ -185,7 +184,7 @@ impl Receiver {
     }
 
     /// Listens; the port that it got.
-    fn start(&self, py: Python<'_>, host: &str, port: u16, workers: usize, reuse_port: bool) -> PyResult<u16> {
+    fn start(&self, py: Python<'_>, host: &str, port: u16, workers: usize, reuse_port: bool, max_connections: usize) -> PyResult<u16> {
         let addresses: Vec<SocketAddr> = py.detach(|| (host, port).to_socket_addrs())?.collect();
         if addresses.is_empty() || workers == 0 {
             return Err(PyOSError::new_err(format!("{host} has no address")));
@@ -194,7 +193,7 @@ impl Receiver {
         if place.is_some() {
             return Err(PyRuntimeError::new_err("a receiver starts once"));
         }
-        let server = py.detach(|| server::start(&self.hub, &addresses, workers, reuse_port))?;
+        let server = py.detach(|| server::start(&self.hub, &addresses, workers, reuse_port, max_connections))?;
         Ok(place.insert(server).port)
     }
 
@@ -228,8 +227,15 @@ impl Receiver {
     /// Totals since the start.
     fn counters(&self) -> Totals {
         let counters = &self.hub.counters;
-        let connections = (counters.connections.load(Relaxed), counters.connections_refused.load(Relaxed));
-        (counters.requests(), counters.refused_items(), counters.unauthenticated_requests(), connections.0, connections.1)
+        let (open, refused) = (counters.connections.load(Relaxed), counters.connections_refused.load(Relaxed));
+        let unauthenticated = counters.unauthenticated_requests();
+        let errors = counters.accept_errors.load(Relaxed);
+        (counters.requests(), counters.refused_items(), counters.unread_requests(), unauthenticated, open, refused, errors)
+    }
+
+    /// What the log should hear of and is due (or all of it): kind, how many, the first.
+    fn notes(&self, everything: bool) -> Vec<(usize, u64, String)> {
+        self.hub.notes.take(everything, Instant::now())
     }
 }
 

@@ -1,0 +1,219 @@
+//! Reading a request that has come: unpacked, split, gathered. What is small is read at once, the rest waits for one of few threads.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+use tokio::time::timeout_at;
+
+use super::answer::succeed;
+use super::call::{Export, Place, refuse};
+use super::guard::{guard, guarded};
+use super::hub::{Call, Hub};
+use super::inflate::{self, Encoding, announced, inflate};
+use super::message::{Received, framed};
+use super::pending::{REQUEST_OVERHEAD_BYTES, Size};
+use super::room::{Peer, Room};
+use super::status::{Code, Status, grouped, partial_success, reason};
+use super::until::until;
+use crate::split::{Signal, Split, split_within};
+
+/// How many large requests each worker unpacks and splits at once.
+pub const THREADS: usize = 2;
+
+const INLINE_BYTES: usize = 1 << 20; // what is larger, unpacked, is split on a thread of its own
+const INLINE_PACKED_BYTES: usize = 128 << 10;
+const SHARED_BYTES: usize = 16 << 10; // a message of one DATA frame shares its memory with what came before and after
+const MAX_JOBS: usize = 128; // large requests that wait for a thread, of one worker
+const MAX_PEER_JOBS: usize = 16; // and of one connection
+
+/// A worker's threads for large requests, and how many requests wait for them or are read.
+pub struct Large {
+    threads: Arc<Semaphore>,
+    jobs: AtomicUsize,
+}
+
+impl Default for Large {
+    fn default() -> Self {
+        Self { threads: Arc::new(Semaphore::new(THREADS)), jobs: AtomicUsize::new(0) }
+    }
+}
+
+/// A place in the queue.
+struct Job {
+    large: Arc<Large>,
+    peer: Arc<Peer>,
+}
+
+impl Job {
+    fn new(place: &Place) -> Option<Self> {
+        let job = Self { large: Arc::clone(&place.large), peer: Arc::clone(&place.peer) };
+        let jobs = job.large.jobs.fetch_add(1, Relaxed);
+        let of_peer = job.peer.jobs.fetch_add(1, Relaxed);
+        (jobs < MAX_JOBS && of_peer < MAX_PEER_JOBS).then_some(job)
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        self.large.jobs.fetch_sub(1, Relaxed);
+        self.peer.jobs.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Reads a request, now or later; its bytes have `room` unless they came at once.
+pub fn begin(place: &Place, export: Export, received: Received, room: Option<Room>) {
+    let hub = &place.hub;
+    match attempt(hub, || unpack_small(hub, export.encoding, &received)) {
+        Ok(Some(body)) => return finish(place, export, body),
+        Ok(None) => {}
+        Err(status) => return export.refuse(hub, &status),
+    }
+    let room = room.or_else(|| place.reserve(received.body.len()));
+    let (Some(room), Some(job)) = (room, Job::new(place)) else { return export.turn_away(hub) };
+    let (hub, place) = (Arc::clone(hub), place.clone());
+    tokio::spawn(async move { guard(&hub.notes, wait(place, export, received, room, job)).await });
+}
+
+/// Waits for a thread. A request that its sender gives up is forgotten at once.
+async fn wait(place: Place, mut export: Export, mut received: Received, room: Room, job: Job) {
+    if received.body.len() <= SHARED_BYTES {
+        received.body = Bytes::copy_from_slice(&received.body);
+    }
+    let thread = {
+        let given_up = poll_fn(|context| export.respond.poll_reset(context));
+        let threads = Arc::clone(&place.large.threads);
+        timeout_at(export.deadline.into(), until(given_up, threads.acquire_owned())).await
+    };
+    match thread {
+        Ok(Some(Ok(thread))) => {
+            tokio::task::spawn_blocking(move || {
+                let hub = &place.hub;
+                match attempt(hub, || unpack(hub, export.encoding, received)) {
+                    Ok(body) => finish(&place, export, body),
+                    Err(status) => export.refuse(hub, &status),
+                }
+                drop((room, job, thread));
+            });
+        }
+        Ok(_) => {}
+        Err(_) => export.refuse(&place.hub, &Status::new(Code::DeadlineExceeded, "the request waited too long to be read")),
+    }
+}
+
+/// A panic is the request's alone.
+fn attempt<T>(hub: &Hub, work: impl FnOnce() -> Result<T, Status>) -> Result<T, Status> {
+    guarded(&hub.notes, work).unwrap_or_else(|| Err(Status::new(Code::Internal, "an internal error; the receiver's log has the details")))
+}
+
+/// The message unpacked, None where that takes long.
+fn unpack_small(hub: &Hub, encoding: Encoding, received: &Received) -> Result<Option<Bytes>, Status> {
+    let (packed, limit) = (received.body.len(), INLINE_BYTES.min(hub.settings.max_message));
+    if !received.is_compressed {
+        return Ok((packed <= INLINE_BYTES).then(|| received.body.clone()));
+    }
+    if packed > INLINE_PACKED_BYTES || announced(encoding, &received.body) > limit {
+        return Ok(None);
+    }
+    match inflate(named(encoding)?, &received.body, limit) {
+        Ok(body) => Ok(Some(Bytes::from(body))),
+        Err(inflate::Fault::TooLarge) => Ok(None), // it may be no larger than it may be: that is seen elsewhere
+        Err(inflate::Fault::Corrupt) => Err(corrupt()),
+    }
+}
+
+/// The message unpacked.
+fn unpack(hub: &Hub, encoding: Encoding, received: Received) -> Result<Bytes, Status> {
+    if !received.is_compressed {
+        return Ok(received.body);
+    }
+    let limit = hub.settings.max_message;
+    inflate(named(encoding)?, &received.body, limit).map(Bytes::from).map_err(|fault| match fault {
+        inflate::Fault::TooLarge => {
+            Status::new(Code::ResourceExhausted, format!("the request unpacks to more than {} bytes (max_message)", grouped(limit)))
+        }
+        inflate::Fault::Corrupt => corrupt(),
+    })
+}
+
+/// The encoding of a compressed message.
+fn named(encoding: Encoding) -> Result<Encoding, Status> {
+    match encoding {
+        Encoding::Identity => Err(Status::new(Code::Internal, "a compressed message without grpc-encoding")),
+        encoding => Ok(encoding),
+    }
+}
+
+fn corrupt() -> Status {
+    Status::new(Code::Internal, "the message is not compressed as grpc-encoding says")
+}
+
+/// Splits a request and gathers it.
+fn finish(place: &Place, export: Export, body: Bytes) {
+    let Export { topic, mut respond, .. } = export;
+    let hub = &place.hub;
+    let mut parts_bytes = 0;
+    let split = match attempt(hub, || split(hub, topic, &body, &mut parts_bytes)) {
+        Ok(split) => split,
+        Err(status) => return refuse(hub, topic, &mut respond, &status),
+    };
+    let rejected = split.bad_trace_ids + split.bad_span_ids;
+    if split.is_over {
+        let status = hub.refuse(topic, split.items + rejected, body.len() + parts_bytes + REQUEST_OVERHEAD_BYTES);
+        return refuse(hub, topic, &mut respond, &status);
+    }
+    if split.items + rejected == 0 {
+        hub.counters.answered(topic, Code::Ok as u8);
+        return succeed(&mut respond, None);
+    }
+    let partial = (rejected > 0).then(|| framed(&partial_success(rejected, &reason(split.bad_trace_ids, split.bad_span_ids))));
+    let size = Size { items: split.items, rejected, bytes: body.len() };
+    let call = Box::new(Call { topic, worker: place.worker, respond, partial });
+    let added = if split.parts.is_empty() {
+        hub.gather(&[(0, &body[..])], size, call)
+    } else {
+        let parts: Vec<(u32, Vec<u8>)> = (0..).zip(split.parts).filter_map(|(partition, part)| Some((partition, part?))).collect();
+        hub.gather(&parts, size, call)
+    };
+    if let Err((mut call, status)) = added {
+        refuse(hub, topic, &mut call.respond, &status);
+    }
+}
+
+/// Splits a request. Parts beyond what is small are held in the buffer as they are made; where it has no room the items are only counted.
+fn split(hub: &Hub, topic: usize, body: &[u8], parts_bytes: &mut usize) -> Result<Split, Status> {
+    let mut held = Held { hub, bytes: 0 };
+    let signal = [Signal::Spans, Signal::Metrics, Signal::Logs][topic];
+    let mut has_room = |more: usize| {
+        *parts_bytes += more;
+        *parts_bytes <= INLINE_BYTES || held.grow(*parts_bytes)
+    };
+    split_within(signal, body, hub.settings.partitions, &mut has_room)
+        .map_err(|_| Status::new(Code::InvalidArgument, "not a well-formed OTLP message"))
+}
+
+/// Bytes of the buffer; given back when dropped.
+struct Held<'a> {
+    hub: &'a Hub,
+    bytes: usize,
+}
+
+impl Held<'_> {
+    fn grow(&mut self, bytes: usize) -> bool {
+        let may = self.hub.pending(|pending| pending.reserve(bytes - self.bytes));
+        if may {
+            self.bytes = bytes;
+        }
+        may
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.hub.pending(|pending| pending.release(self.bytes));
+        }
+    }
+}
