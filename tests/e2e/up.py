@@ -9,7 +9,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -73,8 +73,12 @@ class Up:
 
     def has_opened_store(self) -> bool:
         """Whether the process has the store's lock file open: it is about to process."""
-        links = Path(f"/proc/{self.pid}/fd")
-        return any(str(self.data / "store") in str(link.readlink()) for link in links.iterdir() if link.exists())
+        store = str(self.data / "store")
+        for link in Path(f"/proc/{self.pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # closed meanwhile
+                if store in str(link.readlink()):
+                    return True
+        return False
 
     def kill(self) -> None:
         """``kill -9``."""
