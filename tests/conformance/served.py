@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -38,13 +39,14 @@ LONG_S = 90.0
 class Served:
     """The process, and what its log has. A context manager that kills it at the end."""
 
-    def __init__(self, folder: Path, receiver: str = "grpcio", faults: int | None = None, **settings: Any) -> None:
+    def __init__(self, folder: Path, receiver: str = "grpcio", faults: int | None = None, ulimit: str = "", **settings: Any) -> None:
         self.folder = folder
         self.receiver = receiver
         self.grpc_port = 0
         self.http_port = 0
         self._settings = {"receiver": receiver, "drain_time": "30s", "retry_after": "50ms", **settings}
         self._faults = faults
+        self._ulimit = ulimit
         self._starts = 0
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
@@ -64,6 +66,8 @@ class Served:
         if self._faults is not None:
             settings["faults"] = self._faults + self._starts
         command = [sys.executable, "-m", "tests.conformance.served", str(self.folder), json.dumps(settings)]
+        if self._ulimit:  # "-n 700"
+            command = ["sh", "-c", f'ulimit {self._ulimit} && exec "$@"', "sh", *command]
         with (self.folder / "served.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT)
         eventually(lambda: self._is_ready(ports), f"the receiver listens, see {self.folder / 'served.log'}")
@@ -93,6 +97,28 @@ class Served:
         assert self._process is not None
         pages = Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    def forget_peak(self) -> None:
+        """From now on :meth:`peak_bytes` counts."""
+        assert self._process is not None
+        Path(f"/proc/{self._process.pid}/clear_refs").write_text("5")
+
+    def peak_bytes(self) -> int:
+        """The most memory that was resident at once."""
+        assert self._process is not None
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmHWM"))
+
+    def limit_files(self, limit: int) -> None:
+        """How many files the process may have open from now on."""
+        assert self._process is not None
+        _, hard = resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, (limit, hard))
+
+    def open_files(self) -> int:
+        """How many the process has open."""
+        assert self._process is not None
+        return len(list(Path(f"/proc/{self._process.pid}/fd").iterdir()))
 
     def open_sockets(self) -> int:
         """How many sockets the process has open."""

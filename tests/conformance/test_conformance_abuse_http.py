@@ -4,7 +4,6 @@ import http.client
 import socket
 import ssl
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
@@ -13,38 +12,29 @@ import pytest
 from ingest.http import PROTOBUF
 from tests.conformance.conftest import ABUSED, IMPATIENT
 from tests.conformance.others import assert_others_are_served
-from tests.conformance.served import LONG_S, Served
+from tests.conformance.served import LONG_S, Served, eventually
 from tests.conformance.wire import Wire
 from tests.ingest.pki import Pki
 from tests.ingest.receiving import RECEIVERS, traces
 
-MEMORY_BYTES = 96 << 20
+MEMORY_BYTES = 48 << 20
+"""What one attack may add to the process; the largest sends some 10 MB."""
+
 HEAD = f"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: {PROTOBUF}\r\n".encode()
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with Served(tmp_path_factory.mktemp("abused_http"), **ABUSED) as served:
-        yield served
-        assert served.stop() == 0
-
-
-@pytest.fixture(scope="module")
-def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with Served(tmp_path_factory.mktemp("impatient_http"), **ABUSED, **IMPATIENT) as served:
-        yield served
-        assert served.stop() == 0
-
-
 def post(port: int, context: ssl.SSLContext | None = None) -> int:
-    """One request's status. A busy machine may need some tries before an impatient receiver."""
+    """One request's status. A busy machine may need some tries before an impatient receiver (which answers 408, or closes)."""
     end_s = time.monotonic() + LONG_S
     while True:
         try:
-            return post_once(port, context)
+            status = post_once(port, context)
         except (OSError, http.client.HTTPException):
             if time.monotonic() > end_s:
                 raise
+        else:
+            if status != 408 or time.monotonic() > end_s:
+                return status
 
 
 def post_once(port: int, context: ssl.SSLContext | None) -> int:
@@ -105,14 +95,15 @@ def send(peer: socket.socket, data: bytes) -> None:
         "HTTP/2",
     ],
 )
-def test_a_wrong_request_ends_in_the_right_error(served: Served, sent: bytes, status: bytes) -> None:
-    before_bytes = served.rss_bytes()
-    with connect(served.http_port) as peer:
+def test_a_wrong_request_ends_in_the_right_error(abused: Served, sent: bytes, status: bytes) -> None:
+    assert post(abused.http_port) == 200
+    before_bytes = abused.rss_bytes()
+    with connect(abused.http_port) as peer:
         send(peer, sent)
         heard = answer(peer)
         assert heard.startswith((b"HTTP/1.1 " + status, b"HTTP/1.0 " + status))
-        assert post(served.http_port) == 200
-        assert served.rss_bytes() - before_bytes < MEMORY_BYTES
+        assert post(abused.http_port) == 200
+        assert abused.rss_bytes() - before_bytes < MEMORY_BYTES
 
 
 @pytest.mark.parametrize(
@@ -129,7 +120,7 @@ def test_slow_peers_are_cut_off(impatient: Served, sent: bytes, status: bytes) -
         assert post(impatient.http_port) == 200
         for peer in peers:
             assert answer(peer).startswith(status)
-    assert impatient.open_sockets() < idle + 50
+    eventually(lambda: impatient.open_sockets() < idle + 50, "their sockets are closed")
 
 
 def test_a_body_that_trickles_is_cut_off_too(impatient: Served) -> None:
@@ -148,16 +139,17 @@ def test_a_body_that_trickles_is_cut_off_too(impatient: Served) -> None:
         assert heard.startswith(b"HTTP/1.1 408")
 
 
-def test_pipelined_requests_whose_answers_nobody_reads_are_held_within_limits(served: Served) -> None:
-    before_bytes = served.rss_bytes()
+def test_pipelined_requests_whose_answers_nobody_reads_are_held_within_limits(abused: Served) -> None:
+    assert post(abused.http_port) == 200
+    before_bytes = abused.rss_bytes()
     body = traces(0, 1)
     request = HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body
-    with connect(served.http_port) as peer:
+    with connect(abused.http_port) as peer:
         peer.settimeout(3)
         send(peer, request * 50_000)
-        assert post(served.http_port) == 200
-        assert served.rss_bytes() - before_bytes < MEMORY_BYTES
-    assert post(served.http_port) == 200
+        assert post(abused.http_port) == 200
+        assert abused.rss_bytes() - before_bytes < MEMORY_BYTES
+    assert post(abused.http_port) == 200
 
 
 @pytest.mark.parametrize("receiver", RECEIVERS)

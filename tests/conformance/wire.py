@@ -5,7 +5,7 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -17,7 +17,7 @@ from tests.ingest.receiving import TRACES
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 LONG_S = 60.0
-STALLED_S = 3.0
+STALLED_S = 10.0
 """A peer that takes nothing for so long has stopped reading."""
 
 _HEAD = 9  # bytes of a frame in front of its body
@@ -36,7 +36,10 @@ EXPORT: tuple[Header, ...] = (
 
 @dataclass
 class Heard:
-    """What a peer said, until now: by stream its headers and trailers, its messages' bytes, its resets; and of the connection."""
+    """What a peer said, until now: by stream its headers and trailers, its messages' bytes, its resets; and of the connection.
+
+    ``pings`` are answers to ours, ``pinged`` those that we answered.
+    """
 
     headers: dict[int, dict[str, str]] = field(default_factory=dict)
     data: dict[int, bytes] = field(default_factory=dict)
@@ -44,6 +47,7 @@ class Heard:
     ended: set[int] = field(default_factory=set)
     goaway: int | None = None
     pings: int = 0
+    pinged: int = 0
     closed: bool = False
 
     def status(self, stream: int) -> str | None:
@@ -64,6 +68,7 @@ class Wire:
         self._encoder = Encoder()
         self._decoder = Decoder(max_header_list_size=1 << 20)
         self._unread = b""
+        self._unsent = b""
         self._acknowledges = acknowledges
         self.heard = Heard()
 
@@ -78,11 +83,12 @@ class Wire:
         self.send(PREFACE + SettingsFrame(0, settings=settings or {}).serialize())
         return self
 
-    def send(self, data: bytes) -> str:
+    def send(self, data: bytes, stalled_s: float = STALLED_S) -> str:
         """Send all of it: ``sent``, or ``stalled`` when the peer does not read, or ``closed`` when it has closed."""
         view = memoryview(data)
         while view:
-            if not select.select([], [self._socket], [], STALLED_S)[1]:
+            if not select.select([], [self._socket], [], stalled_s)[1]:
+                self._unsent = bytes(view)
                 return "stalled"
             try:
                 self._socket.setblocking(False)
@@ -129,11 +135,27 @@ class Wire:
             self._read(1.0)
         return self.heard
 
+    def listen_for(self, happened: Callable[[Heard], bool], what: str, within_s: float = LONG_S) -> Heard:
+        """Read until something was heard; fails with ``what`` should it not, or should the peer close before."""
+        end_s = time.monotonic() + within_s
+        while not happened(self.heard):
+            assert not self.heard.closed, f"closed before {what}: {self.heard}"
+            assert time.monotonic() < end_s, f"not within {within_s} s: {what}: {self.heard}"
+            self._read(1.0)
+        return self.heard
+
     def is_alive(self) -> bool:
         """Whether the peer answers a ping: everything sent before was read by then."""
         before = self.heard.pings
         end_s = time.monotonic() + LONG_S
-        if self.send_frames(PingFrame(0, b"alive?!?")) != "sent":
+        unsent, self._unsent = self._unsent, b""
+        outcome = self.send(unsent + PingFrame(0, b"alive?!?").serialize(), stalled_s=0.1)
+        while outcome == "stalled":  # each waits for the other to read
+            assert time.monotonic() < end_s, f"it does not read: {self.heard}"
+            self._read(0.1)
+            unsent, self._unsent = self._unsent, b""
+            outcome = self.send(unsent, stalled_s=0.1)
+        if outcome == "closed":
             return False
         while self.heard.pings == before and not self.heard.closed:
             assert time.monotonic() < end_s, f"neither an answer to a ping nor an end: {self.heard}"
@@ -183,6 +205,7 @@ class Wire:
             case PingFrame() if "ACK" in frame.flags:
                 heard.pings += 1
             case PingFrame() if self._acknowledges:
+                heard.pinged += 1
                 self.send_frames(PingFrame(0, frame.opaque_data, flags=["ACK"]))
         if "END_STREAM" in frame.flags:
             heard.ended.add(frame.stream_id)
