@@ -13,13 +13,13 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from hyperframe.frame import DataFrame, HeadersFrame
+from hyperframe.frame import DataFrame, HeadersFrame, SettingsFrame
 
 from ingest.http import PROTOBUF
 from schemas.otlp_wire import framed
 from tests.conformance.others import assert_others_are_served
 from tests.conformance.served import LONG_S, Served, eventually
-from tests.conformance.wire import EXPORT, Wire, message
+from tests.conformance.wire import EXPORT, PREFACE, Wire, message
 from tests.ingest.receiving import LOGS, span_ids, traces
 
 MIB = 1 << 20
@@ -213,8 +213,8 @@ def test_an_idle_peer_that_answers_pings_stays(tmp_path: Path, receiver: str) ->
 
 
 @native_only
-@pytest.mark.parametrize("sent", [b"", b"PRI * HTTP/2.0\r\n"], ids=["nothing", "half a preface"])
-def test_a_half_open_peer_does_not_hold_up_a_stop(tmp_path: Path, receiver: str, sent: bytes) -> None:
+@pytest.mark.parametrize("sent", [b"", PREFACE[:7], PREFACE + SettingsFrame(0).serialize()], ids=["nothing", "half a preface", "settings"])
+def test_a_peer_that_went_silent_does_not_hold_up_a_stop(tmp_path: Path, receiver: str, sent: bytes) -> None:
     with Served(tmp_path, receiver, drain_time="60s", keepalive_timeout="60s") as served, Wire(served.grpc_port) as wire:
         wire.send(sent)
         assert_others_are_served(served)

@@ -28,6 +28,7 @@ const SMALL_WINDOW: u32 = 65_535;
 const MAX_HEADERS: u32 = 16 << 10;
 const MAX_RESETS: usize = 256; // by either side, before the connection is ended
 const MAX_SEND_BUFFER: usize = 64 << 10;
+const GOODBYE: Duration = Duration::from_secs(2); // for requests sent before a peer hears that the receiver stops
 const LAST_WORDS: Duration = Duration::from_millis(500); // to begin, while the receiver stops: then it is told to go elsewhere
 
 #[allow(clippy::large_enum_variant)] // made and used at once
@@ -90,18 +91,19 @@ struct Clock {
     move_on: Option<Instant>, // None once the sender was asked to
     cut_off: Option<Instant>,
     pinged: Option<Instant>,
+    goodbye: Option<Instant>, // while the receiver stops: when to end it, unless requests are under way
 }
 
 impl Clock {
     fn next(&self, settings: &Settings, last_read: Instant) -> Instant {
         let ping = self.pinged.map_or(last_read + settings.keepalive_time, |at| at + settings.keepalive_timeout);
-        [self.move_on, self.cut_off].into_iter().flatten().fold(ping, Instant::min)
+        [self.move_on, self.cut_off, self.goodbye].into_iter().flatten().fold(ping, Instant::min)
     }
 }
 
 async fn run(place: &Place, settings: &Settings, mut connection: Connection<Socket, Bytes>, activity: Activity) {
     let Some(mut pings) = connection.ping_pong() else { return };
-    let mut clock = Clock { move_on: Some(Instant::now() + jittered(settings.max_age)), cut_off: None, pinged: None };
+    let mut clock = Clock { move_on: Some(Instant::now() + jittered(settings.max_age)), cut_off: None, pinged: None, goodbye: None };
     let mut stopping = place.stopping.clone();
     let mut stop = pin!(stopping.wait_for(|is_stopping| *is_stopping));
     let mut is_stopping = false;
@@ -132,6 +134,7 @@ async fn run(place: &Place, settings: &Settings, mut connection: Connection<Sock
             Event::Stopping => {
                 is_stopping = true;
                 clock.move_on = None;
+                clock.goodbye = Some(Instant::now() + GOODBYE);
                 connection.graceful_shutdown(); // whoever stops also says how long it may take
             }
             Event::Time => {
@@ -155,6 +158,12 @@ fn on_time(
     let now = Instant::now();
     if clock.cut_off.is_some_and(|at| at <= now) {
         return false;
+    }
+    if clock.goodbye.is_some_and(|at| at <= now) {
+        if !connection.has_streams() {
+            return false;
+        }
+        clock.goodbye = Some(now + GOODBYE);
     }
     if clock.move_on.is_some_and(|at| at <= now) {
         clock.move_on = None;
