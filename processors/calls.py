@@ -32,9 +32,10 @@ class Calls:
     spans: pl.DataFrame
     """``pane`` i64; ``key``, ``parent_key`` u64 (0: root); ``start_ns`` i64; ``slot`` u32; ``node``, ``upstream``, ``flags`` u64
     hashes (0: none); ``bucket`` i16; ``kind`` u8; ``retry`` u16; ``proxy``, ``error``, ``queue`` (names a queue), ``database`` (a
-    CLIENT that names one), ``refused`` (before it was sent, by its flags) bool."""
+    CLIENT that names one), ``refused`` (before it was sent, by its flags), ``loose`` (its parent is not among the pane's first copies)
+    bool."""
     loose: pl.DataFrame
-    """Those of ``spans`` that have a parent, but not among the pane's first copies: few, where panes are longer than traces."""
+    """The loose ones of ``spans``: few, where panes are longer than traces."""
     nodes: pl.DataFrame
     """``node`` -> ``service``, ``identity``, ``instance``, ``pod`` (hashes, 0: none) and IDENTITY's texts."""
     words: pl.DataFrame
@@ -91,6 +92,7 @@ def calls_of(pane: int, spans: pl.DataFrame, batch: SpanBatch, labels: Labels, *
     }).select(pl.lit(pane, pl.Int64).alias("pane"), pl.all())  # fmt: skip
     words = np.unique(np.concatenate([upstream, flags]))
     loose = (look_up["parent_key"] != 0) & ~look_up["parent_key"].is_in(look_up["key"].filter(first).implode())
+    look_up.insert_column(look_up.width, loose.alias("loose"))
     return Calls(
         look_up, look_up.filter(loose), nodes, pl.DataFrame({"hash": hashes[words], "text": pl.Series(labels.text(words), dtype=pl.String)})
     )
@@ -120,30 +122,28 @@ class Window:
     """Of the pane that is decided."""
     around: Calls
     """Of all panes, in their order."""
+    loose: pl.DataFrame
+    """The loose spans of the other panes, in the order of the log."""
 
     @classmethod
     def of(cls, pane: int, wait: int, time: PaneTime, calls: Mapping[int, Calls]) -> "Window":
         """The window of these panes; those without spans may be absent."""
         parts = [part for _, part in sorted(calls.items())]
         around = Calls(*(pl.concat([getattr(part, name) for part in parts], rechunk=False) for name in Calls.__slots__))
-        return cls(pane, wait, time, calls[pane], around)
+        return cls(pane, wait, time, calls[pane], around, around.loose.filter(around.loose["pane"] != pane))
 
     def spans_where(self, column: str, keys: pl.Series, columns: Sequence[str]) -> pl.DataFrame:
         """Spans whose ``column`` is among ``keys``, in the order of the log."""
         return self.around.spans.select(columns).filter(self.around.spans[column].is_in(keys.implode()))
 
     def children_of(self, parents: pl.Series, columns: Sequence[str]) -> pl.DataFrame:
-        """Spans below ``parents``, keys of first copies of the pane that is decided; in the order of the log.
+        """Spans below ``parents``, keys of first copies of the pane that is decided, in no particular order.
 
         In another pane such a child is loose: an earlier one cannot have the parent, and in a later one the parent is a copy.
         """
-        parts = [
-            self.around.loose.filter(self.around.loose["pane"] < self.pane),
-            self.calls.spans,
-            self.around.loose.filter(self.around.loose["pane"] > self.pane),
-        ]
         known = parents.implode()
-        return pl.concat([part.select(columns).filter(part["parent_key"].is_in(known)) for part in parts])
+        own, others = (part.select(columns).filter(part["parent_key"].is_in(known)) for part in (self.calls.spans, self.loose))
+        return own if others.is_empty() else pl.concat([own, others])
 
     def nodes_where(self, column: str, hashes: pl.Series, columns: Sequence[str]) -> pl.DataFrame:
         """``columns`` of nodes with these values in ``column``, one for each."""

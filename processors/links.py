@@ -39,13 +39,14 @@ def find_pairs(own: pl.DataFrame, window: Window) -> pl.DataFrame:
     children = own.filter(pl.col("parent_key") != 0).select(*_CHILD, *_TRACE)
     own_parents = _prefixed(own.select(_PARENT))
     near = children.join(own_parents, left_on="parent_key", right_on="p_key")
-    loose = children.filter(~children["parent_key"].is_in(own["key"].implode()))
-    parents = _once(window.spans_where("key", loose["parent_key"], _PARENT))
-    far = loose.join(_prefixed(parents), left_on="parent_key", right_on="p_key")
-    before = window.around.loose.filter(window.around.loose["pane"] < window.pane - window.wait)
-    early = _once(before.select(_CHILD).filter(before["parent_key"].is_in(own["key"].implode())))
-    waited = early.join(own_parents.hstack(own.select(_TRACE)), left_on="parent_key", right_on="p_key")
-    return pl.concat([near, far.select(near.columns), waited.select(near.columns)])
+    found = [near]
+    if len(loose := own.filter(own["loose"]).select(*_CHILD, *_TRACE)):
+        parents = _once(window.spans_where("key", loose["parent_key"], _PARENT))
+        found.append(loose.join(_prefixed(parents), left_on="parent_key", right_on="p_key"))
+    if len(before := window.loose.filter(window.loose["pane"] < window.pane - window.wait)):
+        early = _once(before.select(_CHILD).filter(before["parent_key"].is_in(own["key"].implode())))
+        found.append(early.join(own_parents.hstack(own.select(_TRACE)), left_on="parent_key", right_on="p_key"))
+    return pl.concat([part.select(near.columns) for part in found])
 
 
 def without_told(links: pl.DataFrame, window: Window) -> pl.DataFrame:
@@ -101,12 +102,12 @@ def _repeated(links: pl.DataFrame, window: Window) -> pl.Series:
     A callee that came too late for its sibling's decision to see it is the later one, so that of n callees n - 1 count as retries however
     they are spread over panes.
     """
-    asked = links.filter(pl.col("p_proxy") & (pl.col("p_retry") == 0))
-    near = asked.filter(pl.col("p_pane") == window.pane)["parent_key"]
-    far = asked.filter(pl.col("p_pane") != window.pane)["parent_key"]
+    asked = links.filter(pl.col("p_proxy") & (pl.col("p_retry") == 0)).select("parent_key", near=pl.col("p_pane") == window.pane)
     columns = ("pane", "parent_key", "key", "start_ns", "node")
-    below = pl.concat([window.children_of(near, columns), window.spans_where("parent_key", far, columns)])
-    several = _once(below.filter(pl.col("parent_key").is_duplicated()))
+    below = window.children_of(asked["parent_key"].filter(asked["near"]), columns)
+    if not asked["near"].all():
+        below = pl.concat([below, window.spans_where("parent_key", asked["parent_key"].filter(~asked["near"]), columns)])
+    several = _once(below.filter(pl.col("parent_key").is_duplicated()).sort("pane"))
     if several.is_empty():
         return several["key"]
     service = window.nodes_where("node", several["node"], ("node", "service"))

@@ -121,15 +121,14 @@ def _reached_through(wanted: pl.DataFrame, links: pl.DataFrame, window: Window) 
     """
     client = ["service", "upstream"]
     near = _votes(links, wanted["upstream"])
+    found = wanted.join(_most(near, window, client), on=client)
     missing = wanted.join(near, on=client, how="anti")
-    around = _votes(_links_through(missing["upstream"].unique(), window), missing["upstream"]) if len(missing) else near.clear()
-    anyone = around.group_by("upstream", "server_service").agg(pl.col("calls").sum())
-    servers = pl.concat([near["server_service"], around["server_service"]])
-    texts = window.nodes_where("service", servers, ("service", *_SERVICE_TEXTS)).rename({"service": "server_service"})
-    known = wanted.join(_most(near, texts, client), on=client)
-    same = missing.join(_most(around, texts, client), on=client)
-    others = missing.join(same, on=client, how="anti").join(_most(anyone, texts, ["upstream"]), on="upstream")
-    found = pl.concat([known, same.select(known.columns), others.select(known.columns)])
+    if len(missing):
+        around = _votes(_links_through(missing["upstream"].unique(), window), missing["upstream"])
+        same = missing.join(_most(around, window, client), on=client)
+        anyone = around.group_by("upstream", "server_service").agg(pl.col("calls").sum())
+        others = missing.join(same, on=client, how="anti").join(_most(anyone, window, ["upstream"]), on="upstream")
+        found = pl.concat([found, same.select(found.columns), others.select(found.columns)])
     hashes = found["server_service"].to_numpy()
     return found.with_columns(pl.Series("server", hash_rows([hashes, np.zeros_like(hashes)]), dtype=pl.UInt64)).drop("server_service")
 
@@ -140,8 +139,9 @@ def _votes(links: pl.DataFrame, upstreams: pl.Series) -> pl.DataFrame:
     return through.group_by(service="p_service", upstream="p_upstream", server_service="service").len("calls")
 
 
-def _most(votes: pl.DataFrame, texts: pl.DataFrame, by: list[str]) -> pl.DataFrame:
+def _most(votes: pl.DataFrame, window: Window, by: list[str]) -> pl.DataFrame:
     """The ``server_service``, with its texts, that has most calls of each ``by``."""
+    texts = window.nodes_where("service", votes["server_service"], ("service", *_SERVICE_TEXTS)).rename({"service": "server_service"})
     ranked = votes.join(texts, on="server_service").sort("calls", *_SERVICE_TEXTS, descending=[True, False, False, False])
     return ranked.unique(by, keep="first").select(*by, "server_service", *_SERVICE_TEXTS)
 
