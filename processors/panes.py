@@ -193,7 +193,7 @@ class Panes:
             decided.append(self._undecided.popleft())
         self._next = max(self._next, number - self._wait)
         keep_from = self._next - self._lookback
-        while self._starts[0][0] < keep_from:
+        while len(self._starts) > 1 and self._starts[0][0] < keep_from:  # the open one stays, be it of a longer lookback than is needed
             self._starts.popleft()
         return Step(closed, emit, self._closed_until, tuple(decided), keep_from, self._commit())
 

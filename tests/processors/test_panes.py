@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from processors.panes import PaneClock, Panes, Step
@@ -112,6 +112,8 @@ def test_another_pane_length_reads_the_lookback_and_decides_what_was_not_decided
 CLOCKS = st.builds(PaneClock, st.integers(1, 20).map(lambda s: s * NS_PER_S), st.integers(0, 4).map(lambda s: s * NS_PER_S // 5))
 
 
+@settings(max_examples=300)
+@example(gaps_s=[0] * 16 + [1, 3, 12], changes=[(19, PaneClock(NS_PER_S, 0))])  # a lookback that is longer than the new one
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=40), st.lists(st.tuples(st.integers(0, 40), CLOCKS), max_size=4))
 def test_each_record_counts_once_however_panes_change(gaps_s: list[int], changes: list[tuple[int, PaneClock]]) -> None:
     log = [record(offset, 1000 + sum(gaps_s[: offset + 1])) for offset in range(len(gaps_s))]
