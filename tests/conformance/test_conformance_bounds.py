@@ -59,14 +59,14 @@ def test_what_unpacks_to_very_many_records_costs_little_and_holds_up_nobody(tmp_
             assert export(request, compression=grpc.Compression.Gzip, timeout=LONG_S) == b""
             took_s = time.monotonic() - began_s
             done.set()
-            assert checking.result() < max(1.0, took_s / 2)
+            assert checking.result() < max(1.5, took_s * 0.6)
         assert served.peak_bytes() - before_bytes < 512 * MIB, "a few times what it unpacks to"
 
 
 @native_only
 def test_large_requests_wait_within_limits(tmp_path: Path, receiver: str) -> None:
     """All of them come at once, and whole; each takes a while to read. Not all of them are kept until then."""
-    bomb = message(gzip.compress(bytes(16 * MIB)), compressed=True)
+    bomb = message(gzip.compress(bytes(24 * MIB)), compressed=True)  # 24 KB: 40 of them fit into the window
     with Served(tmp_path, receiver, max_message="32MiB") as served, Wire(served.grpc_port) as wire:
         wire.begin()
         assert wire.is_alive()  # it has opened its window
