@@ -73,7 +73,15 @@ def pytest_configure() -> None:
             del os.environ[name]
 
 
-LONG = ("test_faults.py", "test_workers_under_faults.py", "test_ingest_faults.py", "test_collector_interop.py", "test_spooling.py")
+LONG = (
+    "test_faults.py",
+    "test_e2e_kill.py",
+    "test_workers_under_faults.py",
+    "test_ingest_faults.py",
+    "test_repartition.py",
+    "test_collector_interop.py",
+    "test_spooling.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

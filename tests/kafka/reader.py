@@ -2,6 +2,9 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
 from aiokafka import TopicPartition as KafkaPartition
@@ -11,6 +14,20 @@ from aiokafka.structs import OffsetAndMetadata
 from schemas.kafka_consumer import stop_consumer
 from schemas.log import COUNTS, Commit, Record, TopicPartition
 from schemas.topics import TOPICS
+
+_PATIENCE_S = 120.0
+
+
+async def _patiently(ask: Callable[[], Awaitable[Any]]) -> Any:
+    """Ask until brokers answer."""
+    give_up_s = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            return await ask()
+        except (KafkaError, TimeoutError):
+            if time.monotonic() > give_up_s:
+                raise
+            await asyncio.sleep(0.2)
 
 
 class KafkaLogReader:
@@ -23,7 +40,7 @@ class KafkaLogReader:
     @classmethod
     async def open(cls, bootstrap: str, prefix: str, group: str) -> "KafkaLogReader":
         """Try until brokers answer: one that stood still a moment ago may drop connections."""
-        give_up_s = time.monotonic() + 120
+        give_up_s = time.monotonic() + _PATIENCE_S
         while True:
             consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=group, enable_auto_commit=False, auto_offset_reset="none")
             try:
@@ -40,7 +57,7 @@ class KafkaLogReader:
 
     async def partitions(self) -> list[TopicPartition]:
         """See schemas.log.LogReader.partitions."""
-        cluster = await self._consumer._client.fetch_all_metadata()  # partitions_for_topic knows of subscribed topics only
+        cluster = await _patiently(self._consumer._client.fetch_all_metadata)  # partitions_for_topic knows of subscribed topics only
         return [
             TopicPartition(topic, partition)
             for topic in TOPICS
@@ -49,11 +66,11 @@ class KafkaLogReader:
 
     async def beginning(self, tp: TopicPartition) -> int:
         """See schemas.log.LogReader.beginning."""
-        return int((await self._consumer.beginning_offsets([self._kafka(tp)]))[self._kafka(tp)])
+        return int((await _patiently(partial(self._consumer.beginning_offsets, [self._kafka(tp)])))[self._kafka(tp)])
 
     async def end(self, tp: TopicPartition) -> int:
         """See schemas.log.LogReader.end."""
-        return int((await self._consumer.end_offsets([self._kafka(tp)]))[self._kafka(tp)])
+        return int((await _patiently(partial(self._consumer.end_offsets, [self._kafka(tp)])))[self._kafka(tp)])
 
     async def read(self, tp: TopicPartition, offset: int, max_bytes: int) -> list[Record]:
         """See schemas.log.LogReader.read."""

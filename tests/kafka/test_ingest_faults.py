@@ -10,6 +10,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
+from aiokafka.errors import KafkaError
 
 from ingest.settings import KafkaWriterSettings
 from tests.kafka.broker import Cluster
@@ -74,7 +75,10 @@ async def until(holds: Callable[[], Awaitable[bool]], what: str) -> None:
 
 async def all_logged(place: KafkaPlace, wanted: set[bytes]) -> None:
     async def are_there() -> bool:
-        return wanted <= set(await logged(place))
+        try:
+            return wanted <= set(await logged(place))
+        except (KafkaError, TimeoutError):  # a broker that stood still may need a while
+            return False
 
     await until(are_there, "every acknowledged span is in the topic")
 
