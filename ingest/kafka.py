@@ -38,6 +38,9 @@ _CLOSE_S = 5.0
 _SETTLE_S = 1.0
 """How long what was given up may still be delivered before its fate is looked for, and how long brokers may take for what they have got."""
 
+_REFUSED_ITEMS = 10_000
+"""How many items that brokers refused are known at a time."""
+
 _PIECE = struct.Struct(">HI")
 
 
@@ -252,6 +255,8 @@ class KafkaLogWriter:
         for (append, _), future in zip(records, acknowledged, strict=True):
             refused = future.done() and not future.cancelled() and isinstance(future.exception(), MessageSizeTooLargeError)
             if refused and len(append.value) > limit:
+                if len(self._refused) >= _REFUSED_ITEMS:
+                    self._refused.clear()  # those that come again are refused once more
                 self._refused.add(hash(append.value))
 
     async def _look(self, tps: Sequence[TopicPartition]) -> None:

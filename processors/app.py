@@ -304,9 +304,7 @@ class ReaderApp(faust.App):
         try:
             await self.commit_cursors(old)
         finally:
-            for cursor in old.values():
-                cursor.closed = True
-                self.work.withdraw(cursor)
+            self._withdraw(old)
 
     async def _settle(self, timeout_s: float) -> None:
         if in_hand := set(self.work.in_hand):
@@ -323,7 +321,10 @@ class ReaderApp(faust.App):
     def let_go(self) -> None:
         """After a crash, or a stop that took too long: what is left of the work is another worker's."""
         old, self.cursors = self.cursors, {}
-        for cursor in old.values():
+        self._withdraw(old)
+
+    def _withdraw(self, cursors: Mapping[Any, Cursor]) -> None:
+        for cursor in cursors.values():
             cursor.closed = True
             self.work.withdraw(cursor)
 

@@ -28,7 +28,7 @@ class LogClock:
         self._monotonic_ns = monotonic_ns
         self._read_ns = monotonic_ns()
         self._time_ns = newest_ns
-        self._ahead_ns = 0
+        self._told_ns = 0
 
     def now_ns(self) -> int:
         """Log time, ns since 1970; at least that of the last call."""
@@ -39,10 +39,11 @@ class LogClock:
         return self._time_ns
 
     def _tell(self, ahead_ns: int) -> None:
-        if ahead_ns > self._ahead_ns + _TELL_NS:
+        if ahead_ns > self._told_ns + _TELL_NS:
+            self._told_ns = ahead_ns
             _LOGGER.warning(
                 "the clock is %.0f s behind the log's newest record: log time goes on more slowly until they meet", ahead_ns / NS_PER_S
             )
-        elif self._ahead_ns and not ahead_ns:
+        elif self._told_ns and not ahead_ns:
+            self._told_ns = 0
             _LOGGER.info("the clock has caught up with the log")
-        self._ahead_ns = ahead_ns if ahead_ns > self._ahead_ns + _TELL_NS or not ahead_ns else self._ahead_ns
