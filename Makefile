@@ -49,7 +49,7 @@ $(READY): $(RUNS)
 	@touch $(READY)
 
 demo: $(RUNS)
-	@$(BIN)/python -m meshflow.demo
+	@$(BIN)/python -m meshflow.tools.demo
 
 local: $(READY)
 	@deploy/local.sh
@@ -83,4 +83,4 @@ bench-peers: $(READY)
 	@$(BIN)/python -m benchmarks.peers.run $(if $(JSON),--json "$(JSON)") $(if $(CASES),--cases "$(CASES)") $(BENCH)
 
 docs: $(READY)
-	@$(BIN)/python -m meshflow.reference
+	@$(BIN)/python -m meshflow.tools.reference

@@ -1,1 +1,3 @@
-"""Benchmarks: ``python -m benchmarks.run`` (``make bench``) runs all of them; each program here also runs alone."""
+"""Benchmarks: ``python -m benchmarks.run`` (``make bench``) runs all of them; each program here also runs
+alone.
+"""

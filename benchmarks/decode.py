@@ -1,8 +1,9 @@
 """What decoding and splitting OTLP costs, native and reference.
 
-Spans as ``benchmarks.load`` makes them (21 attributes, about 930 bytes). ``decode``: panes of about 31,000 spans (50,000 spans/s over
-8 partitions, 5 s) to a SpanBatch. ``split``: requests of 200 or of 5 (Envoy's default) spans, to 32 partitions. ``details``: attributes,
-events and links of 2 % of a pane's spans; per million of those.
+Spans as ``benchmarks.load`` makes them (21 attributes, about 930 bytes). ``decode``: panes of about 31,000
+spans (50,000 spans/s over 8 partitions, 5 s) to a SpanBatch. ``split``: requests of 200 or of 5 (Envoy's
+default) spans, to 32 partitions. ``details``: attributes, events and links of 2 % of a pane's spans; per
+million of those.
 """
 
 from collections.abc import Iterator
@@ -17,7 +18,10 @@ from schemas.spans import SpanBatch
 PANE_SPANS = 31_000
 PARTITIONS = 32
 KEPT = 0.02
-NATIVE = {"spans": 200_000, "repeats": 5}  # the input is 190 MB, far beyond any cache: passes over it cost the same
+NATIVE = {
+    "spans": 200_000,
+    "repeats": 5,
+}  # the input is 190 MB, far beyond any cache: passes over it cost the same
 REFERENCE = {"spans": 20_000, "repeats": 1}
 
 
@@ -69,12 +73,22 @@ def _panes(spans: int, services: int) -> Iterator[list[bytes]]:
 
 CASES = [
     *(
-        Case(f"decode, {services:,} services", system, decode, {"system": system, "services": services, **amount})
+        Case(
+            f"decode, {services:,} services",
+            system,
+            decode,
+            {"system": system, "services": services, **amount},
+        )
         for system, amount in (("native", NATIVE), ("reference", REFERENCE))
         for services in (100, 10_000)
     ),
     *(
-        Case(f"split, requests of {size}", system, split, {"system": system, "spans_per_request": size, **amount})
+        Case(
+            f"split, requests of {size}",
+            system,
+            split,
+            {"system": system, "spans_per_request": size, **amount},
+        )
         for system, amount in (("native", NATIVE), ("reference", REFERENCE))
         for size in (200, 5)
     ),

@@ -1,9 +1,11 @@
-"""``meshflow up`` under a load program of its own: what a span costs from the gRPC port until everything about it is stored.
+"""``meshflow up`` under a load program of its own: what a span costs from the gRPC port until everything
+about it is stored.
 
-A case starts ``up`` on an empty folder that keeps 2 % of traces, has ``benchmarks.load`` send all spans (as fast as they are acknowledged,
-or at the 50,000 a second that meshflow is sized for), and waits until the ledger has them all and the process is idle. CPU is the whole
-``up`` process's from its being ready to that moment (the load program's is not in it), peak RSS is ``up``'s own. The rate is spans over
-the time until all are stored, without the delay that panes have by design (``wait`` + 1 panes).
+A case starts ``up`` on an empty folder that keeps 2 % of traces, has ``benchmarks.load`` send all spans (as
+fast as they are acknowledged, or at the 50,000 a second that meshflow is sized for), and waits until the
+ledger has them all and the process is idle. CPU is the whole ``up`` process's from its being ready to that
+moment (the load program's is not in it), peak RSS is ``up``'s own. The rate is spans over the time until all
+are stored, without the delay that panes have by design (``wait`` + 1 panes).
 """
 
 import json
@@ -17,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import Case, Measurement, main, peak_rss_mib
-from tests.e2e.up import ROOT, Up, eventually
+from tests.support.up import ROOT, Up, eventually
 
 CONFIG = """
 [processing]
@@ -35,7 +37,9 @@ WITHIN_S = 240.0
 
 
 def run(spans: int, services: int, operations: int, rate: int) -> Measurement:
-    """One case: ``services * operations`` keys, evenly spread; ``rate`` spans a second (0: as fast as it goes)."""
+    """One case: ``services * operations`` keys, evenly spread; ``rate`` spans a second (0: as fast as it
+    goes).
+    """
     measurement = Measurement(spans)
     with tempfile.TemporaryDirectory(prefix="meshflow-bench-") as folder:
         up = Up(Path(folder), CONFIG)
@@ -50,7 +54,12 @@ def run(spans: int, services: int, operations: int, rate: int) -> Measurement:
                 load.stdin.close()
                 sent: dict[str, Any] = json.loads(load.stdout.readline())
                 sent_s = time.perf_counter() - begin_s
-            eventually(lambda: up.ledger()["received"] >= spans, lambda: f"all spans stored: {up.ledger()}", WITHIN_S, every_s=0.5)
+            eventually(
+                lambda: up.ledger()["received"] >= spans,
+                lambda: f"all spans stored: {up.ledger()}",
+                WITHIN_S,
+                every_s=0.5,
+            )
             measurement.wall_s = max(sent_s, time.perf_counter() - begin_s - DELAY_S)
             _wait_until_idle(up.pid)
             measurement.cpu_s = _cpu_s(up.pid) - cpu_before_s
@@ -83,9 +92,21 @@ def _state_of(up: Up) -> str:
 
 
 def _load(target: str, spans: int, services: int, operations: int, rate: int) -> subprocess.Popen[str]:
-    arguments = {"target": target, "spans": spans, "services": services, "operations": operations, "rate": rate}
+    arguments = {
+        "target": target,
+        "spans": spans,
+        "services": services,
+        "operations": operations,
+        "rate": rate,
+    }
     arguments["spans-per-request"] = SPANS_PER_REQUEST
-    command = [sys.executable, "-m", "benchmarks.load", "--wait", *(f"--{name}={value}" for name, value in arguments.items())]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.load",
+        "--wait",
+        *(f"--{name}={value}" for name, value in arguments.items()),
+    ]
     return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
@@ -96,7 +117,9 @@ def _cpu_s(pid: int) -> float:
 
 
 def _wait_until_idle(pid: int) -> None:
-    """Merges in the background belong to the cost: wait until the process takes less than a tenth of a core."""
+    """Merges in the background belong to the cost: wait until the process takes less than a tenth of a
+    core.
+    """
     before_s = _cpu_s(pid)
     for _ in range(30):
         time.sleep(1)
@@ -111,7 +134,12 @@ def _size_mib(folder: Path) -> float:
 
 
 CASES = [
-    Case(f"end to end, {keys}{pace}", "up", run, {"spans": 1_000_000, "services": services, "operations": 10, "rate": rate})
+    Case(
+        f"end to end, {keys}{pace}",
+        "up",
+        run,
+        {"spans": 1_000_000, "services": services, "operations": 10, "rate": rate},
+    )
     for services, keys in ((100, "100 services"), (10_000, "10,000 services x 10 operations"))
     for rate, pace in ((0, ""), (50_000, ", at 50,000 spans/s"))
 ]

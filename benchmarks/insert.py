@@ -1,9 +1,11 @@
-"""What it costs to store rows: real blocks of the processors, written by the sink into chdb, until the merges they cause are done.
+"""What it costs to store rows: real blocks of the processors, written by the sink into chdb, until the merges
+they cause are done.
 
-``stored spans``: rows of ``otel_traces`` (21 attributes) and ``otel_traces_trace_id_ts``, counted in spans. ``RED rows``: rows of
-``red_10s``, counted in rows. Blocks of 20,000 spans show what a row costs, blocks of 1,250 (what one of four partitions keeps of
-50,000 spans/s at 2 % in 5 s) what an insert costs by itself. ``roll-up``: RED rows of a closed hour, counted in rows of ``red_10s``.
-``--breakdown`` shows where the cost of stored spans goes, instead.
+``stored spans``: rows of ``otel_traces`` (21 attributes) and ``otel_traces_trace_id_ts``, counted in spans.
+``RED rows``: rows of ``red_10s``, counted in rows. Blocks of 20,000 spans show what a row costs, blocks of
+1,250 (what one of four partitions keeps of 50,000 spans/s at 2 % in 5 s) what an insert costs by itself.
+``roll-up``: RED rows of a closed hour, counted in rows of ``red_10s``. ``--breakdown`` shows where the cost
+of stored spans goes, instead.
 """
 
 import sys
@@ -19,16 +21,16 @@ from clickhouse_connect.driver.client import Client
 from benchmarks.insert_breakdown import print_breakdown
 from benchmarks.load import make_requests
 from benchmarks.report import Case, Measurement, main, measure
-from processors.pipeline import SpanProcessor
-from processors.sampling.settings import SamplingSettings
 from processors.settings import ProcessorSettings
-from schemas.log import Record, TopicPartition
+from processors.spans.pipeline import SpanProcessor
+from processors.spans.sampling.settings import SamplingSettings
+from schemas.records import Record, TopicPartition
 from schemas.tables import Block
 from schemas.topics import SPANS
 from schemas.units import NS_PER_S, to_ns
 from storage.client import open_client
+from storage.jobs.rollups import HOUR_S, run_rollups
 from storage.migrate import migrate
-from storage.rollups import HOUR_S, run_rollups
 from storage.settings import StorageSettings
 from storage.sink import open_sink
 
@@ -38,13 +40,22 @@ PANE_NS = 5 * NS_PER_S
 SPANS_PER_REQUEST = 200
 
 
-def insert(tables: tuple[str, ...], spans: int, services: int, operations: int, spans_per_pane: int) -> Measurement:
+def insert(
+    tables: tuple[str, ...], spans: int, services: int, operations: int, spans_per_pane: int
+) -> Measurement:
     """Write the blocks of ``tables`` of ``spans`` spans that came in panes of ``spans_per_pane``."""
-    blocks = [block for block in _blocks(spans, services, operations, spans_per_pane, _closed_hour_s()) if block.table in tables]
+    blocks = [
+        block
+        for block in _blocks(spans, services, operations, spans_per_pane, _closed_hour_s())
+        if block.table in tables
+    ]
     rows = sum(block.rows.num_rows for block in blocks if block.table == tables[0])
     with tempfile.TemporaryDirectory(prefix="meshflow-bench-") as folder:
         settings = StorageSettings(data=Path(folder))
-        with closing(open_client(settings.store_place)) as client, closing(open_sink(settings.store_place)) as sink:
+        with (
+            closing(open_client(settings.store_place)) as client,
+            closing(open_sink(settings.store_place)) as sink,
+        ):
             migrate(client, settings)
             with measure(rows) as measurement:
                 for block in blocks:
@@ -59,7 +70,10 @@ def roll_up(spans: int, services: int, operations: int, spans_per_pane: int) -> 
     hour_s = _closed_hour_s()
     with tempfile.TemporaryDirectory(prefix="meshflow-bench-") as folder:
         settings = StorageSettings(data=Path(folder))
-        with closing(open_client(settings.store_place)) as client, closing(open_sink(settings.store_place)) as sink:
+        with (
+            closing(open_client(settings.store_place)) as client,
+            closing(open_sink(settings.store_place)) as sink,
+        ):
             migrate(client, settings)
             for block in _blocks(spans, services, operations, spans_per_pane, hour_s):
                 if block.table in RED:
@@ -69,7 +83,10 @@ def roll_up(spans: int, services: int, operations: int, spans_per_pane: int) -> 
             with measure(rows) as measurement:
                 run_rollups(client, (hour_s + HOUR_S) * NS_PER_S + to_ns(settings.rollup_grace), settings)
                 _wait_for_merges(client)
-            counts = [int(client.query(f"SELECT count() FROM red_{level}").result_rows[0][0]) for level in ("1m", "1h")]
+            counts = [
+                int(client.query(f"SELECT count() FROM red_{level}").result_rows[0][0])
+                for level in ("1m", "1h")
+            ]
             measurement.note = f"{rows} rows of 10 s -> {counts[0]} of 1 min -> {counts[1]} of 1 h"
     return measurement
 
@@ -77,7 +94,13 @@ def roll_up(spans: int, services: int, operations: int, spans_per_pane: int) -> 
 def _blocks(spans: int, services: int, operations: int, spans_per_pane: int, begin_s: int) -> Iterator[Block]:
     """Every block of a partition that keeps all of its spans."""
     requests = make_requests(
-        spans, services, operations, SPANS_PER_REQUEST, 1, now_ns=begin_s * NS_PER_S, spans_per_s=spans_per_pane * NS_PER_S // PANE_NS
+        spans,
+        services,
+        operations,
+        SPANS_PER_REQUEST,
+        1,
+        now_ns=begin_s * NS_PER_S,
+        spans_per_s=spans_per_pane * NS_PER_S // PANE_NS,
     )
     settings = ProcessorSettings(partitions=1, wait=0, lookback=timedelta(seconds=5))
     sampling = SamplingSettings.model_validate({"policies": [{"name": "all", "type": "always_sample"}]})
@@ -103,13 +126,20 @@ def _wait_for_merges(client: Client) -> None:
 
 def _bytes_a_row(client: Client, tables: tuple[str, ...]) -> int:
     sql = (
-        "SELECT sumIf(bytes_on_disk, table IN {tables:Array(String)}) / sumIf(rows, table = {first:String}) FROM system.parts WHERE active"
+        "SELECT sumIf(bytes_on_disk, table IN {tables:Array(String)}) / sumIf(rows, table = {first:String})"
+        " FROM system.parts WHERE active"
     )
     return round(float(client.query(sql, {"tables": list(tables), "first": tables[0]}).result_rows[0][0]))
 
 
 def _case(name: str, tables: tuple[str, ...], spans: int, services: int, spans_per_pane: int) -> Case:
-    arguments = {"tables": tables, "spans": spans, "services": services, "operations": 10, "spans_per_pane": spans_per_pane}
+    arguments = {
+        "tables": tables,
+        "spans": spans,
+        "services": services,
+        "operations": 10,
+        "spans_per_pane": spans_per_pane,
+    }
     return Case(f"insert {name}", "chdb", insert, arguments)
 
 

@@ -1,8 +1,9 @@
 """Where the cost of storing spans goes: ``python -m benchmarks.insert --breakdown``.
 
-The same blocks go into copies of ``otel_traces`` that do more and more of what it does, in turns, so that whatever else the machine does
-falls on all of them alike; merges are held off meanwhile. Then six blocks of each copy are merged. Figures are the least of two rounds:
-CPU us for each row of ``otel_traces`` (CPU seconds per million), user and system time of this whole process.
+The same blocks go into copies of ``otel_traces`` that do more and more of what it does, in turns, so that
+whatever else the machine does falls on all of them alike; merges are held off meanwhile. Then six blocks of
+each copy are merged. Figures are the least of two rounds: CPU us for each row of ``otel_traces`` (CPU seconds
+per million), user and system time of this whole process.
 """
 
 import re
@@ -70,7 +71,9 @@ TRACE_TIMES = "otel_traces_trace_id_ts"
 
 
 def print_breakdown(blocks: dict[str, Sequence[Block]]) -> None:
-    """``blocks``: of ``otel_traces`` and of its trace times, by how many spans each has, for a column each."""
+    """``blocks``: of ``otel_traces`` and of its trace times, by how many spans each has, for a column
+    each.
+    """
     columns = {size: _measure(some) for size, some in blocks.items()}
     table = Table(title="Where inserts of stored spans go: CPU us a span", title_justify="left")
     table.add_column("what")

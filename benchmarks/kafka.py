@@ -1,8 +1,10 @@
-"""The distributed mode on a real broker: what a span costs from the gRPC port into Kafka, and from Kafka into the store.
+"""The distributed mode on a real broker: what a span costs from the gRPC port into Kafka, and from Kafka into
+the store.
 
-``make bench-kafka`` starts a Kafka of one node (tests/kafka/broker.py), fills a log of a million spans at the 50,000 a second that meshflow
-is sized for (4 partitions, gathered for 50 ms, then ticks), and runs each case on it. CPU is of the measured process alone: neither the
-load program's nor the broker's is in it, though both take their share of the machine's cores and so lower the rates.
+``make bench-kafka`` starts a Kafka of one node (tests/support/kafka/broker.py), fills a log of a million
+spans at the 50,000 a second that meshflow is sized for (4 partitions, gathered for 50 ms, then ticks), and
+runs each case on it. CPU is of the measured process alone: neither the load program's nor the broker's is in
+it, though both take their share of the machine's cores and so lower the rates.
 """
 
 import asyncio
@@ -21,12 +23,22 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.end_to_end import _cpu_s, _load
-from benchmarks.kafka_log import BOOTSTRAP, FILLED, PARTITIONS, SPANS_PER_REQUEST, WITHIN_S, decided_share, fill, follow, gathers_of
+from benchmarks.kafka_log import (
+    BOOTSTRAP,
+    FILLED,
+    PARTITIONS,
+    SPANS_PER_REQUEST,
+    WITHIN_S,
+    decided_share,
+    fill,
+    follow,
+    gathers_of,
+)
 from benchmarks.kafka_reading import faust
 from benchmarks.kafka_writing import compress, write
 from benchmarks.report import Case, Measurement, main, peak_rss_mib
-from tests.e2e.up import MESHFLOW, ROOT, eventually
-from tests.kafka.broker import Cluster, missing
+from tests.support.kafka.broker import Cluster, missing
+from tests.support.up import MESHFLOW, ROOT, eventually
 
 SPANS_PER_S = 50_000
 PANE_S = 5.0
@@ -69,12 +81,18 @@ def ingest(spans: int) -> Measurement:
 
 
 def process(spans: int) -> Measurement:
-    """Kafka to stored: ``meshflow process`` on the filled log, from its start until all is decided; without what starting it costs."""
+    """Kafka to stored: ``meshflow process`` on the filled log, from its start until all is decided; without
+    what starting it costs.
+    """
     measurement = Measurement(spans)
     with _command("process", FILLED, "process", group="bench-process") as (worker, said):
         said("(is running)")
         asyncio.run(follow("bench-process", 0.0, [worker]))  # the first commit: it has begun
-        begin_s, cpu_before_s, decided = time.perf_counter(), _cpu_s(worker.pid), asyncio.run(decided_share("bench-process"))
+        begin_s, cpu_before_s, decided = (
+            time.perf_counter(),
+            _cpu_s(worker.pid),
+            asyncio.run(decided_share("bench-process")),
+        )
         asyncio.run(follow("bench-process", 1.0, [worker]))
         share = 1 - decided
         measurement.wall_s = (time.perf_counter() - begin_s) / share
@@ -114,14 +132,19 @@ def idle(seconds: float) -> Measurement:
 
 
 def _rate(spans: int, workers: int) -> Measurement:
-    """The rate of so many workers, all of which have their partitions and stand still until the log is filled."""
+    """The rate of so many workers, all of which have their partitions and stand still until the log is
+    filled.
+    """
     group, prefix = f"bench-{workers}-workers", f"scale-{workers}."
     measurement = Measurement(spans)
     cores = sorted(os.sched_getaffinity(0))
     gathers = list(gathers_of(spans))
     asyncio.run(fill(prefix, [], SHORT_PANE_S))
     with ExitStack() as stack:
-        commands = [_command(f"process-{number}", prefix, "process", group=group, pane="2s", lookback="4s") for number in range(workers)]
+        commands = [
+            _command(f"process-{number}", prefix, "process", group=group, pane="2s", lookback="4s")
+            for number in range(workers)
+        ]
         started = [stack.enter_context(command) for command in commands]
         for number, (worker, said) in enumerate(started):
             os.sched_setaffinity(worker.pid, {cores[number % len(cores)]})
@@ -142,8 +165,12 @@ def _rate(spans: int, workers: int) -> Measurement:
 
 
 @contextmanager
-def _command(name: str, prefix: str, *arguments: str, group: str = "bench", pane: str = "5s", lookback: str = "60s") -> Iterator[Any]:
-    """A command of meshflow on topics of ``prefix``, in a folder of its own: the process, and how to wait for what it says."""
+def _command(
+    name: str, prefix: str, *arguments: str, group: str = "bench", pane: str = "5s", lookback: str = "60s"
+) -> Iterator[Any]:
+    """A command of meshflow on topics of ``prefix``, in a folder of its own: the process, and how to wait for
+    what it says.
+    """
     with tempfile.TemporaryDirectory(prefix="meshflow-bench-") as folder:
         config, said = Path(folder, "meshflow.toml"), Path(folder, f"{name}.log")
         config.write_text(CONFIG.format(group=group, pane=pane, lookback=lookback))
@@ -157,7 +184,12 @@ def _command(name: str, prefix: str, *arguments: str, group: str = "bench", pane
             process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, env=environment)
 
         def wait_for(pattern: str) -> str:
-            eventually(lambda: re.search(pattern, said.read_text()) is not None, said.read_text, WITHIN_S, every_s=0.05)
+            eventually(
+                lambda: re.search(pattern, said.read_text()) is not None,
+                said.read_text,
+                WITHIN_S,
+                every_s=0.05,
+            )
             found = re.search(pattern, said.read_text())
             assert found
             return found[1]
@@ -188,9 +220,14 @@ def run(argv: Sequence[str] | None = None) -> None:
     if reason := missing():
         sys.exit(reason)
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # brokers that have just begun ask for patience
-    with tempfile.TemporaryDirectory(prefix="meshflow-bench-") as folder, Cluster(Path(folder, "kafka")) as cluster:
+    with (
+        tempfile.TemporaryDirectory(prefix="meshflow-bench-") as folder,
+        Cluster(Path(folder, "kafka")) as cluster,
+    ):
         os.environ[BOOTSTRAP] = cluster.bootstrap
-        asyncio.run(decided_share("nobody"))  # brokers make their topic of offsets when the first group asks for it
+        asyncio.run(
+            decided_share("nobody")
+        )  # brokers make their topic of offsets when the first group asks for it
         asyncio.run(fill(FILLED, gathers_of(SPANS_FILLED), PANE_S, SPANS_PER_S))
         main("Kafka", CASES, argv)
 

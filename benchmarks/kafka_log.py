@@ -13,10 +13,10 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
 
 from benchmarks.load import generate_requests
-from ingest.kafka import KafkaLogWriter
-from ingest.settings import KafkaWriterSettings
+from log.kafka.settings import KafkaWriterSettings
+from log.kafka.writer import KafkaLogWriter
 from schemas import otlp
-from schemas.log import Append, TopicPartition
+from schemas.records import Append, TopicPartition
 from schemas.topics import SPANS, TOPICS
 from schemas.units import NS_PER_S
 
@@ -43,19 +43,28 @@ def gathers_of(spans: int) -> Iterator[list[Append]]:
             gathered.setdefault(partition, []).append(part)
         sent += SPANS_PER_REQUEST
         if number % GATHER_REQUESTS == 0 or sent >= spans:
-            yield [Append(TopicPartition(SPANS, partition), b"".join(parts)) for partition, parts in gathered.items()]
+            yield [
+                Append(TopicPartition(SPANS, partition), b"".join(parts))
+                for partition, parts in gathered.items()
+            ]
             gathered.clear()
 
 
-async def fill(prefix: str, gathers: Iterable[list[Append]], pane_s: float, spans_per_s: float = math.inf) -> None:
+async def fill(
+    prefix: str, gathers: Iterable[list[Append]], pane_s: float, spans_per_s: float = math.inf
+) -> None:
     """Make the topics and a log, then ticks that decide it all; the environment tells RECORDS and _ENDS."""
     bootstrap = os.environ[BOOTSTRAP].split(",")
-    writer = await KafkaLogWriter.open(bootstrap, dict.fromkeys(TOPICS, PARTITIONS), KafkaWriterSettings(), prefix)
+    writer = await KafkaLogWriter.open(
+        bootstrap, dict.fromkeys(TOPICS, PARTITIONS), KafkaWriterSettings(), prefix
+    )
     begin_s, records, appended = time.perf_counter(), 0, 0
     for appended, appends in enumerate(gathers, 1):
         await writer.append(appends)
         records += len(appends)
-        await asyncio.sleep(begin_s + appended * GATHER_REQUESTS * SPANS_PER_REQUEST / spans_per_s - time.perf_counter())
+        await asyncio.sleep(
+            begin_s + appended * GATHER_REQUESTS * SPANS_PER_REQUEST / spans_per_s - time.perf_counter()
+        )
     if appended:
         ends = json.loads(os.environ.get(_ENDS, "{}"))
         ends[prefix] = [writer._ends[TopicPartition(SPANS, number)] for number in range(PARTITIONS)]
@@ -68,7 +77,9 @@ async def fill(prefix: str, gathers: Iterable[list[Append]], pane_s: float, span
     await writer.close()
 
 
-async def follow(group: str, until: float, workers: Sequence["subprocess.Popen[bytes]"], prefix: str = FILLED) -> None:
+async def follow(
+    group: str, until: float, workers: Sequence["subprocess.Popen[bytes]"], prefix: str = FILLED
+) -> None:
     """Return when the group has decided this share of the filled log (0: has committed at all)."""
     end_s = time.monotonic() + WITHIN_S
     async with _member(group, prefix) as consumer:
@@ -87,14 +98,20 @@ async def decided_share(group: str, prefix: str = FILLED) -> float:
 
 
 def _member(group: str, prefix: str) -> AIOKafkaConsumer:
-    return AIOKafkaConsumer(bootstrap_servers=os.environ[BOOTSTRAP], group_id=prefix + group, enable_auto_commit=False)
+    return AIOKafkaConsumer(
+        bootstrap_servers=os.environ[BOOTSTRAP], group_id=prefix + group, enable_auto_commit=False
+    )
 
 
 async def _share(consumer: AIOKafkaConsumer, prefix: str) -> float:
-    """How much of the records with spans a group has decided: by the first offset that its commits call undecided."""
+    """How much of the records with spans a group has decided: by the first offset that its commits call
+    undecided.
+    """
     kps = [KafkaPartition(prefix + SPANS, number) for number in range(PARTITIONS)]
     known = await consumer._coordinator.fetch_committed_offsets(kps)
-    offsets: dict[KafkaPartition, int] = {kp: _undecided(known[kp].metadata) if kp in known and known[kp].offset >= 0 else 0 for kp in kps}
+    offsets: dict[KafkaPartition, int] = {
+        kp: _undecided(known[kp].metadata) if kp in known and known[kp].offset >= 0 else 0 for kp in kps
+    }
     ends: list[int] = json.loads(os.environ.get(_ENDS, "{}")).get(prefix, [])
     if not ends:
         return float(all(offsets.values()))

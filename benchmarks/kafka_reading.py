@@ -1,4 +1,6 @@
-"""What Faust costs: records through the app, and through a plain getmany loop, into the same Partition objects."""
+"""What Faust costs: records through the app, and through a plain getmany loop, into the same Partition
+objects.
+"""
 
 import asyncio
 import os
@@ -11,13 +13,13 @@ from aiokafka import TopicPartition as KafkaPartition
 
 from benchmarks.kafka_log import BOOTSTRAP, FILLED, PARTITIONS, RECORDS, WITHIN_S
 from benchmarks.report import Measurement, peak_rss_mib
-from processors.brokers import Brokers
+from log.kafka.brokers import Brokers
+from log.kafka.consumer import stop_consumer
 from processors.panes import Emit, PaneClock
-from processors.partition import Partition
+from processors.readers.partition import Partition
+from processors.readers.worker import PaneWork, Worker
 from processors.settings import KafkaReaderSettings, ProcessorSettings
-from processors.worker import PaneWork, Worker
-from schemas.kafka_consumer import stop_consumer
-from schemas.log import Commit, DeadLetter, Record, TopicPartition
+from schemas.records import Commit, DeadLetter, Record, TopicPartition
 from schemas.tables import Block
 from schemas.topics import SPANS
 
@@ -25,7 +27,9 @@ SETTINGS = ProcessorSettings(partitions=PARTITIONS)
 
 
 def faust(spans: int, rounds: int) -> Measurement:
-    """What Faust adds: the filled log into equal Partition objects by the app, and by a plain getmany loop, in turns; the difference."""
+    """What Faust adds: the filled log into equal Partition objects by the app, and by a plain getmany loop,
+    in turns; the difference.
+    """
     measurement = Measurement(spans)
     by_faust, plain = [], []
     begin_s = time.perf_counter()
@@ -95,12 +99,21 @@ async def _read_plainly() -> float:
     """The same by getmany."""
     idlers = [_Idler() for _ in range(PARTITIONS)]
     work = PaneWork(FILLED, SETTINGS, lambda tp, _: idlers[tp.partition], _Nowhere(), _nobody)
-    consumer = _brokers().consumer(enable_auto_commit=False, max_partition_fetch_bytes=4 << 20, auto_offset_reset="earliest")
+    consumer = _brokers().consumer(
+        enable_auto_commit=False, max_partition_fetch_bytes=4 << 20, auto_offset_reset="earliest"
+    )
     await consumer.start()
     kps = [KafkaPartition(FILLED + SPANS, number) for number in range(PARTITIONS)]
     consumer.assign(kps)
     cursors = {
-        kp: Partition(TopicPartition(SPANS, kp.partition), idlers[kp.partition], PaneClock(SETTINGS.pane_ns, 0), 0, 1 << 62) for kp in kps
+        kp: Partition(
+            TopicPartition(SPANS, kp.partition),
+            idlers[kp.partition],
+            PaneClock(SETTINGS.pane_ns, 0),
+            0,
+            1 << 62,
+        )
+        for kp in kps
     }
 
     async def read() -> None:
@@ -119,7 +132,9 @@ async def _read_plainly() -> float:
 
 
 def _record_of(message: Any) -> Record:
-    return Record(message.offset, message.timestamp * 1_000_000, message.value or b"", len(message.value or b""))
+    return Record(
+        message.offset, message.timestamp * 1_000_000, message.value or b"", len(message.value or b"")
+    )
 
 
 async def _until_read(idlers: Sequence[_Idler]) -> float:
@@ -131,7 +146,9 @@ async def _until_read(idlers: Sequence[_Idler]) -> float:
     begin_s = time.process_time()
     while sum(idler.records for idler in idlers) < records:
         await asyncio.sleep(0.01)
-        assert time.monotonic() < end_s, f"{sum(idler.records for idler in idlers)} of {records} records were read"
+        assert time.monotonic() < end_s, (
+            f"{sum(idler.records for idler in idlers)} of {records} records were read"
+        )
     return time.process_time() - begin_s
 
 

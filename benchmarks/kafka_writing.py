@@ -1,4 +1,6 @@
-"""Where ingest's way into Kafka goes: the writer alone, and the compression in it, on the records that ingest appends."""
+"""Where ingest's way into Kafka goes: the writer alone, and the compression in it, on the records that ingest
+appends.
+"""
 
 import asyncio
 import os
@@ -8,20 +10,24 @@ from aiokafka.codec import zstd_encode
 
 from benchmarks.kafka_log import BOOTSTRAP, PARTITIONS, gathers_of
 from benchmarks.report import Measurement, measure
-from ingest.kafka import KafkaLogWriter
-from ingest.settings import KafkaWriterSettings
-from schemas.log import Append
+from log.kafka.settings import KafkaWriterSettings
+from log.kafka.writer import KafkaLogWriter
+from schemas.records import Append
 from schemas.topics import TOPICS
 
 
 def write(spans: int) -> Measurement:
-    """The writer alone: gathers that are there already, acknowledged by the broker; its connections made before."""
+    """The writer alone: gathers that are there already, acknowledged by the broker; its connections made
+    before.
+    """
     return asyncio.run(_write(spans, list(gathers_of(spans))))
 
 
 async def _write(spans: int, gathers: Sequence[Sequence[Append]]) -> Measurement:
     bootstrap = os.environ[BOOTSTRAP].split(",")
-    writer = await KafkaLogWriter.open(bootstrap, dict.fromkeys(TOPICS, PARTITIONS), KafkaWriterSettings(), "written.")
+    writer = await KafkaLogWriter.open(
+        bootstrap, dict.fromkeys(TOPICS, PARTITIONS), KafkaWriterSettings(), "written."
+    )
     await writer.append(gathers[0])
     with measure(spans) as measurement:
         for appends in gathers:

@@ -1,11 +1,13 @@
 """Envoy-like spans in bulk, and a program that sends them over OTLP gRPC.
 
-Traces have five spans over three services (as Envoy exports them without ``spawn_upstream_span``): A's ingress, A's egress to B, B's
-ingress, B's egress to C, C's ingress. One trace in a hundred fails; in one of two hundred the call to C is refused at B by an
-overflowing circuit breaker (UO) and A tries B again. Each service calls four others. Spans have 21 attributes and about 930 bytes.
+Traces have five spans over three services (as Envoy exports them without ``spawn_upstream_span``): A's
+ingress, A's egress to B, B's ingress, B's egress to C, C's ingress. One trace in a hundred fails; in one of
+two hundred the call to C is refused at B by an overflowing circuit breaker (UO) and A tries B again. Each
+service calls four others. Spans have 21 attributes and about 930 bytes.
 
-Every span is one row of a numpy byte matrix: a serialised template whose ids, times and names are overwritten in place, which makes
-about a million spans in a few seconds, with one byte layout and no protobuf encoder in the way.
+Every span is one row of a numpy byte matrix: a serialised template whose ids, times and names are overwritten
+in place, which makes about a million spans in a few seconds, with one byte layout and no protobuf encoder in
+the way.
 """
 
 import argparse
@@ -32,7 +34,9 @@ from schemas.units import NS_PER_S
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 SPANS_PER_TRACE = 5
 FLUSH_S = 5
-"""Seconds of traffic that are shuffled together: a sidecar gathers this long before it exports (Envoy's default flush)."""
+"""Seconds of traffic that are shuffled together: a sidecar gathers this long before it exports (Envoy's
+default flush).
+"""
 
 Bytes = npt.NDArray[np.uint8]
 Integers = npt.NDArray[np.int64]
@@ -56,14 +60,19 @@ def make_requests(
     now_ns: int | None = None,
     spans_per_s: int = 50_000,
 ) -> list[bytes]:
-    """``ExportTraceServiceRequest`` messages of ``spans`` spans (rounded up to whole traces), ready to be sent; equal for equal arguments.
+    """``ExportTraceServiceRequest`` messages of ``spans`` spans (rounded up to whole traces), ready to be
+    sent; equal for equal arguments.
 
-    The traffic begins at ``now_ns`` (default: now) and goes on at ``spans_per_s``. Spans of five seconds are sorted by service, as
-    sidecars export them, and cut into requests of ``spans_per_request``: with few services a request has one resource, with 10,000
-    about eight.
-    Services and a service's operations are evenly spread; of ten operations six are served and four called.
+    The traffic begins at ``now_ns`` (default: now) and goes on at ``spans_per_s``. Spans of five seconds are
+    sorted by service, as sidecars export them, and cut into requests of ``spans_per_request``: with few
+    services a request has one resource, with 10,000 about eight. Services and a service's operations are
+    evenly spread; of ten operations six are served and four called.
     """
-    return list(generate_requests(spans, services, operations, spans_per_request, seed, now_ns=now_ns, spans_per_s=spans_per_s))
+    return list(
+        generate_requests(
+            spans, services, operations, spans_per_request, seed, now_ns=now_ns, spans_per_s=spans_per_s
+        )
+    )
 
 
 def generate_requests(
@@ -77,7 +86,9 @@ def generate_requests(
     spans_per_s: int = 50_000,
 ) -> Iterator[bytes]:
     """:func:`make_requests`, five seconds of traffic in memory at a time."""
-    counted = generate_counted_requests(spans, services, operations, spans_per_request, seed, now_ns=now_ns, spans_per_s=spans_per_s)
+    counted = generate_counted_requests(
+        spans, services, operations, spans_per_request, seed, now_ns=now_ns, spans_per_s=spans_per_s
+    )
     return (request for _, request in counted)
 
 
@@ -118,7 +129,12 @@ def _requests(
         of = service[start : start + size]
         cuts = [0, *(np.flatnonzero(np.diff(of)) + 1).tolist(), len(of)]
         groups = pairwise(cuts)
-        yield len(of), b"".join(_resource_spans(resources[of[a]], rows[start + a : start + b].tobytes()) for a, b in groups)
+        yield (
+            len(of),
+            b"".join(
+                _resource_spans(resources[of[a]], rows[start + a : start + b].tobytes()) for a, b in groups
+            ),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +144,12 @@ class _Traffic:
     spans_per_s: int
 
 
-def _spans(random: np.random.Generator, traffic: _Traffic, traces: int, begin_ns: int) -> tuple[Integers, Integers, dict[str, Bytes]]:
-    """The service, the template and what is written into the template, for each of ``traces * 5`` spans in trace order."""
+def _spans(
+    random: np.random.Generator, traffic: _Traffic, traces: int, begin_ns: int
+) -> tuple[Integers, Integers, dict[str, Bytes]]:
+    """The service, the template and what is written into the template, for each of ``traces * 5`` spans in
+    trace order.
+    """
     shape = (traces, SPANS_PER_TRACE)
     overflow = random.random(traces) < 0.005
     failed = ~overflow & (random.random(traces) < 0.01)
@@ -148,7 +168,10 @@ def _spans(random: np.random.Generator, traffic: _Traffic, traces: int, begin_ns
     start_ns, end_ns = _times(random, traces, begin_ns, traffic.spans_per_s)
     served = max(1, round(traffic.operations * 0.6))
     called = max(1, traffic.operations - served)
-    operation = np.where(_CLIENT, served + random.integers(called, size=shape), random.integers(served, size=shape)) % traffic.operations
+    operation = (
+        np.where(_CLIENT, served + random.integers(called, size=shape), random.integers(served, size=shape))
+        % traffic.operations
+    )
     target = _digits(about, 5)
     values = {
         "trace_id": trace_id,
@@ -166,11 +189,16 @@ def _spans(random: np.random.Generator, traffic: _Traffic, traces: int, begin_ns
         "peer": _digits(random.integers(100, 256, size=shape), 3),
     }
     flat = traces * SPANS_PER_TRACE
-    values = {name: np.broadcast_to(value, (*shape, value.shape[-1])).reshape(flat, -1) for name, value in values.items()}
+    values = {
+        name: np.broadcast_to(value, (*shape, value.shape[-1])).reshape(flat, -1)
+        for name, value in values.items()
+    }
     return made_by.reshape(flat), (layout * 3 + outcome).reshape(flat), values
 
 
-def _members(random: np.random.Generator, services: int, overflow: npt.NDArray[np.bool_]) -> tuple[Integers, Integers]:
+def _members(
+    random: np.random.Generator, services: int, overflow: npt.NDArray[np.bool_]
+) -> tuple[Integers, Integers]:
     """Which service made each span and which one it is about (``traces x 5`` each)."""
     chain = np.empty((len(overflow), 3), np.int64)
     chain[:, 0] = random.integers(services, size=len(overflow))
@@ -181,9 +209,15 @@ def _members(random: np.random.Generator, services: int, overflow: npt.NDArray[n
     return made_by, about
 
 
-def _times(random: np.random.Generator, traces: int, begin_ns: int, spans_per_s: int) -> tuple[Integers, Integers]:
-    """Start and end (``traces x 5``, ns): spans nested in their parents, to the microsecond as Envoy's are."""
-    root_us = begin_ns // 1_000 + np.sort(random.integers(max(1, traces * SPANS_PER_TRACE * 1_000_000 // spans_per_s), size=traces))
+def _times(
+    random: np.random.Generator, traces: int, begin_ns: int, spans_per_s: int
+) -> tuple[Integers, Integers]:
+    """Start and end (``traces x 5``, ns): spans nested in their parents, to the microsecond as Envoy's
+    are.
+    """
+    root_us = begin_ns // 1_000 + np.sort(
+        random.integers(max(1, traces * SPANS_PER_TRACE * 1_000_000 // spans_per_s), size=traces)
+    )
     leaf_us = random.lognormal(8.5, 0.8, size=traces).astype(np.int64) + 200  # about 5 ms in the middle
     edge_us = random.integers(50, 400, size=(traces, 4)).cumsum(axis=1)
     depth = np.concatenate([np.zeros((traces, 1), np.int64), edge_us], axis=1)
@@ -203,9 +237,11 @@ def _little_endian(values: Integers) -> Bytes:
 
 
 class _Templates:
-    """Nine spans (layout x outcome) of one length, each with its ScopeSpans field header, and where what is to be overwritten lies.
+    """Nine spans (layout x outcome) of one length, each with its ScopeSpans field header, and where what is
+    to be overwritten lies.
 
-    ``rows``: (9, length) bytes. ``offsets``: name -> int64 per template, -1 where the template has no such place.
+    ``rows``: (9, length) bytes. ``offsets``: name -> int64 per template, -1 where the template has no such
+    place.
     """
 
     _MARKS: ClassVar[dict[str, bytes]] = {
@@ -229,7 +265,11 @@ class _Templates:
     }
 
     def __init__(self) -> None:
-        plain = [_template(layout, outcome, 0) for layout in (_ROOT, _SERVER, _CALL) for outcome in (_OK, _FAILED, _OVERFLOW)]
+        plain = [
+            _template(layout, outcome, 0)
+            for layout in (_ROOT, _SERVER, _CALL)
+            for outcome in (_OK, _FAILED, _OVERFLOW)
+        ]
         longest = max(map(len, plain))
         padded = [
             _template(layout, outcome, longest - len(plain[layout * 3 + outcome]))
@@ -238,10 +278,14 @@ class _Templates:
         ]
         framed = [_field(2, body) for body in padded]
         self.rows: Bytes = np.stack([np.frombuffer(row, np.uint8) for row in framed])
-        self.offsets = {name: np.array([row.find(mark) for row in framed]) for name, mark in self._MARKS.items()}
+        self.offsets = {
+            name: np.array([row.find(mark) for row in framed]) for name, mark in self._MARKS.items()
+        }
 
     def fill(self, kind: Integers, values: dict[str, Bytes]) -> Bytes:
-        """A row for each of ``kind`` (template numbers, length n) with ``values`` (name -> n x width bytes) written over its marks."""
+        """A row for each of ``kind`` (template numbers, length n) with ``values`` (name -> n x width bytes)
+        written over its marks.
+        """
         rows = self.rows[kind]
         for name, value in values.items():
             offsets = self.offsets[name][kind]
@@ -264,14 +308,17 @@ def _template(layout: int, outcome: int, padding: int) -> bytes:
         "http.url": "http://service-{url}.shop.svc.cluster.local/api/v1/resource-{pt}/{item}",
         "http.method": "GET",
         "downstream_cluster": "-"
-        + "x" * max(0, padding - 40),  # in two pieces: neither may reach 128 bytes, where its length takes one more
+        + "x"
+        * max(0, padding - 40),  # in two pieces: neither may reach 128 bytes, where its length takes one more
         "user_agent": "okhttp/4.12.0 (linux; amd64)" + "x" * min(padding, 40),
         "http.protocol": "HTTP/2",
         "peer.address": "10.12.17.{p}",
         "request_size": "{rq}",
         "response_size": "{rs}",
         "component": "proxy",
-        "upstream_cluster": "outbound|8080||service-{clu}.shop.svc.cluster.local" if client else "inbound|8080||{clu}",
+        "upstream_cluster": "outbound|8080||service-{clu}.shop.svc.cluster.local"
+        if client
+        else "inbound|8080||{clu}",
         "upstream_cluster.name": "service-{cln}_v1" if client else "local_app_{cln}",
         "http.status_code": status,
         "response_flags": flags,
@@ -297,7 +344,9 @@ def _template(layout: int, outcome: int, padding: int) -> bytes:
 
 
 def _attribute(key: str, value: str | int) -> KeyValue:
-    return KeyValue(key=key, value=AnyValue(string_value=value) if isinstance(value, str) else AnyValue(int_value=value))
+    return KeyValue(
+        key=key, value=AnyValue(string_value=value) if isinstance(value, str) else AnyValue(int_value=value)
+    )
 
 
 def _resource(service: int) -> bytes:
@@ -312,7 +361,9 @@ def _resource(service: int) -> bytes:
         "telemetry.sdk.name": "envoy",
         "telemetry.sdk.version": "8f2ce4e/1.40.0/Clean/RELEASE/BoringSSL",
     }
-    resource_bytes: bytes = Resource(attributes=[_attribute(key, value) for key, value in attributes.items()]).SerializeToString()
+    resource_bytes: bytes = Resource(
+        attributes=[_attribute(key, value) for key, value in attributes.items()]
+    ).SerializeToString()
     return resource_bytes
 
 
@@ -350,12 +401,18 @@ class Sent:
 
 
 async def send(
-    target: str, requests: Sequence[bytes], spans: int, *, connections: int = 4, in_flight: int = 32, spans_per_s: int = 0
+    target: str,
+    requests: Sequence[bytes],
+    spans: int,
+    *,
+    connections: int = 4,
+    in_flight: int = 32,
+    spans_per_s: int = 0,
 ) -> Sent:
     """Send every request over ``connections`` h2 connections with ``in_flight`` calls under way.
 
-    ``spans_per_s``: no faster than that; 0: as fast as answers allow.
-    A refusal that may be tried again (RESOURCE_EXHAUSTED, UNAVAILABLE) is, after 50 ms; any other error is raised.
+    ``spans_per_s``: no faster than that; 0: as fast as answers allow. A refusal that may be tried again
+    (RESOURCE_EXHAUSTED, UNAVAILABLE) is, after 50 ms; any other error is raised.
     """
     sent = Sent(spans=spans, requests=len(requests), bytes=sum(map(len, requests)))
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1)]
@@ -404,12 +461,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--operations", type=int, default=10)
     parser.add_argument("--spans-per-request", type=int, default=200)
     parser.add_argument("--connections", type=int, default=4)
-    parser.add_argument("--in-flight", type=int, default=32, help="calls under way at a time, over all connections")
-    parser.add_argument("--rate", type=int, default=0, metavar="SPANS", help="spans a second; 0: as fast as they are acknowledged")
+    parser.add_argument(
+        "--in-flight", type=int, default=32, help="calls under way at a time, over all connections"
+    )
+    parser.add_argument(
+        "--rate",
+        type=int,
+        default=0,
+        metavar="SPANS",
+        help="spans a second; 0: as fast as they are acknowledged",
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--wait", action="store_true", help="send only after a line on standard input")
     options = parser.parse_args(argv)
-    requests = make_requests(options.spans, options.services, options.operations, options.spans_per_request, options.seed)
+    requests = make_requests(
+        options.spans, options.services, options.operations, options.spans_per_request, options.seed
+    )
     print("ready", flush=True)
     if options.wait:
         sys.stdin.readline()

@@ -1,9 +1,10 @@
 """What processing costs: a partition's records to blocks, as ``up`` does it.
 
-A million spans as ``benchmarks.load`` makes them (21 attributes, about 930 bytes), 50,000 a second over 4 partitions, gathered for 50 ms
-and packed as the SQLite log does. Default settings but for sampling, which keeps 2 % (``default policies``: the defaults). ``whole``:
-unpacking, decoding, copies, RED, edges, sampling, rows of kept spans, ledger. ``RED, edges, sampling``: of that what neither unpacks nor
-decodes nor makes rows of kept spans.
+A million spans as ``benchmarks.load`` makes them (21 attributes, about 930 bytes), 50,000 a second over 4
+partitions, gathered for 50 ms and packed as the SQLite log does. Default settings but for sampling, which
+keeps 2 % (``default policies``: the defaults). ``whole``: unpacking, decoding, copies, RED, edges, sampling,
+rows of kept spans, ledger. ``RED, edges, sampling``: of that what neither unpacks nor decodes nor makes rows
+of kept spans.
 """
 
 import time
@@ -15,11 +16,11 @@ import pyarrow as pa
 
 from benchmarks.load import generate_requests
 from benchmarks.report import Case, Measurement, main, measure
-from processors import pipeline
-from processors.sampling.settings import Probabilistic, ProbabilisticOptions, SamplingSettings
 from processors.settings import ProcessorSettings
+from processors.spans import pipeline
+from processors.spans.sampling.settings import Probabilistic, ProbabilisticOptions, SamplingSettings
 from schemas import otlp, topics
-from schemas.log import Record, TopicPartition
+from schemas.records import Record, TopicPartition
 from schemas.units import NS_PER_S
 
 PARTITIONS = 4
@@ -29,7 +30,13 @@ GATHER_REQUESTS = 12  # 50 ms
 RECORDS_PER_FEED = 25  # what a read of 16 MiB gives
 START_NS = 1_800_000_000 * NS_PER_S
 TWO_PER_CENT = SamplingSettings(
-    policies=(Probabilistic(name="two-per-cent", type="probabilistic", probabilistic=ProbabilisticOptions(sampling_percentage=2)),)
+    policies=(
+        Probabilistic(
+            name="two-per-cent",
+            type="probabilistic",
+            probabilistic=ProbabilisticOptions(sampling_percentage=2),
+        ),
+    )
 )
 OUTSIDE = ("decode", "write_traces")
 """Stages that are not RED, edges or sampling."""
@@ -52,13 +59,19 @@ def stages(spans: int, services: int, operations: int) -> Measurement:
     with _outside() as outside, measure(spans) as measurement:
         _process(logs, TWO_PER_CENT, {})
     measurement.cpu_s -= sum(outside.values())
-    measurement.note = "left out: " + ", ".join(f"{name} {cpu_s / spans * 1e6:.2f}" for name, cpu_s in outside.items()) + " s"
+    measurement.note = (
+        "left out: "
+        + ", ".join(f"{name} {cpu_s / spans * 1e6:.2f}" for name, cpu_s in outside.items())
+        + " s"
+    )
     return measurement
 
 
 def _process(logs: list[list[Record]], sampling: SamplingSettings, rows: dict[str, int]) -> None:
     for partition, log in enumerate(logs):
-        processor = pipeline.SpanProcessor(TopicPartition(topics.SPANS, partition), ProcessorSettings(partitions=PARTITIONS), sampling)
+        processor = pipeline.SpanProcessor(
+            TopicPartition(topics.SPANS, partition), ProcessorSettings(partitions=PARTITIONS), sampling
+        )
         for begin in range(0, len(log), RECORDS_PER_FEED):
             for emit in processor.feed(log[begin : begin + RECORDS_PER_FEED]):
                 for block in emit.blocks:
@@ -68,7 +81,9 @@ def _process(logs: list[list[Record]], sampling: SamplingSettings, rows: dict[st
 def _logs(spans: int, services: int, operations: int) -> list[list[Record]]:
     """The records of each partition, and a tick that settles them."""
     logs: list[list[Record]] = [[] for _ in range(PARTITIONS)]
-    requests = generate_requests(spans, services, operations, SPANS_PER_REQUEST, 1, now_ns=START_NS, spans_per_s=SPANS_PER_S)
+    requests = generate_requests(
+        spans, services, operations, SPANS_PER_REQUEST, 1, now_ns=START_NS, spans_per_s=SPANS_PER_S
+    )
     sent = 0
     for gather in _gathers(requests):
         sent += len(gather) * SPANS_PER_REQUEST
@@ -76,7 +91,9 @@ def _logs(spans: int, services: int, operations: int) -> list[list[Record]]:
         parts = [otlp.split(topics.SPANS, request, PARTITIONS).parts for request in gather]
         for partition, log in enumerate(logs):
             value = b"".join(part.get(partition, b"") for part in parts)
-            log.append(Record(len(log), time_ns, pa.compress(value, codec="lz4", asbytes=True), len(value), "lz4"))
+            log.append(
+                Record(len(log), time_ns, pa.compress(value, codec="lz4", asbytes=True), len(value), "lz4")
+            )
     for log in logs:
         log.append(Record(len(log), START_NS + 3600 * NS_PER_S, b"", 0))
     return logs

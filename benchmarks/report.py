@@ -1,4 +1,5 @@
-"""Runs benchmark cases and prints them: each in a fresh process, one table, and with ``--json FILE`` a line per case.
+"""Runs benchmark cases and prints them: each in a fresh process, one table, and with ``--json FILE`` a line
+per case.
 
 A program is a list of cases and one call::
 
@@ -49,7 +50,9 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One line of the table. ``run(**arguments)`` must be a module's function: a fresh process imports and calls it."""
+    """One line of the table. ``run(**arguments)`` must be a module's function: a fresh process imports and
+    calls it.
+    """
 
     case: str
     """What is done: ``decode``, ``split``, ``end to end, 100 services``."""
@@ -92,9 +95,15 @@ def peak_rss_mib(pid: int | str = "self") -> float:
 
 def main(title: str, cases: Sequence[Case], argv: Sequence[str] | None = None) -> None:
     """Command line of a benchmark program: run ``cases``, print the table, write ``--json FILE``."""
-    parser = argparse.ArgumentParser(description=f"{title}: CPU seconds per million spans, rate, peak memory.")
-    parser.add_argument("--json", type=argparse.FileType("w"), metavar="FILE", help="write a line of JSON for each case")
-    parser.add_argument("--only", default="", metavar="TEXT", help="only cases whose name or system contains TEXT")
+    parser = argparse.ArgumentParser(
+        description=f"{title}: CPU seconds per million spans, rate, peak memory."
+    )
+    parser.add_argument(
+        "--json", type=argparse.FileType("w"), metavar="FILE", help="write a line of JSON for each case"
+    )
+    parser.add_argument(
+        "--only", default="", metavar="TEXT", help="only cases whose name or system contains TEXT"
+    )
     options = parser.parse_args(argv)
     chosen = [case for case in cases if options.only in f"{case.case} {case.system}"]
     if not run_cases(title, chosen, options.json):
@@ -102,7 +111,9 @@ def main(title: str, cases: Sequence[Case], argv: Sequence[str] | None = None) -
 
 
 def run_cases(title: str, cases: Sequence[Case], json_file: TextIO | None = None) -> bool:
-    """Run each case in a process of its own and print the table as it stands at the end; False when a case failed."""
+    """Run each case in a process of its own and print the table as it stands at the end; False when a case
+    failed.
+    """
     console = Console(stderr=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 120)
     table = Table(title=title, title_justify="left")
     for column in ("case", "system"):

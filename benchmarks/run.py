@@ -1,4 +1,6 @@
-"""Every benchmark, one table: ``python -m benchmarks.run [--json FILE] [--only TEXT]`` (``make bench``), at most ten minutes."""
+"""Every benchmark, one table: ``python -m benchmarks.run [--json FILE] [--only TEXT]`` (``make bench``), at
+most ten minutes.
+"""
 
 from benchmarks import decode, end_to_end, insert, process
 from benchmarks.report import main

@@ -1,7 +1,8 @@
 """What ingest's spool costs a MB of OTLP: ``python -m benchmarks.spool [--mb 200] [--folder DIR]``.
 
-A gather window of 50 ms at 50,000 spans/s is 2,500 spans: one record for each of 8 partitions, one append, one fsync. CPU time is this
-process's and the kernel's for it (getrusage); fsync waits for the disk, which the last column has.
+A gather window of 50 ms at 50,000 spans/s is 2,500 spans: one record for each of 8 partitions, one append,
+one fsync. CPU time is this process's and the kernel's for it (getrusage); fsync waits for the disk, which the
+last column has.
 """
 
 import argparse
@@ -12,11 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.load import make_requests
-from ingest.spool import Spool
-from ingest.spool_drain import CHUNK_BYTES
-from ingest.spool_format import NEVER_SENT
-from schemas.log import Append, TopicPartition
+from log.spool.drain import CHUNK_BYTES
+from log.spool.format import NEVER_SENT
+from log.spool.spool import Spool
 from schemas.otlp import split
+from schemas.records import Append, TopicPartition
 from schemas.topics import SPANS
 
 _PARTITIONS = 8
@@ -27,9 +28,16 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description="cost of ingest's spool")
     parser.add_argument("--mb", type=int, default=200)
-    parser.add_argument("--folder", type=Path, default=None, help="on the disk that is to be measured [default: the temporary folder]")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=None,
+        help="on the disk that is to be measured [default: the temporary folder]",
+    )
     options = parser.parse_args()
-    windows = [_appends(request) for request in make_requests(20 * _SPANS_A_WINDOW, 100, 10, _SPANS_A_WINDOW, seed=1)]
+    windows = [
+        _appends(request) for request in make_requests(20 * _SPANS_A_WINDOW, 100, 10, _SPANS_A_WINDOW, seed=1)
+    ]
     size = sum(len(append.value) for appends in windows for append in appends)
     rounds = max(1, options.mb * 1_000_000 // size)
     mb = rounds * size / 1e6
@@ -55,7 +63,10 @@ def main() -> None:
 
 
 def _appends(request: bytes) -> list[Append]:
-    return [Append(TopicPartition(SPANS, partition), part) for partition, part in split(SPANS, request, _PARTITIONS).parts.items()]
+    return [
+        Append(TopicPartition(SPANS, partition), part)
+        for partition, part in split(SPANS, request, _PARTITIONS).parts.items()
+    ]
 
 
 def _measure(what: str, mb: float, work: Callable[[], None]) -> None:

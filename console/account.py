@@ -5,21 +5,25 @@ import binascii
 import hmac
 from collections.abc import Mapping
 
-from console import clickhouse
+from console.clickhouse import interface as clickhouse
 
 AUTHENTICATION_FAILED = 516
 
 
 def check(parameters: Mapping[str, str], headers: Mapping[str, str], username: str, password: str) -> None:
-    """Let a request in that names the user and the password: ``X-ClickHouse-User`` and ``-Key``, HTTP basic, or ``user`` and ``password``
-    of the URL, the first of these that is there. An empty ``password`` lets everyone in.
+    """Let a request in that names the user and the password: ``X-ClickHouse-User`` and ``-Key``, HTTP basic,
+    or ``user`` and ``password`` of the URL, the first of these that is there. An empty ``password`` lets
+    everyone in.
 
     Raises QueryFailed (AUTHENTICATION_FAILED).
     """
     if not password:
         return
     given = _given(parameters, headers)
-    same = [hmac.compare_digest(mine.encode(), theirs.encode()) for mine, theirs in zip((username, password), given, strict=True)]
+    same = [
+        hmac.compare_digest(mine.encode(), theirs.encode())
+        for mine, theirs in zip((username, password), given, strict=True)
+    ]
     if not all(same):
         reason = "Authentication failed: password is incorrect, or there is no user with such name"
         raise clickhouse.failed(AUTHENTICATION_FAILED, "AUTHENTICATION_FAILED", f"{given[0]}: {reason}")

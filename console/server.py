@@ -12,9 +12,12 @@ from pathlib import Path
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from console import account, blocks, clickhouse, native
-from console.body import NOTHING, Body, Sizes, read_body, too_large
-from console.insert import reads
+from console import account
+from console.clickhouse import compressed as blocks
+from console.clickhouse import interface as clickhouse
+from console.clickhouse import native_format as native
+from console.clickhouse.body import NOTHING, Body, Sizes, read_body, too_large
+from console.clickhouse.insert import reads
 from console.settings import ConsoleSettings
 from schemas import self_metrics
 from schemas.errors import AddressInUse, QueryFailed
@@ -39,7 +42,10 @@ class SqlServer:
         self._sizes = Sizes(settings.max_request_size, settings.max_insert_size)
         self._writers = ThreadPoolExecutor(settings.max_writes, "sql-write")
         self._limits = Limits(
-            settings.max_query_time.total_seconds(), settings.max_query_memory, settings.max_query_threads, settings.max_result_size
+            settings.max_query_time.total_seconds(),
+            settings.max_query_memory,
+            settings.max_query_threads,
+            settings.max_result_size,
         )
         self._threads = ThreadPoolExecutor(settings.max_queries, "sql")
         self._under_way = 0
@@ -56,7 +62,9 @@ class SqlServer:
         app.router.add_route("*", "/", self._answer)
         listener = _listen(self._settings.host, self._settings.sql_port)
         self.port = listener.getsockname()[1]
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_FINISH_WRITES_S if self._rows_folder else 1.0)
+        self._runner = web.AppRunner(
+            app, access_log=None, shutdown_timeout=_FINISH_WRITES_S if self._rows_folder else 1.0
+        )
         await self._runner.setup()
         await web.SockSite(self._runner, listener).start()
 
@@ -83,10 +91,17 @@ class SqlServer:
 
     async def _respond(self, request: web.Request, headers: dict[str, str]) -> web.Response:
         if request.method not in {"GET", "HEAD", "POST"}:
-            return web.Response(status=501, text=f"{request.method} is not supported; use GET or POST\n", headers=headers)
+            return web.Response(
+                status=501, text=f"{request.method} is not supported; use GET or POST\n", headers=headers
+            )
         began_ns = time.perf_counter_ns()
         try:
-            account.check(request.query, request.headers, self._settings.username, self._settings.password.get_secret_value())
+            account.check(
+                request.query,
+                request.headers,
+                self._settings.username,
+                self._settings.password.get_secret_value(),
+            )
             parameters = dict(request.query)
             answering = await self._begin(request, parameters)
             if answering is None:
@@ -96,23 +111,33 @@ class SqlServer:
             headers["X-ClickHouse-Exception-Code"] = str(error.code)
             text = f"{error}\n".encode()
             packed = blocks.pack(text) if request.query.get("compress") == "1" else text
-            return web.Response(status=clickhouse.status_of(error.code), body=packed, content_type="text/plain", headers=headers)
+            return web.Response(
+                status=clickhouse.status_of(error.code),
+                body=packed,
+                content_type="text/plain",
+                headers=headers,
+            )
         headers["X-ClickHouse-Format"] = answer.format
         headers["X-ClickHouse-Summary"] = clickhouse.summary(answer, time.perf_counter_ns() - began_ns)
         headers["Content-Type"] = clickhouse.content_type(answer.format)
         response = web.Response(body=answer.body, headers=headers)
-        if parameters.get("enable_http_compression", "1") == "1" and "gzip" in request.headers.get("Accept-Encoding", ""):
+        if parameters.get("enable_http_compression", "1") == "1" and "gzip" in request.headers.get(
+            "Accept-Encoding", ""
+        ):
             response.enable_compression(web.ContentCoding.gzip)
         return response
 
     async def _begin(self, request: web.Request, parameters: dict[str, str]) -> "Future[Answer] | None":
-        """Read a request and have it answered in a thread, when its turn comes; what is read or waits is bounded. None: it asks nothing.
+        """Read a request and have it answered in a thread, when its turn comes; what is read or waits is
+        bounded. None: it asks nothing.
 
         ``parameters`` is completed by those of a form.
         """
         if self._under_way >= self._settings.max_queries + self._settings.max_waiting_queries:
             reason = f"{self._under_way} queries are under way already"
-            raise clickhouse.failed(clickhouse.TOO_MANY_SIMULTANEOUS_QUERIES, "TOO_MANY_SIMULTANEOUS_QUERIES", reason)
+            raise clickhouse.failed(
+                clickhouse.TOO_MANY_SIMULTANEOUS_QUERIES, "TOO_MANY_SIMULTANEOUS_QUERIES", reason
+            )
         self._under_way += 1
         body = NOTHING
         try:
@@ -128,7 +153,9 @@ class SqlServer:
             answering.add_done_callback(lambda _: loop.call_soon_threadsafe(self._done, body))
         return answering
 
-    def _submit(self, request: web.Request, parameters: dict[str, str], body: Body) -> "Future[Answer] | None":
+    def _submit(
+        self, request: web.Request, parameters: dict[str, str], body: Body
+    ) -> "Future[Answer] | None":
         if not body.statement.strip():
             return None
         query = clickhouse.read_query(parameters, request.headers, body.statement, body.rows)
@@ -160,7 +187,9 @@ class SqlServer:
         try:
             for name, value in (await request.post()).items() if form else ():
                 if not isinstance(value, str):
-                    raise clickhouse.failed(clickhouse.UNSUPPORTED, "NOT_IMPLEMENTED", "external tables are not supported here")
+                    raise clickhouse.failed(
+                        clickhouse.UNSUPPORTED, "NOT_IMPLEMENTED", "external tables are not supported here"
+                    )
                 parameters[name] = value
         except web.HTTPRequestEntityTooLarge as error:
             raise too_large("the query is too large") from error
@@ -185,4 +214,6 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family)
     except OSError as error:
-        raise AddressInUse(f"SQL cannot listen on {host}:{port}: {error.strerror}; choose another with --sql-port") from error
+        raise AddressInUse(
+            f"SQL cannot listen on {host}:{port}: {error.strerror}; choose another with --sql-port"
+        ) from error

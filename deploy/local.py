@@ -1,4 +1,6 @@
-"""Runs what ``compose.yaml`` describes, as processes of this machine: Kafka, a store, two receivers, two workers. See ``local.sh``."""
+"""Runs what ``compose.yaml`` describes, as processes of this machine: Kafka, a store, two receivers, two
+workers. See ``local.sh``.
+"""
 
 import argparse
 import json
@@ -14,8 +16,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.kafka.broker import Cluster, missing
-from tests.kafka.fleet import Command
+from tests.support.kafka.broker import Cluster, missing
+from tests.support.kafka.fleet import Command
 
 ROOT = Path(__file__).parents[1]
 CAPTURES = [ROOT / "tests/data/envoy" / name for name in ("traces.bin.gz", "logs.bin.gz")]
@@ -35,7 +37,8 @@ EDGES = (
     " FROM edges AS t GROUP BY client_service, server_service ORDER BY calls DESC, unsent DESC"
 )
 RECEIVED = (
-    "SELECT topic, sum(t.received) AS received, sum(t.kept) + sum(t.dropped) AS decided FROM ledger AS t GROUP BY topic ORDER BY topic"
+    "SELECT topic, sum(t.received) AS received, sum(t.kept) + sum(t.dropped) AS decided"
+    " FROM ledger AS t GROUP BY topic ORDER BY topic"
 )
 
 
@@ -49,11 +52,20 @@ class System(NamedTuple):
 def main() -> int:
     """The exit code."""
     parser = argparse.ArgumentParser(
-        prog="deploy/local.sh", description="Kafka, store, 2 x ingest, 2 x process on this machine, until Ctrl-C"
+        prog="deploy/local.sh",
+        description="Kafka, store, 2 x ingest, 2 x process on this machine, until Ctrl-C",
     )
-    parser.add_argument("--check", action="store_true", help="replay the captured mesh once, compare the answer, end")
-    parser.add_argument("--folder", type=Path, help="where data and logs go (must not be there yet); default: a temporary one")
-    parser.add_argument("--free-ports", action="store_true", help="free ports instead of 4317, 4318 and 8123 (as --check takes)")
+    parser.add_argument(
+        "--check", action="store_true", help="replay the captured mesh once, compare the answer, end"
+    )
+    parser.add_argument(
+        "--folder", type=Path, help="where data and logs go (must not be there yet); default: a temporary one"
+    )
+    parser.add_argument(
+        "--free-ports",
+        action="store_true",
+        help="free ports instead of 4317, 4318 and 8123 (as --check takes)",
+    )
     options = parser.parse_args()
     if reason := missing():
         print(f"deploy/local.sh: {reason}", file=sys.stderr)
@@ -79,7 +91,20 @@ def start(folder: Path, parts: ExitStack, *, usual_ports: bool) -> System:
     log_url = f"kafka://{parts.enter_context(Cluster(folder / 'kafka')).bootstrap}"
     print(f"  Kafka      {log_url}", flush=True)
     sql_port = str(_port(8123) if usual_ports else 0)
-    store = _launch(parts, Command(folder, "store", log_url, "store", "--data", str(folder / "data"), "--sql-port", sql_port, "--writable"))
+    store = _launch(
+        parts,
+        Command(
+            folder,
+            "store",
+            log_url,
+            "store",
+            "--data",
+            str(folder / "data"),
+            "--sql-port",
+            sql_port,
+            "--writable",
+        ),
+    )
     sql = store.wait_for(r"SQL +(http://\S+)").rstrip("/")
     print(f"  SQL        {sql}", flush=True)
     store_url = sql.replace("http://", "clickhouse://") + "/default"
@@ -90,14 +115,28 @@ def start(folder: Path, parts: ExitStack, *, usual_ports: bool) -> System:
     receivers = []
     for number in (1, 2):
         grpc, http = (_port(4317), _port(4318)) if usual_ports and number == 1 else (0, 0)
-        ports = ("--grpc-port", str(grpc), "--http-port", str(http), "--metrics-port", "0", "--spool", str(folder / "spool"))
+        ports = (
+            "--grpc-port",
+            str(grpc),
+            "--http-port",
+            str(http),
+            "--metrics-port",
+            "0",
+            "--spool",
+            str(folder / "spool"),
+        )
         receivers.append(_launch(parts, Command(folder, f"ingest{number}", log_url, "ingest", *ports, *PANE)))
     grpc_addresses = [receiver.wait_for(r"OTLP/gRPC +(\S+)") for receiver in receivers]
     for receiver in receivers:
-        print(f"  OTLP/gRPC  {receiver.wait_for(r'OTLP/gRPC +(.+)')}\n  OTLP/HTTP  {receiver.wait_for(r'OTLP/HTTP +(.+)')}", flush=True)
+        print(
+            f"  OTLP/gRPC  {receiver.wait_for(r'OTLP/gRPC +(.+)')}\n  OTLP/HTTP  {receiver.wait_for(r'OTLP/HTTP +(.+)')}",
+            flush=True,
+        )
     workers = []
     for number in (1, 2):
-        worker = Command(folder, f"process{number}", log_url, "process", "--metrics-port", "0", *PANE, store_url=store_url)
+        worker = Command(
+            folder, f"process{number}", log_url, "process", "--metrics-port", "0", *PANE, store_url=store_url
+        )
         workers.append(_launch(parts, worker))
     for worker in workers:
         print(f"  metrics    {worker.wait_for(r'metrics +(.+)')}", flush=True)
@@ -147,7 +186,8 @@ def show(system: System, folder: Path, parts: ExitStack) -> int:
 
 def ask(sql: str, query: str, output_format: str = "PrettyCompactMonoBlock") -> str:
     """The store's answer."""
-    with urllib.request.urlopen(f"{sql}/?default_format={output_format}", query.encode(), timeout=60) as response:  # noqa: S310 - our own store
+    url = f"{sql}/?default_format={output_format}"
+    with urllib.request.urlopen(url, query.encode(), timeout=60) as response:  # noqa: S310 - our own store
         return str(response.read().decode())
 
 

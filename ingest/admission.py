@@ -1,7 +1,7 @@
 """What is refused and why, as data: decisions without I/O, for gRPC and HTTP alike.
 
-Codes and retry rules: OTLP specification, "Failures" and "OTLP/gRPC Throttling" (a sender may repeat RESOURCE_EXHAUSTED only when
-RetryInfo comes with it) and "OTLP/HTTP Throttling" (429, 503 with Retry-After).
+Codes and retry rules: OTLP specification, "Failures" and "OTLP/gRPC Throttling" (a sender may repeat
+RESOURCE_EXHAUSTED only when RetryInfo comes with it) and "OTLP/HTTP Throttling" (429, 503 with Retry-After).
 """
 
 import math
@@ -41,7 +41,8 @@ class Accepted:
 class Refusal:
     """A request that was not taken.
 
-    ``code`` is a google.rpc.Code, ``http_status`` what OTLP/HTTP answers; ``retry_after_s`` is None where repeating it is no use.
+    ``code`` is a google.rpc.Code, ``http_status`` what OTLP/HTTP answers; ``retry_after_s`` is None where
+    repeating it is no use.
     """
 
     code: int
@@ -60,7 +61,9 @@ class Refusal:
         return None if self.retry_after_s is None else str(max(1, math.ceil(self.retry_after_s)))
 
     def status(self) -> status_pb2.Status:
-        """As google.rpc.Status, with RetryInfo where repeating helps (the body of HTTP errors, ``grpc-status-details-bin``)."""
+        """As google.rpc.Status, with RetryInfo where repeating helps (the body of HTTP errors,
+        ``grpc-status-details-bin``).
+        """
         status = status_pb2.Status(code=self.code, message=self.message)
         if self.retry_after_s is not None:
             retry = error_details_pb2.RetryInfo()
@@ -82,7 +85,9 @@ INTERNAL = Refusal(code_pb2.INTERNAL, 500, "an internal error; the receiver's lo
 
 
 def refusal_of(error: Exception, retry_after_s: float) -> Refusal:
-    """What a sender is told about ``error``; ``retry_after_s`` is used where the error itself names no delay."""
+    """What a sender is told about ``error``; ``retry_after_s`` is used where the error itself names no
+    delay.
+    """
     match error:
         case MalformedOtlp():
             return Refusal(code_pb2.INVALID_ARGUMENT, 400, str(error))

@@ -1,4 +1,6 @@
-"""Credentials that follow their files: read again when they change, the old ones kept while the new ones are broken."""
+"""Credentials that follow their files: read again when they change, the old ones kept while the new ones are
+broken.
+"""
 
 import asyncio
 import logging
@@ -12,13 +14,17 @@ from schemas import self_metrics
 _LOGGER = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 2.0
-"""How often the files are read and compared: a few kilobytes, and it works on any file system, whatever renames and links lead there."""
+"""How often the files are read and compared: a few kilobytes, and it works on any file system, whatever
+renames and links lead there.
+"""
 
 OnChange = Callable[[Credentials], Awaitable[None]]
 
 
 class CredentialsWatch:
-    """``current`` is what holds now. Raises CredentialsInvalid when the files cannot be used at the start (blocks)."""
+    """``current`` is what holds now. Raises CredentialsInvalid when the files cannot be used at the start
+    (blocks).
+    """
 
     def __init__(self, settings: IngestSettings, on_change: OnChange, every_s: float = LOOK_EVERY_S) -> None:
         self._tls = settings.tls

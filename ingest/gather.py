@@ -10,21 +10,25 @@ from ingest.pending import Batch, Outcome, Pending
 from ingest.settings import IngestSettings
 from schemas import self_metrics
 from schemas.errors import LogFull, LogUnavailable
-from schemas.log import LogWriter
 from schemas.otlp import Split
+from schemas.records import LogWriter
 from schemas.units import NS_PER_S, to_ns
 
 if TYPE_CHECKING:
-    from ingest.native import NativePending
+    from ingest.rust import NativePending
 
 _LOGGER = logging.getLogger(__name__)
 _STOPPED = "the receiver stopped before the log took the request"
 
 
 class Gather:
-    """Runs :class:`Pending` (or its native twin) on an event loop in front of ``log``. Not thread-safe: call it from that loop."""
+    """Runs :class:`Pending` (or its native twin) on an event loop in front of ``log``. Not thread-safe: call
+    it from that loop.
+    """
 
-    def __init__(self, log: LogWriter, settings: IngestSettings, waiting: "NativePending | None" = None) -> None:
+    def __init__(
+        self, log: LogWriter, settings: IngestSettings, waiting: "NativePending | None" = None
+    ) -> None:
         self._log = log
         self._loop = asyncio.get_running_loop()
         self._window_ns = to_ns(settings.gather_window)
@@ -50,9 +54,11 @@ class Gather:
         self._pending.release(size)
 
     def add(self, topic: str, split: Split, request_bytes: int) -> "asyncio.Future[Exception | None]":
-        """Gather a request; the future's result is None when the log has it, else the error (the same object for many requests).
+        """Gather a request; the future's result is None when the log has it, else the error (the same object
+        for many requests).
 
-        Raises LogFull when there is no room now, RequestTooLarge when there never will be, LogUnavailable after :meth:`close`.
+        Raises LogFull when there is no room now, RequestTooLarge when there never will be, LogUnavailable
+        after :meth:`close`.
         """
         if self._closed:
             raise LogUnavailable(_STOPPED)
@@ -89,7 +95,9 @@ class Gather:
             self._rearm()
 
     async def close(self) -> None:
-        """Give up what the log has not taken: it is answered as unavailable. Call it when the log had its time (:meth:`hurry`)."""
+        """Give up what the log has not taken: it is answered as unavailable. Call it when the log had its
+        time (:meth:`hurry`).
+        """
         self._closed = True
         self._pending.close()
         for task in self._appending:
@@ -102,10 +110,15 @@ class Gather:
         while (batch := self._pending.take(now_ns)) is not None:
             _publish(self._pending.finish(batch, LogUnavailable(_STOPPED), now_ns))
         if self._pending.refused:
-            _LOGGER.warning("stopped while the log was away: it will not know of these refused items: %s", dict(self._pending.refused))
+            _LOGGER.warning(
+                "stopped while the log was away: it will not know of these refused items: %s",
+                dict(self._pending.refused),
+            )
 
     async def settled(self) -> None:
-        """Return when nothing is being appended and nothing is due; counts whose append failed had one more try by then."""
+        """Return when nothing is being appended and nothing is due; counts whose append failed had one more
+        try by then.
+        """
         await self._appended()
         self.hurry()
         await self._appended()
@@ -131,7 +144,9 @@ class Gather:
         elif not self._closed and (self._timer is None or self._timer_due_ns > now_ns + self._window_ns):
             due_ns = self._pending.due_ns()
             if due_ns is not None:
-                if self._timer is not None:  # it waits for a log that is away; what came now is tried at its own time
+                if (
+                    self._timer is not None
+                ):  # it waits for a log that is away; what came now is tried at its own time
                     self._timer.cancel()
                 self._timer_due_ns = due_ns
                 self._timer = self._loop.call_later(max(0, due_ns - now_ns) / NS_PER_S, self._on_timer)

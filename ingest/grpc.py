@@ -1,7 +1,7 @@
 """OTLP/gRPC: the three Export methods on raw bytes, and ``grpc.health.v1``.
 
-OTLP specification, "OTLP/gRPC". A request costs some 0.5 ms of CPU in grpcio whatever its size, so the way through here is short:
-no message objects, one empty answer for all.
+OTLP specification, "OTLP/gRPC". A request costs some 0.5 ms of CPU in grpcio whatever its size, so the way
+through here is short: no message objects, one empty answer for all.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from ingest.security import Credentials, TlsIdentity, authorize
 from ingest.settings import IngestSettings
 from schemas import self_metrics, topics
 from schemas.errors import AddressInUse
-from schemas.otlp_responses import FULL_SUCCESS, partial_success
+from schemas.otlp.responses import FULL_SUCCESS, partial_success
 from schemas.units import Duration
 
 SERVICES = {
@@ -63,12 +63,15 @@ class _Health(health.aio.HealthServicer):  # type: ignore[misc]  # grpcio-health
 
 
 class _Exports(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no types
-    """Which code takes a call. A call without a token that holds goes to one that refuses it and never reads (unpacks) its message."""
+    """Which code takes a call. A call without a token that holds goes to one that refuses it and never reads
+    (unpacks) its message.
+    """
 
     def __init__(self, receiver: Receiver, credentials: Credentials) -> None:
         self.credentials = credentials
         self._taking = {
-            f"/{service}/Export": grpc.unary_unary_rpc_method_handler(_export(topic, receiver)) for service, topic in SERVICES.items()
+            f"/{service}/Export": grpc.unary_unary_rpc_method_handler(_export(topic, receiver))
+            for service, topic in SERVICES.items()
         }
         self._refusing = {
             (f"/{service}/Export", reason): grpc.stream_unary_rpc_method_handler(_refuse_all(topic, reason))
@@ -88,11 +91,15 @@ class _Exports(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no t
 
 
 class _ServerTls:
-    """grpcio's TLS credentials, whose certificates can be replaced: it asks for them at each new connection."""
+    """grpcio's TLS credentials, whose certificates can be replaced: it asks for them at each new
+    connection.
+    """
 
     def __init__(self, identity: TlsIdentity) -> None:
         self._next: Any = None
-        self.credentials = grpc.dynamic_ssl_server_credentials(_configuration(identity), self._take, bool(identity.client_ca))
+        self.credentials = grpc.dynamic_ssl_server_credentials(
+            _configuration(identity), self._take, bool(identity.client_ca)
+        )
 
     def replace(self, identity: TlsIdentity) -> None:
         """From the next connection on."""
@@ -107,8 +114,12 @@ class _ServerTls:
 class GrpcServer:
     """The gRPC receiver on ``settings.host``; ``port`` is the one it got."""
 
-    def __init__(self, receiver: Receiver, settings: IngestSettings, credentials: Credentials, reuse_port: bool = False) -> None:
-        self._server = grpc.aio.server(options=_channel_options(settings, reuse_port), maximum_concurrent_rpcs=_most_rpcs(settings))
+    def __init__(
+        self, receiver: Receiver, settings: IngestSettings, credentials: Credentials, reuse_port: bool = False
+    ) -> None:
+        self._server = grpc.aio.server(
+            options=_channel_options(settings, reuse_port), maximum_concurrent_rpcs=_most_rpcs(settings)
+        )
         self._health = _Health()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._exports = _Exports(receiver, credentials)
@@ -145,7 +156,9 @@ class GrpcServer:
 
 
 def _most_rpcs(settings: IngestSettings) -> int:
-    """Calls at once, on all connections: twice as many as the buffer can hold, so that the buffer refuses, with a time to wait."""
+    """Calls at once, on all connections: twice as many as the buffer can hold, so that the buffer refuses,
+    with a time to wait.
+    """
     return max(_FEWEST_RPCS, 2 * settings.buffer_size // REQUEST_OVERHEAD_BYTES)
 
 
@@ -169,13 +182,16 @@ def _channel_options(settings: IngestSettings, reuse_port: bool) -> list[tuple[s
         ("grpc.http2.settings_timeout", _ms(settings.keepalive_timeout)),
         ("grpc.server_handshake_timeout_ms", _ms(settings.keepalive_timeout)),
         ("grpc.http2.min_ping_interval_without_data_ms", _MIN_PING_INTERVAL_MS),
-        # unless it is one of `--workers`, a second receiver on the port must fail to start, not take half of the requests
+        # unless it is one of `--workers`, a second receiver on the port must fail to start, not take half of
+        # the requests
         ("grpc.so_reuseport", int(reuse_port)),
     ]
 
 
 def _configuration(identity: TlsIdentity) -> Any:
-    return grpc.ssl_server_certificate_configuration([(identity.key, identity.certificate)], identity.client_ca or None)
+    return grpc.ssl_server_certificate_configuration(
+        [(identity.key, identity.certificate)], identity.client_ca or None
+    )
 
 
 def _export(topic: str, receiver: Receiver) -> Callable[[bytes, Any], Awaitable[bytes]]:
@@ -207,6 +223,8 @@ def _refuse_all(topic: str, reason: str) -> Callable[[Any, Any], Awaitable[bytes
 
 
 async def _refuse(refusal: Refusal, context: Any) -> None:
-    """Abort with the status and, where repeating helps, RetryInfo in ``grpc-status-details-bin``. Always raises."""
+    """Abort with the status and, where repeating helps, RetryInfo in ``grpc-status-details-bin``. Always
+    raises.
+    """
     details = (("grpc-status-details-bin", refusal.status().SerializeToString()),)
     await context.abort(_STATUS_CODES[refusal.code], refusal.message, trailing_metadata=details)

@@ -1,8 +1,10 @@
-"""What waits for the log, and what is due: the decisions of group commit, without I/O and with time passed in.
+"""What waits for the log, and what is due: the decisions of group commit, without I/O and with time passed
+in.
 
-Requests come in as parts, one for each partition they touch. Parts of a partition are gathered into one record (concatenated OTLP
-messages are one OTLP message) until the window is over or the record is full. A batch is what one append writes. A partition has at
-most one batch under way, which keeps its order; batches of different partitions may be under way at once.
+Requests come in as parts, one for each partition they touch. Parts of a partition are gathered into one
+record (concatenated OTLP messages are one OTLP message) until the window is over or the record is full. A
+batch is what one append writes. A partition has at most one batch under way, which keeps its order; batches
+of different partitions may be under way at once.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +12,7 @@ from dataclasses import dataclass, field
 
 from ingest.admission import RequestTooLarge
 from schemas.errors import LogFull
-from schemas.log import Append, TopicPartition
+from schemas.records import Append, TopicPartition
 from schemas.units import NS_PER_S
 
 REQUEST_OVERHEAD_BYTES = 16 << 10
@@ -69,8 +71,8 @@ def _count(counts: dict[str, int], topic: str, items: int) -> None:
 class Pending:
     """The requests that wait for the log.
 
-    ``held_bytes`` never passes ``limit_bytes``: it counts each request, its parts and the call, from :meth:`add` until the last batch
-    with a part of it is finished, appended or not.
+    ``held_bytes`` never passes ``limit_bytes``: it counts each request, its parts and the call, from
+    :meth:`add` until the last batch with a part of it is finished, appended or not.
     """
 
     def __init__(self, window_ns: int, record_bytes: int, limit_bytes: int, retry_ns: int) -> None:
@@ -98,19 +100,33 @@ class Pending:
         self.held_bytes -= size
 
     def add(
-        self, topic: str, parts: Mapping[int, bytes], *, items: int, rejected: int, request_bytes: int, now_ns: int, reply: Reply
+        self,
+        topic: str,
+        parts: Mapping[int, bytes],
+        *,
+        items: int,
+        rejected: int,
+        request_bytes: int,
+        now_ns: int,
+        reply: Reply,
     ) -> None:
-        """Take a request of ``items`` valid and ``rejected`` invalid items; ``reply`` is called once, with None when the log has it.
+        """Take a request of ``items`` valid and ``rejected`` invalid items; ``reply`` is called once, with
+        None when the log has it.
 
-        Raises LogFull (counted as refused) when there is no room now, RequestTooLarge when there never will be.
+        Raises LogFull (counted as refused) when there is no room now, RequestTooLarge when there never will
+        be.
         """
         held = request_bytes + sum(map(len, parts.values())) + REQUEST_OVERHEAD_BYTES
         if held > self._limit_bytes:
-            raise RequestTooLarge(f"the request takes {held:,} bytes to hold; the whole buffer has {self._limit_bytes:,} (buffer_size)")
+            raise RequestTooLarge(
+                f"the request takes {held:,} bytes to hold; the whole buffer has {self._limit_bytes:,} (buffer_size)"
+            )
         if self.held_bytes + held > self._limit_bytes:
             self.refuse(topic, items + rejected, now_ns)
             held_now = f"{self.held_bytes:,} of {self._limit_bytes:,} bytes"
-            raise LogFull(f"the buffer in front of the log is full ({held_now} are held)", self._retry_ns / NS_PER_S)
+            raise LogFull(
+                f"the buffer in front of the log is full ({held_now} are held)", self._retry_ns / NS_PER_S
+            )
         self.held_bytes += held
         request = _Request(topic, items, rejected, held, reply)
         for partition, part in (parts or {0: b""}).items():
@@ -163,13 +179,19 @@ class Pending:
         return self._refused
 
     def due_ns(self) -> int | None:
-        """When :meth:`take` will have something (0: at once); None when nothing waits that could be taken now."""
+        """When :meth:`take` will have something (0: at once); None when nothing waits that could be taken
+        now.
+        """
         return 0 if self.has_full else self._window_end_ns()
 
     def _window_end_ns(self) -> int | None:
         window_ns = 0 if self._draining else self._window_ns
         due = [record.since_ns + window_ns for tp, record in self._open.items() if tp not in self._busy]
-        due += [at_ns for topic, at_ns in self._refused_due_ns.items() if TopicPartition(topic, 0) not in self._busy]
+        due += [
+            at_ns
+            for topic, at_ns in self._refused_due_ns.items()
+            if TopicPartition(topic, 0) not in self._busy
+        ]
         return min(due, default=None)
 
     def take(self, now_ns: int) -> Batch | None:
@@ -218,15 +240,20 @@ class Pending:
             headers = {"rejected": record.rejected, "refused": untold.pop(record.tp.topic, 0)}
             value = record.parts[0] if len(record.parts) == 1 else b"".join(record.parts)
             record.parts.clear()
-            appends.append(Append(record.tp, value, {name: count for name, count in headers.items() if count}))
-        return appends + [Append(TopicPartition(topic, 0), b"", {"refused": count}) for topic, count in untold.items()]
+            appends.append(
+                Append(record.tp, value, {name: count for name, count in headers.items() if count})
+            )
+        return appends + [
+            Append(TopicPartition(topic, 0), b"", {"refused": count}) for topic, count in untold.items()
+        ]
 
     def finish(self, batch: Batch, error: Exception | None, now_ns: int) -> Outcome:
         """Answer the requests of a batch that was appended, or failed with ``error``.
 
-        A request fails with the first of its batches that does, and is then counted as refused as a whole, its rejected items
-        too: what the sender gives up on is all of it, and what it sends again is counted again. (A failed append may have written
-        some of it all the same; then these items are counted as refused and are in the log as well.)
+        A request fails with the first of its batches that does, and is then counted as refused as a whole,
+        its rejected items too: what the sender gives up on is all of it, and what it sends again is counted
+        again. (A failed append may have written some of it all the same; then these items are counted as
+        refused and are in the log as well.)
         """
         self._busy.difference_update(append.tp for append in batch.appends)
         outcome = Outcome()
@@ -247,7 +274,9 @@ class Pending:
         return outcome
 
     def _put_back(self, untold: Mapping[str, int], failed: Mapping[str, int], now_ns: int) -> None:
-        """Counts whose append failed go with a later record, tried on its own no sooner than after the retry time."""
+        """Counts whose append failed go with a later record, tried on its own no sooner than after the retry
+        time.
+        """
         for counts in (untold, failed):
             for topic, items in counts.items():
                 _count(self._refused, topic, items)

@@ -14,7 +14,9 @@ from schemas.errors import LogFull, LogUnavailable, MalformedOtlp
 _LOGGER = logging.getLogger(__name__)
 
 SPLIT_INLINE_BYTES = 1 << 20
-"""Up to this size a request is split on the event loop (0.2 ms native, 11 ms reference): handing it to a thread costs as much."""
+"""Up to this size a request is split on the event loop (0.2 ms native, 11 ms reference): handing it to a
+thread costs as much.
+"""
 
 UNPACK_INLINE_BYTES = 16 << 10
 """The same for requests that have to be unpacked or converted first, which takes far longer a byte."""
@@ -38,7 +40,8 @@ class Receiver:
     async def receive(self, topic: str, body: bytes, unpack: Unpack | None = None) -> Accepted | Refusal:
         """Answer when the log has the request, or when it is refused.
 
-        ``unpack`` makes the OTLP protobuf of ``body`` where it is something else; it may raise MalformedOtlp or RequestTooLarge.
+        ``unpack`` makes the OTLP protobuf of ``body`` where it is something else; it may raise MalformedOtlp
+        or RequestTooLarge.
         """
         try:
             if len(body) <= (UNPACK_INLINE_BYTES if unpack else SPLIT_INLINE_BYTES):
@@ -62,13 +65,17 @@ class Receiver:
         return otlp.split(topic, unpack(body) if unpack else body, self._partitions)
 
     async def _split_in_thread(self, topic: str, body: bytes, unpack: Unpack | None) -> otlp.Split:
-        """Off the loop, with the body's bytes held; where there is no room for them only to count what is refused."""
+        """Off the loop, with the body's bytes held; where there is no room for them only to count what is
+        refused.
+        """
         reserved = self._gather.reserve(len(body))
         if not reserved and self._counting >= MAX_COUNTED:
             raise LogFull("the buffer in front of the log is full", self._retry_after_s)
         self._counting += not reserved
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, self._split, topic, body, unpack)
+            return await asyncio.get_running_loop().run_in_executor(
+                self._threads, self._split, topic, body, unpack
+            )
         finally:
             self._counting -= not reserved
             if reserved:

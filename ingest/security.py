@@ -1,8 +1,8 @@
 """Who may send: bearer tokens and TLS, as decisions without I/O, and the files that they come from.
 
-Tokens: RFC 6750, "Authorization: Bearer TOKEN" (gRPC: the same as metadata). Their file has a token a line, then (optional) whose it is;
-empty lines and lines that begin with # are left out. Several hold at once, so that clients can be moved from one to the next.
-Neither tokens nor keys are ever put into a message.
+Tokens: RFC 6750, "Authorization: Bearer TOKEN" (gRPC: the same as metadata). Their file has a token a line,
+then (optional) whose it is; empty lines and lines that begin with # are left out. Several hold at once, so
+that clients can be moved from one to the next. Neither tokens nor keys are ever put into a message.
 """
 
 import hmac
@@ -25,12 +25,16 @@ _SCHEME = b"bearer"
 
 
 class CredentialsInvalid(MeshflowError):
-    """A file of certificates, keys or tokens cannot be used; the text says which and why, never what is in it."""
+    """A file of certificates, keys or tokens cannot be used; the text says which and why, never what is in
+    it.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class TlsIdentity:
-    """What a TLS listener shows and asks for, as PEM, and as OpenSSL has it. ``client_ca`` empty: clients need no certificate."""
+    """What a TLS listener shows and asks for, as PEM, and as OpenSSL has it. ``client_ca`` empty: clients
+    need no certificate.
+    """
 
     certificate: bytes
     key: bytes = field(repr=False)
@@ -40,7 +44,9 @@ class TlsIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """All that the receivers have to know: ``tokens`` None asks for none, ``tls`` None listens in plain text."""
+    """All that the receivers have to know: ``tokens`` None asks for none, ``tls`` None listens in plain
+    text.
+    """
 
     tokens: tuple[bytes, ...] | None = field(default=None, repr=False)
     tls: TlsIdentity | None = None
@@ -49,8 +55,9 @@ class Credentials:
 def authorize(authorization: bytes | None, tokens: Sequence[bytes] | None) -> str | None:
     """Why a request must be refused (one of REASONS), None where it may pass.
 
-    ``authorization`` is the value of the header (the metadata), None where there is none. Every token is compared, each in a time that does
-    not depend on what was sent: digests are compared, so that the time tells nothing of lengths either.
+    ``authorization`` is the value of the header (the metadata), None where there is none. Every token is
+    compared, each in a time that does not depend on what was sent: digests are compared, so that the time
+    tells nothing of lengths either.
     """
     if tokens is None:
         return None
@@ -67,24 +74,34 @@ def authorize(authorization: bytes | None, tokens: Sequence[bytes] | None) -> st
 
 
 def parse_tokens(text: bytes, name: str) -> tuple[bytes, ...]:
-    """The tokens of a file; ``name`` is the file's. Raises CredentialsInvalid, which names lines but never shows them."""
+    """The tokens of a file; ``name`` is the file's. Raises CredentialsInvalid, which names lines but never
+    shows them.
+    """
     tokens: list[bytes] = []
     for number, line in enumerate(text.splitlines(), 1):
         token = line.split(maxsplit=1)[0] if line.strip() else b"#"
         if token.startswith(b"#"):
             continue
         if len(token) < MIN_TOKEN_BYTES:
-            raise CredentialsInvalid(f"{name}, line {number}: a token needs {MIN_TOKEN_BYTES} characters or more (`openssl rand -hex 32`)")
+            raise CredentialsInvalid(
+                f"{name}, line {number}: a token needs {MIN_TOKEN_BYTES} characters or more (`openssl rand -hex 32`)"
+            )
         if not all(0x21 <= byte <= 0x7E for byte in token):
-            raise CredentialsInvalid(f"{name}, line {number}: a token is of visible ASCII characters (`openssl rand -hex 32`)")
+            raise CredentialsInvalid(
+                f"{name}, line {number}: a token is of visible ASCII characters (`openssl rand -hex 32`)"
+            )
         tokens.append(token)
     if not tokens:
-        raise CredentialsInvalid(f"{name} has no token, so nobody could send; leave ingest.auth.tokens empty to ask for none")
+        raise CredentialsInvalid(
+            f"{name} has no token, so nobody could send; leave ingest.auth.tokens empty to ask for none"
+        )
     return tuple(tokens)
 
 
 def exposure(settings: IngestSettings) -> str | None:
-    """What the operator should hear at the start about who can reach the receivers; None where all is well."""
+    """What the operator should hear at the start about who can reach the receivers; None where all is
+    well.
+    """
     if settings.host in ("localhost", "::1") or settings.host.startswith("127."):
         return None
     open_to_all = not settings.auth.tokens and not settings.tls.client_ca
@@ -97,7 +114,8 @@ def exposure(settings: IngestSettings) -> str | None:
 
 
 def read_credentials(tls: TlsSettings, auth: AuthSettings, known: Credentials | None = None) -> Credentials:
-    """Read and check every file that the settings name (blocks); parts that are as in ``known`` are taken from there.
+    """Read and check every file that the settings name (blocks); parts that are as in ``known`` are taken
+    from there.
 
     Raises CredentialsInvalid.
     """
@@ -105,7 +123,11 @@ def read_credentials(tls: TlsSettings, auth: AuthSettings, known: Credentials | 
     if not tls.certificate:
         return Credentials(tokens)
     pem = _read_pem(tls)
-    if known is not None and known.tls is not None and pem == (known.tls.certificate, known.tls.key, known.tls.client_ca):
+    if (
+        known is not None
+        and known.tls is not None
+        and pem == (known.tls.certificate, known.tls.key, known.tls.client_ca)
+    ):
         return Credentials(tokens, known.tls)
     identity = TlsIdentity(*pem, context=_server_context(tls))
     if _read_pem(tls) != pem:  # OpenSSL reads files by itself: what it read must be what is returned
@@ -120,7 +142,9 @@ def _server_context(tls: TlsSettings) -> ssl.SSLContext:
         # "": a key with a passphrase is an error instead of a question on the terminal
         context.load_cert_chain(tls.certificate, tls.key, password="")
     except (OSError, ValueError) as error:
-        raise CredentialsInvalid(f"{tls.certificate} and {tls.key} are no certificate and its key in PEM: {_why(error)}") from error
+        raise CredentialsInvalid(
+            f"{tls.certificate} and {tls.key} are no certificate and its key in PEM: {_why(error)}"
+        ) from error
     if tls.client_ca:
         context.verify_mode = ssl.CERT_REQUIRED
         try:

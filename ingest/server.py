@@ -8,12 +8,12 @@ from ingest.credentials import CredentialsWatch
 from ingest.descriptors import fitted
 from ingest.gather import Gather
 from ingest.grpc import GrpcServer
-from ingest.http import HttpServer
-from ingest.native import NativePending, NativeServer, is_chosen, make_receiver
+from ingest.http.server import HttpServer
 from ingest.receive import Receiver
+from ingest.rust import NativePending, NativeServer, is_chosen, make_receiver
 from ingest.security import Credentials, exposure
 from ingest.settings import IngestSettings
-from schemas.log import LogWriter
+from schemas.records import LogWriter
 from schemas.units import to_ns
 
 _LOGGER = logging.getLogger(__name__)
@@ -22,21 +22,29 @@ _LOGGER = logging.getLogger(__name__)
 class IngestServer:
     """Receives OTLP over gRPC and HTTP into ``log``, whose topics have ``partitions`` partitions each.
 
-    Make it on a running event loop. The log stays the caller's: close it after :meth:`stop`. Raises CredentialsInvalid,
-    NativeMissing.
+    Make it on a running event loop. The log stays the caller's: close it after :meth:`stop`. Raises
+    CredentialsInvalid, NativeMissing.
     """
 
-    def __init__(self, settings: IngestSettings, log: LogWriter, partitions: int, reuse_port: bool = False) -> None:
-        """``reuse_port``: others of the same user may listen on the same ports (SO_REUSEPORT), and each gets its share."""
+    def __init__(
+        self, settings: IngestSettings, log: LogWriter, partitions: int, reuse_port: bool = False
+    ) -> None:
+        """``reuse_port``: others of the same user may listen on the same ports (SO_REUSEPORT), and each gets
+        its share.
+        """
         settings = fitted(settings)
         self._settings = settings
         self._credentials = CredentialsWatch(settings, self._replace)
         self._grpc: GrpcServer | NativeServer
         if is_chosen(settings):
             native = make_receiver(settings, partitions)
-            self._gather = Gather(log, settings, NativePending(native, settings.buffer_size, to_ns(settings.retry_after)))
+            self._gather = Gather(
+                log, settings, NativePending(native, settings.buffer_size, to_ns(settings.retry_after))
+            )
             self._receiver = Receiver(self._gather, partitions, settings)
-            self._grpc = NativeServer(native, self._gather.look, settings, self._credentials.current, reuse_port)
+            self._grpc = NativeServer(
+                native, self._gather.look, settings, self._credentials.current, reuse_port
+            )
         else:
             self._gather = Gather(log, settings)
             self._receiver = Receiver(self._gather, partitions, settings)

@@ -1,47 +1,15 @@
 """Settings of the receivers (``[ingest]`` in meshflow.toml)."""
 
 from datetime import timedelta
-from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from log.kafka.settings import KafkaWriterSettings
+from log.spool.settings import SpoolSettings
 from schemas.units import Duration, Size
 
 MIB = 1 << 20
-
-
-class KafkaWriterSettings(BaseModel):
-    """How OTLP is written to Kafka, and what topics it makes where there are none."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    replication: int = Field(0, ge=0, description="Copies of each partition of topics that are made; 0: the brokers' own default.")
-    retention: Duration = Field(timedelta(days=1), gt=timedelta(0), description="How long topics that are made keep records.")
-    max_record: Size = Field(8 * MIB, ge=MIB, description="Largest record of topics that are made; larger gathers become several records.")
-    append_timeout: Duration = Field(
-        timedelta(seconds=15),
-        gt=timedelta(0),
-        description="How long the brokers may take for an append (9s until a dead one is replaced); then its requests are refused.",
-    )
-
-
-class SpoolSettings(BaseModel):
-    """Where requests are kept while Kafka is away."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    folder: str = Field("", description="Folder of the spools, one for each process; empty: spool in storage.data.")
-    max_size: Size = Field(
-        8 << 30, ge=0, description="Bytes on disk (packed OTLP) that each process may spool; beyond it requests are refused. 0: no spool."
-    )
-    after: Duration = Field(
-        timedelta(seconds=2), gt=timedelta(0), description="How long Kafka may take for an append until it goes to the spool as well."
-    )
-
-    def path(self, data: Path) -> Path:
-        """The folder, where ``data`` is storage.data."""
-        return Path(self.folder) if self.folder else data / "spool"
 
 
 class TlsSettings(BaseModel):
@@ -51,7 +19,10 @@ class TlsSettings(BaseModel):
 
     certificate: str = Field("", description="File of the certificate (and its chain). Empty: plain text.")
     key: str = Field("", description="File of the certificate's key.")
-    client_ca: str = Field("", description="File of the CAs that clients' certificates come from; set, a client needs one (mTLS).")
+    client_ca: str = Field(
+        "",
+        description="File of the CAs that clients' certificates come from; set, a client needs one (mTLS).",
+    )
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -67,7 +38,10 @@ class AuthSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    tokens: str = Field("", description="File of bearer tokens, one a line, read again when it changes. Empty: no token is asked for.")
+    tokens: str = Field(
+        "",
+        description="File of bearer tokens, one a line, read again when it changes. Empty: no token is asked for.",
+    )
 
 
 class IngestSettings(BaseModel):
@@ -76,19 +50,34 @@ class IngestSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     receiver: Literal["auto", "native", "grpcio"] = Field(
-        "auto", description="Who receives OTLP/gRPC: native (Rust) or grpcio, which needs no native code; auto: native where it was built."
+        "auto",
+        description="Who receives OTLP/gRPC: native (Rust) or grpcio, which needs no native code; auto: native where it was built.",
     )
-    receiver_threads: int = Field(1, ge=1, le=64, description="Threads of the native receiver; one carries 50K spans/s and more.")
-    host: str = Field("127.0.0.1", description="Address that both receivers listen on; 0.0.0.0 or :: for every interface.")
+    receiver_threads: int = Field(
+        1, ge=1, le=64, description="Threads of the native receiver; one carries 50K spans/s and more."
+    )
+    host: str = Field(
+        "127.0.0.1", description="Address that both receivers listen on; 0.0.0.0 or :: for every interface."
+    )
     grpc_port: int = Field(4317, ge=0, le=65535, description="Port of OTLP/gRPC; 0 takes a free one.")
     http_port: int = Field(4318, ge=0, le=65535, description="Port of OTLP/HTTP; 0 takes a free one.")
-    workers: int = Field(1, ge=1, le=256, description="Processes of `meshflow ingest` that share both ports; each has its own spool.")
-    max_message: Size = Field(64 * MIB, gt=0, description="Largest request, also after gunzip; larger ones are refused for good.")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="Processes of `meshflow ingest` that share both ports; each has its own spool.",
+    )
+    max_message: Size = Field(
+        64 * MIB, gt=0, description="Largest request, also after gunzip; larger ones are refused for good."
+    )
     max_json_message: Size = Field(
-        16 * MIB, gt=0, description="Largest OTLP/JSON request, also after gunzip: as Python objects JSON takes about ten times its size."
+        16 * MIB,
+        gt=0,
+        description="Largest OTLP/JSON request, also after gunzip: as Python objects JSON takes about ten times its size.",
     )
     gather_window: Duration = Field(
-        timedelta(milliseconds=50), description="How long requests are gathered into one record per partition before they are appended."
+        timedelta(milliseconds=50),
+        description="How long requests are gathered into one record per partition before they are appended.",
     )
     record_size: Size = Field(
         MIB,
@@ -100,27 +89,47 @@ class IngestSettings(BaseModel):
         gt=0,
         description="Bytes held for the log: requests, their parts and 16 KiB a call, until answered; beyond it they are refused.",
     )
-    retry_after: Duration = Field(timedelta(seconds=1), description="What refused senders are told to wait (RetryInfo, Retry-After).")
-    drain_time: Duration = Field(timedelta(seconds=10), description="How long a stop waits for requests that have begun.")
+    retry_after: Duration = Field(
+        timedelta(seconds=1), description="What refused senders are told to wait (RetryInfo, Retry-After)."
+    )
+    drain_time: Duration = Field(
+        timedelta(seconds=10), description="How long a stop waits for requests that have begun."
+    )
     max_connection_age: Duration = Field(
         timedelta(minutes=5),
         description="Age at which a gRPC connection is asked to reconnect (+-10 %), so that new receivers get their share.",
     )
-    max_connection_age_grace: Duration = Field(timedelta(seconds=30), description="How long requests on such a connection may still take.")
-    max_connections: int = Field(16_384, gt=0, description="Open gRPC connections; further ones are closed at once.")
-    max_http_connections: int = Field(2048, gt=0, description="Open HTTP connections; further ones are closed at once.")
+    max_connection_age_grace: Duration = Field(
+        timedelta(seconds=30), description="How long requests on such a connection may still take."
+    )
+    max_connections: int = Field(
+        16_384, gt=0, description="Open gRPC connections; further ones are closed at once."
+    )
+    max_http_connections: int = Field(
+        2048, gt=0, description="Open HTTP connections; further ones are closed at once."
+    )
     max_receiving: Size = Field(
         256 * MIB,
         gt=0,
         description="Bytes of requests that have not come to their end, in HTTP and in the native receiver each; further ones are refused.",
     )
-    max_concurrent_streams: int = Field(1024, gt=0, description="Requests under way on one gRPC connection (Envoy: up to 1,024).")
-    keepalive_time: Duration = Field(timedelta(minutes=1), description="Silence on a gRPC connection after which it is pinged.")
-    keepalive_timeout: Duration = Field(timedelta(seconds=20), description="Wait for a ping's answer, a handshake, the next HTTP request.")
+    max_concurrent_streams: int = Field(
+        1024, gt=0, description="Requests under way on one gRPC connection (Envoy: up to 1,024)."
+    )
+    keepalive_time: Duration = Field(
+        timedelta(minutes=1), description="Silence on a gRPC connection after which it is pinged."
+    )
+    keepalive_timeout: Duration = Field(
+        timedelta(seconds=20), description="Wait for a ping's answer, a handshake, the next HTTP request."
+    )
     body_timeout: Duration = Field(
-        timedelta(minutes=1), gt=timedelta(0), description="How long the body of a request may take to come; then it is refused."
+        timedelta(minutes=1),
+        gt=timedelta(0),
+        description="How long the body of a request may take to come; then it is refused.",
     )
     tls: TlsSettings = Field(default=TlsSettings(), description="TLS of both receivers.")
     auth: AuthSettings = Field(default=AuthSettings(), description="Tokens that senders must show.")
     kafka: KafkaWriterSettings = Field(default=KafkaWriterSettings(), description="Writing to Kafka.")
-    spool: SpoolSettings = Field(default=SpoolSettings(), description="What is kept on disk while Kafka is away.")
+    spool: SpoolSettings = Field(
+        default=SpoolSettings(), description="What is kept on disk while Kafka is away."
+    )

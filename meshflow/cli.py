@@ -35,7 +35,12 @@ class _Group(click.Group):
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.option("--config", "config", type=click.Path(path_type=Path), help="Settings file. [default: meshflow.toml, where there is one]")
+@click.option(
+    "--config",
+    "config",
+    type=click.Path(path_type=Path),
+    help="Settings file. [default: meshflow.toml, where there is one]",
+)
 @click.option("-v", "--verbose", count=True, help="Say more of what happens; twice for everything.")
 @click.version_option(package_name="meshflow")
 @click.pass_context
@@ -50,12 +55,16 @@ def main(context: click.Context, config: Path | None, verbose: int) -> None:
 
 
 def _settings(context: click.Context, given: dict[Name, Any]) -> Loaded:
-    return all_settings.load(context.find_root().obj, {name: value for name, value in given.items() if value is not None})
+    return all_settings.load(
+        context.find_root().obj, {name: value for name, value in given.items() if value is not None}
+    )
 
 
 def _data_option(command: Callable[..., None]) -> Callable[..., None]:
     return click.option(
-        "--data", type=click.Path(path_type=Path, file_okay=False), help="Folder of the log and the tables. [default: meshflow-data]"
+        "--data",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Folder of the log and the tables. [default: meshflow-data]",
     )(command)
 
 
@@ -66,7 +75,9 @@ def _data_option(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--http-port", type=int, help="OTLP/HTTP; 0: a free one. [default: 4318]")
 @click.option("--sql-port", type=int, help="SQL over HTTP, and /metrics; 0: a free one. [default: 8123]")
 @click.option("--pane", help="Length of a pane: results come every pane. [default: 5s]")
-@click.option("--wait", type=int, help="Panes to wait for the rest of a trace before it is decided. [default: 2]")
+@click.option(
+    "--wait", type=int, help="Panes to wait for the rest of a trace before it is decided. [default: 2]"
+)
 @click.pass_context
 def up(context: click.Context, /, **given: Any) -> None:
     """Run all of meshflow in this process, until Ctrl-C.
@@ -84,7 +95,8 @@ def up(context: click.Context, /, **given: Any) -> None:
         ("processing", "wait"): given["wait"],
     }
     loaded = _settings(context, options)
-    from meshflow import embedded, lifecycle  # noqa: PLC0415 - brings polars and chdb, which other commands need not wait for
+    from meshflow import lifecycle  # noqa: PLC0415 - brings polars and chdb, which other commands need not wait for
+    from meshflow.run import up as embedded  # noqa: PLC0415 - brings polars and chdb, which other commands need not wait for
 
     def tell(ports: embedded.Ports) -> None:
         click.echo(
@@ -104,9 +116,17 @@ def up(context: click.Context, /, **given: Any) -> None:
 @click.option("--grpc-port", type=int, help="OTLP/gRPC; 0: a free one. [default: 4317]")
 @click.option("--http-port", type=int, help="OTLP/HTTP; 0: a free one. [default: 4318]")
 @click.option("--metrics-port", type=int, help="/metrics; 0: a free one. [default: 9464]")
-@click.option("--workers", type=int, help="Processes that share the ports; metrics ports count up. [default: 1]")
-@click.option("--spool", type=click.Path(file_okay=False), help="Folder for what Kafka does not take. [default: meshflow-data/spool]")
-@click.option("--pane", help="Length of a pane, as for `process`: silent partitions get a tick as often. [default: 5s]")
+@click.option(
+    "--workers", type=int, help="Processes that share the ports; metrics ports count up. [default: 1]"
+)
+@click.option(
+    "--spool",
+    type=click.Path(file_okay=False),
+    help="Folder for what Kafka does not take. [default: meshflow-data/spool]",
+)
+@click.option(
+    "--pane", help="Length of a pane, as for `process`: silent partitions get a tick as often. [default: 5s]"
+)
 @click.pass_context
 def ingest(context: click.Context, /, **given: Any) -> None:
     """Receive OTLP into a log on Kafka (MESHFLOW_LOG=kafka://HOST:PORT), until Ctrl-C. Any number may run."""
@@ -121,10 +141,13 @@ def ingest(context: click.Context, /, **given: Any) -> None:
         ("ingest", "workers"): given["workers"],
     }
     settings = _settings(context, options).settings
-    from meshflow import ingest_workers, ingesting  # noqa: PLC0415 - brings grpcio
+    from meshflow.run import ingest as ingesting  # noqa: PLC0415 - brings grpcio
+    from meshflow.run import ingest_workers  # noqa: PLC0415 - brings grpcio
 
     def tell(ports: ingesting.IngestPorts) -> None:
-        metrics = "".join(f"  metrics    http://{settings.console.host}:{port}/metrics\n" for port in ports.metrics)
+        metrics = "".join(
+            f"  metrics    http://{settings.console.host}:{port}/metrics\n" for port in ports.metrics
+        )
         click.echo(
             f"meshflow ingest is ready\n  OTLP/gRPC  {ports.host}:{ports.grpc}\n  OTLP/HTTP  http://{ports.host}:{ports.http}\n"
             f"{metrics}Ctrl-C ends it."
@@ -137,11 +160,17 @@ def ingest(context: click.Context, /, **given: Any) -> None:
 @main.command()
 @_data_option
 @click.option("--pane", help="Length of a pane: results come every pane. [default: 5s]")
-@click.option("--wait", type=int, help="Panes to wait for the rest of a trace before it is decided. [default: 2]")
+@click.option(
+    "--wait", type=int, help="Panes to wait for the rest of a trace before it is decided. [default: 2]"
+)
 @click.option("--metrics-port", type=int, help="/metrics; 0: a free one. [default: 9464]")
 @click.pass_context
-def process(context: click.Context, data: Path | None, pane: str | None, wait: int | None, metrics_port: int | None) -> None:
-    """Process a log on Kafka into the store (MESHFLOW_STORE), as one worker of the group, until Ctrl-C. Any number may run."""
+def process(
+    context: click.Context, data: Path | None, pane: str | None, wait: int | None, metrics_port: int | None
+) -> None:
+    """Process a log on Kafka into the store (MESHFLOW_STORE), as one worker of the group, until Ctrl-C. Any
+    number may run.
+    """
     options: dict[Name, Any] = {
         ("storage", "data"): data and str(data),
         ("processing", "pane"): pane,
@@ -149,10 +178,12 @@ def process(context: click.Context, data: Path | None, pane: str | None, wait: i
         ("console", "metrics_port"): metrics_port,
     }
     settings = _settings(context, options).settings
-    from meshflow import distributed  # noqa: PLC0415 - brings faust, polars and chdb
+    from meshflow.run import process as distributed  # noqa: PLC0415 - brings faust, polars and chdb
 
     def tell(port: int) -> None:
-        click.echo(f"meshflow process is running\n  metrics    http://{settings.console.host}:{port}/metrics\nCtrl-C ends it.")
+        click.echo(
+            f"meshflow process is running\n  metrics    http://{settings.console.host}:{port}/metrics\nCtrl-C ends it."
+        )
 
     try:
         distributed.run_process(settings, tell)
@@ -166,14 +197,21 @@ def process(context: click.Context, data: Path | None, pane: str | None, wait: i
 @click.option("--sql-port", type=int, help="SQL over HTTP, and /metrics; 0: a free one. [default: 8123]")
 @click.option("--writable", is_flag=True, help="Take INSERT and DDL too.")
 @click.pass_context
-def store(context: click.Context, data: Path | None, host: str | None, sql_port: int | None, writable: bool) -> None:
+def store(
+    context: click.Context, data: Path | None, host: str | None, sql_port: int | None, writable: bool
+) -> None:
     """Serve the tables of a data folder alone, as a ClickHouse server does over HTTP, until Ctrl-C.
 
-    With --writable it is a store for `up` and `process` of a small installation: MESHFLOW_STORE=clickhouse://HOST:PORT/default.
+    With --writable it is a store for `up` and `process` of a small installation:
+    MESHFLOW_STORE=clickhouse://HOST:PORT/default.
     """
-    options: dict[Name, Any] = {("storage", "data"): data and str(data), ("console", "host"): host, ("console", "sql_port"): sql_port}
+    options: dict[Name, Any] = {
+        ("storage", "data"): data and str(data),
+        ("console", "host"): host,
+        ("console", "sql_port"): sql_port,
+    }
     loaded = _settings(context, options)
-    from meshflow import store as serving  # noqa: PLC0415 - brings chdb
+    from meshflow.run import store as serving  # noqa: PLC0415 - brings chdb
 
     def tell(ports: serving.StorePorts) -> None:
         kind = "read and write" if writable else "read only"
@@ -190,17 +228,20 @@ def store(context: click.Context, data: Path | None, host: str | None, sql_port:
 @click.option("--sql-port", type=int, help="SQL over HTTP, and /metrics; 0: a free one. [default: 8123]")
 @click.pass_context
 def console(context: click.Context, host: str | None, sql_port: int | None) -> None:
-    """Answer read-only SQL on a ClickHouse server (MESHFLOW_STORE), within the limits of [console], until Ctrl-C.
+    """Answer read-only SQL on a ClickHouse server (MESHFLOW_STORE), within the limits of [console], until
+    Ctrl-C.
 
     For people and dashboards which should not have an account on the server itself.
     """
     options: dict[Name, Any] = {("console", "host"): host, ("console", "sql_port"): sql_port}
     settings = _settings(context, options).settings
-    from meshflow import store as serving  # noqa: PLC0415 - brings chdb
+    from meshflow.run import store as serving  # noqa: PLC0415 - brings chdb
 
     def tell(port: int) -> None:
         where = f"http://{settings.console.host}:{port}"
-        click.echo(f"meshflow console is ready\n  SQL        {where}   (read only; metrics: /metrics)\nCtrl-C ends it.")
+        click.echo(
+            f"meshflow console is ready\n  SQL        {where}   (read only; metrics: /metrics)\nCtrl-C ends it."
+        )
 
     serving.run_console(settings, tell)
 
@@ -208,12 +249,18 @@ def console(context: click.Context, host: str | None, sql_port: int | None) -> N
 @main.command()
 @click.option("--source-prefix", help="What names of topics to read begin with. [default: unsplit.]")
 @click.option("--metrics-port", type=int, help="/metrics; 0: a free one. [default: 9464]")
-@click.option("--pane", help="Length of a pane, as for `process`: silent partitions get a tick as often. [default: 5s]")
+@click.option(
+    "--pane", help="Length of a pane, as for `process`: silent partitions get a tick as often. [default: 5s]"
+)
 @click.pass_context
-def repartition(context: click.Context, source_prefix: str | None, metrics_port: int | None, pane: str | None) -> None:
-    """Split OTLP topics of other writers by trace id into the log (MESHFLOW_LOG), until Ctrl-C. Any number may run.
+def repartition(
+    context: click.Context, source_prefix: str | None, metrics_port: int | None, pane: str | None
+) -> None:
+    """Split OTLP topics of other writers by trace id into the log (MESHFLOW_LOG), until Ctrl-C. Any number
+    may run.
 
-    For topics whose records are not keyed by trace id, as an OpenTelemetry Collector without partition_traces_by_id writes them.
+    For topics whose records are not keyed by trace id, as an OpenTelemetry Collector without
+    partition_traces_by_id writes them.
     """
     options: dict[Name, Any] = {
         ("processing", "repartition", "source_prefix"): source_prefix,
@@ -221,10 +268,12 @@ def repartition(context: click.Context, source_prefix: str | None, metrics_port:
         ("console", "metrics_port"): metrics_port,
     }
     settings = _settings(context, options).settings
-    from meshflow import repartitioning  # noqa: PLC0415 - brings faust
+    from meshflow.run import repartition as repartitioning  # noqa: PLC0415 - brings faust
 
     def tell(port: int) -> None:
-        click.echo(f"meshflow repartition is running\n  metrics    http://{settings.console.host}:{port}/metrics\nCtrl-C ends it.")
+        click.echo(
+            f"meshflow repartition is running\n  metrics    http://{settings.console.host}:{port}/metrics\nCtrl-C ends it."
+        )
 
     try:
         repartitioning.run_repartition(settings, tell)
@@ -233,17 +282,28 @@ def repartition(context: click.Context, source_prefix: str | None, metrics_port:
 
 
 @main.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--target", default="127.0.0.1:4317", show_default=True, help="HOST:PORT of an OTLP/gRPC receiver.")
+@click.argument(
+    "files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False)
+)
+@click.option(
+    "--target", default="127.0.0.1:4317", show_default=True, help="HOST:PORT of an OTLP/gRPC receiver."
+)
 @click.option("--now", is_flag=True, help="Move all times, so that the first request was sent now.")
-@click.option("--speed", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Times the own rhythm; 0: as fast as it goes.")
+@click.option(
+    "--speed",
+    type=click.FloatRange(min=0),
+    default=1.0,
+    show_default=True,
+    help="Times the own rhythm; 0: as fast as it goes.",
+)
 def replay(files: tuple[Path, ...], target: str, now: bool, speed: float) -> None:
     """Send captured Export requests to a receiver, in the order and rhythm in which they were sent.
 
-    FILES hold requests of traces, metrics or logs, each after its length (32 bits, big-endian); gzipped or not.
+    FILES hold requests of traces, metrics or logs, each after its length (32 bits, big-endian); gzipped or
+    not.
     """
-    from meshflow.capture import read_captures  # noqa: PLC0415 - brings opentelemetry-proto
-    from meshflow.replay import replay as send  # noqa: PLC0415 - brings grpcio
+    from meshflow.tools.capture import read_captures  # noqa: PLC0415 - brings opentelemetry-proto
+    from meshflow.tools.replay import replay as send  # noqa: PLC0415 - brings grpcio
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
@@ -252,7 +312,9 @@ def replay(files: tuple[Path, ...], target: str, now: bool, speed: float) -> Non
         requests = read_captures(files, lambda size: progress.advance(bar, size))
         result = asyncio.run(send(requests, target, now=now, speed=speed))
     for topic, sent in sorted(result.sent.items()):
-        click.echo(f"{topic}: {sent} sent, {result.accepted[topic]} accepted, {result.rejected[topic]} rejected")
+        click.echo(
+            f"{topic}: {sent} sent, {result.accepted[topic]} accepted, {result.rejected[topic]} rejected"
+        )
     for reason, times in result.reasons.most_common():
         click.echo(f"{times} requests: {reason}", err=True)
     if result.failed:
@@ -261,13 +323,23 @@ def replay(files: tuple[Path, ...], target: str, now: bool, speed: float) -> Non
 
 @main.command()
 @click.argument("sql")
-@click.option("--format", "output_format", default=None, help="ClickHouse format. [default: PrettyCompact on a terminal, else TSV]")
-@click.option("--url", help="A running `meshflow up`, or any ClickHouse HTTP port. [default: the one that uses the data folder]")
+@click.option(
+    "--format",
+    "output_format",
+    default=None,
+    help="ClickHouse format. [default: PrettyCompact on a terminal, else TSV]",
+)
+@click.option(
+    "--url",
+    help="A running `meshflow up`, or any ClickHouse HTTP port. [default: the one that uses the data folder]",
+)
 @_data_option
 @click.pass_context
-def query(context: click.Context, sql: str, output_format: str | None, url: str | None, data: Path | None) -> None:
+def query(
+    context: click.Context, sql: str, output_format: str | None, url: str | None, data: Path | None
+) -> None:
     """Answer read-only SQL, from a running `meshflow up` or from a data folder at rest."""
-    from meshflow.query import ask  # noqa: PLC0415 - may bring chdb
+    from meshflow.tools.query import ask  # noqa: PLC0415 - may bring chdb
 
     settings = _settings(context, {("storage", "data"): data and str(data)}).settings
     chosen = output_format or ("PrettyCompact" if sys.stdout.isatty() else "TabSeparatedWithNames")
@@ -294,10 +366,15 @@ def migrate(context: click.Context, data: Path | None) -> None:
 @main.command()
 @click.pass_context
 def config(context: click.Context) -> None:
-    """Show every setting, its value, and where the value came from, as lines that a settings file may hold."""
+    """Show every setting, its value, and where the value came from, as lines that a settings file may
+    hold.
+    """
     loaded = _settings(context, {})
     lines = [
-        (f"{'.'.join(name)} = {all_settings.toml_of(all_settings.value_of(loaded.settings, name))}", loaded.origin(name))
+        (
+            f"{'.'.join(name)} = {all_settings.toml_of(all_settings.value_of(loaded.settings, name))}",
+            loaded.origin(name),
+        )
         for name in all_settings.names()
     ]
     width = min(60, max(len(line) for line, _ in lines))

@@ -1,4 +1,6 @@
-"""How a process of meshflow begins, goes on and ends, whatever it does; without what only some of them do (no polars, no chdb)."""
+"""How a process of meshflow begins, goes on and ends, whatever it does; without what only some of them do (no
+polars, no chdb).
+"""
 
 import asyncio
 import logging
@@ -13,14 +15,16 @@ from prometheus_client import start_http_server
 from meshflow.settings import Settings
 from schemas import otlp
 from schemas.errors import AddressInUse, LogUnavailable, MeshflowError
-from schemas.log import LogWriter
+from schemas.records import LogWriter
 from storage.settings import KafkaLog
 
 logger = logging.getLogger(__name__)
 
 
 class ProcessingFailed(MeshflowError):
-    """Processing met an error that trying again would not mend. What was acknowledged is in the log and is read at the next start."""
+    """Processing met an error that trying again would not mend. What was acknowledged is in the log and is
+    read at the next start.
+    """
 
 
 def stop_on_signals(*signals: signal.Signals) -> asyncio.Event:
@@ -29,7 +33,9 @@ def stop_on_signals(*signals: signal.Signals) -> asyncio.Event:
     for number in signals or (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, _on_signal, stop)
     if not otlp.native:
-        logger.warning("the native decoder is not built (no cargo at install time?): meshflow runs on the slower one in Python")
+        logger.warning(
+            "the native decoder is not built (no cargo at install time?): meshflow runs on the slower one in Python"
+        )
     return stop
 
 
@@ -64,7 +70,9 @@ def metrics_port(settings: Settings) -> Iterator[int]:
     try:
         server, thread = start_http_server(port, host)
     except OSError as error:
-        raise AddressInUse(f"{host}:{port} (console.metrics_port) cannot be listened on: {os.strerror(error.errno or 0)}") from error
+        raise AddressInUse(
+            f"{host}:{port} (console.metrics_port) cannot be listened on: {os.strerror(error.errno or 0)}"
+        ) from error
     try:
         yield int(server.server_port)
     finally:
@@ -77,7 +85,9 @@ def kafka_place(settings: Settings) -> KafkaLog:
     """The log's brokers. Raises LogUnavailable where the log is another one."""
     place = settings.storage.log_place
     if not isinstance(place, KafkaLog):
-        raise LogUnavailable("`ingest` and `process` need a log on Kafka: MESHFLOW_LOG=kafka://HOST:PORT,... (storage.log)")
+        raise LogUnavailable(
+            "`ingest` and `process` need a log on Kafka: MESHFLOW_LOG=kafka://HOST:PORT,... (storage.log)"
+        )
     return place
 
 

@@ -1,4 +1,6 @@
-"""Clients say the same thing 60 times a second while brokers or the database are away: once in a while is enough."""
+"""Clients say the same thing 60 times a second while brokers or the database are away: once in a while is
+enough.
+"""
 
 import logging
 import time
@@ -9,13 +11,17 @@ _NOISY = ("aiokafka", "faust", "mode", "urllib3")
 
 
 class Repetition(logging.Filter):
-    """Lets a line of code log below CRITICAL once in ``every_s``, then with the number of times that were left out."""
+    """Lets a line of code log below CRITICAL once in ``every_s``, then with the number of times that were
+    left out.
+    """
 
     def __init__(self, every_s: float = EVERY_S, now_s: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._every_s = every_s
         self._now_s = now_s
-        self._seen: dict[tuple[str, int], tuple[float, int]] = {}  # (file, line) -> when it was let through, and left out since
+        self._seen: dict[
+            tuple[str, int], tuple[float, int]
+        ] = {}  # (file, line) -> when it was let through, and left out since
 
     def filter(self, record: logging.LogRecord) -> bool:
         """See logging.Filter.filter."""

@@ -8,10 +8,10 @@ from contextlib import suppress
 from meshflow.settings import Settings
 from processors.logs import LogsProcessor
 from processors.metrics import MetricsProcessor
-from processors.partition import Processor
-from processors.pipeline import SpanProcessor
+from processors.readers.partition import Processor
+from processors.spans.pipeline import SpanProcessor
 from schemas.errors import SinkUnavailable
-from schemas.log import Commit, TopicPartition
+from schemas.records import Commit, TopicPartition
 from schemas.topics import LOGS, METRICS
 from storage import migrate as storage_migrate
 from storage.client import open_client
@@ -35,10 +35,12 @@ def migrate(settings: Settings) -> list[str]:
 
 
 async def keep_rolling_up(roll_up: Callable[[], int], stop: asyncio.Event) -> None:
-    """Make closed hours into coarser rows, from time to time; one that a stop cuts short is made after the next start.
+    """Make closed hours into coarser rows, from time to time; one that a stop cuts short is made after the
+    next start.
 
-    An error, whatever it is, is told and all of it done again: ending would stop roll-ups without a word, or, by ending the process,
-    what does not need them. Finer rows stay until they are rolled up, so nothing is lost meanwhile.
+    An error, whatever it is, is told and all of it done again: ending would stop roll-ups without a word, or,
+    by ending the process, what does not need them. Finer rows stay until they are rolled up, so nothing is
+    lost meanwhile.
     """
     while not stop.is_set():
         try:

@@ -1,1 +1,3 @@
-"""Processing: panes of the log in, blocks of rows out. ``pipeline.py`` is the way in; everything here is a pure function of the log."""
+"""Processing: panes of the log in, blocks of rows out. ``pipeline.py`` is the way in; everything here is a
+pure function of the log.
+"""

@@ -1,4 +1,6 @@
-"""Rows -> groups: sort by one integer key, then reduce runs. Sparse histograms fall out as Arrow maps without a Python object a row."""
+"""Rows -> groups: sort by one integer key, then reduce runs. Sparse histograms fall out as Arrow maps without
+a Python object a row.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +19,9 @@ _BUCKETS = 1 << 10  # schemas.histogram: buckets -1 .. 1007
 
 
 def pack(columns: Sequence[npt.NDArray[np.integer]]) -> U64:
-    """One integer for each distinct combination of non-negative integers, in the order of the columns (the first counts most)."""
+    """One integer for each distinct combination of non-negative integers, in the order of the columns (the
+    first counts most).
+    """
     key = columns[0].astype(np.uint64)
     size = int(key.max(initial=0)) + 1
     for column in columns[1:]:
@@ -82,7 +86,11 @@ class Groups:
         """The row of each group with the largest score; of several, that with the smallest (hi, lo)."""
         top = score[self.order] == self.max(score)[self.member]
         for digits in (hi[self.order], lo[self.order]):
-            smallest = np.minimum.reduceat(np.where(top, digits, np.iinfo(np.uint64).max), self.starts) if len(self) else digits
+            smallest = (
+                np.minimum.reduceat(np.where(top, digits, np.iinfo(np.uint64).max), self.starts)
+                if len(self)
+                else digits
+            )
             top &= digits == smallest[self.member]
         at = np.flatnonzero(top)
         group = self.member[at]
@@ -90,7 +98,9 @@ class Groups:
         return best
 
     def histogram(self, bucket: npt.NDArray[np.int16], counted: Flags | None = None) -> pa.MapArray:
-        """Rows of each group by bucket, as ``Map(Int16, UInt64)`` with ascending buckets; rows not ``counted`` are left out."""
+        """Rows of each group by bucket, as ``Map(Int16, UInt64)`` with ascending buckets; rows not
+        ``counted`` are left out.
+        """
         cell = self.member * _BUCKETS + (bucket[self.order].astype(np.int64) + 1)
         if counted is not None:
             cell = cell[counted[self.order]]
@@ -102,7 +112,10 @@ class Groups:
         distinct = cell[at]
         offsets = np.searchsorted(distinct // _BUCKETS, np.arange(len(self) + 1))
         return pa.MapArray.from_arrays(
-            pa.array(offsets.astype(np.int32)), pa.array((distinct % _BUCKETS - 1).astype(np.int16)), pa.array(counts), type=HISTOGRAM
+            pa.array(offsets.astype(np.int32)),
+            pa.array((distinct % _BUCKETS - 1).astype(np.int16)),
+            pa.array(counts),
+            type=HISTOGRAM,
         )
 
     def outside_largest(self, limit: int) -> Flags:

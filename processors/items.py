@@ -10,8 +10,8 @@ from processors.ledger import Fates, ledger
 from processors.panes import Emit, Pane, PaneClock, Panes, Step, surplus_letters, unpack
 from processors.settings import ProcessorSettings
 from schemas.errors import MalformedOtlp
-from schemas.log import Commit, DeadLetter, Record, TopicPartition
-from schemas.otlp_columns import Items
+from schemas.otlp.columns import Items
+from schemas.records import Commit, DeadLetter, Record, TopicPartition
 from schemas.tables import SCHEMAS, Block
 from schemas.units import NS_PER_S
 
@@ -25,20 +25,30 @@ _IDENTITY = ("identity_hi", "identity_lo")
 class ItemProcessor:
     """Rows of ``otel_*`` tables and ledger of one partition.
 
-    Feed it every record from :attr:`offset` on (None: from the log's beginning), in any portions; write the blocks of each Emit, then
-    commit. Items with the identity of an earlier one of the pane or of the lookback before it are copies (invariant 8) and are left out.
+    Feed it every record from :attr:`offset` on (None: from the log's beginning), in any portions; write the
+    blocks of each Emit, then commit. Items with the identity of an earlier one of the pane or of the lookback
+    before it are copies (invariant 8) and are left out.
     """
 
     def __init__(
-        self, tp: TopicPartition, settings: ProcessorSettings, decode: Decode, order: Sequence[str], commit: Commit | None = None
+        self,
+        tp: TopicPartition,
+        settings: ProcessorSettings,
+        decode: Decode,
+        order: Sequence[str],
+        commit: Commit | None = None,
     ) -> None:
-        """``order``: columns that rows are sorted by, before their identity, so that no order of arrival is left."""
+        """``order``: columns that rows are sorted by, before their identity, so that no order of arrival is
+        left.
+        """
         self._clock = PaneClock.of(tp, settings.partitions, settings.pane_ns)
         self._tp = tp
         self._decode = decode
         self._order = order
         # Nothing here depends on later panes, so there is no wait.
-        self._panes = Panes(self._clock, 0, settings.lookback_panes, settings.pane_bytes, commit, count=self._count)
+        self._panes = Panes(
+            self._clock, 0, settings.lookback_panes, settings.pane_bytes, commit, count=self._count
+        )
         self._seen: dict[int, pl.DataFrame] = {}
 
     @property
@@ -64,7 +74,9 @@ class ItemProcessor:
             blocks = self._blocks(pane, tables, identities, len(dead_letters) + pane.surplus_items)
             dead_letters += surplus_letters(pane)
         if identities:
-            self._seen[pane.number] = pl.concat([frame.select(_IDENTITY).unique() for frame in identities.values()])
+            self._seen[pane.number] = pl.concat(
+                [frame.select(_IDENTITY).unique() for frame in identities.values()]
+            )
         self._seen = {number: seen for number, seen in self._seen.items() if number >= step.keep_from}
         return Emit(blocks, step.commit, dead_letters if step.emit_closed else [])
 
@@ -75,7 +87,9 @@ class ItemProcessor:
         except MalformedOtlp:
             return 1
 
-    def _blocks(self, pane: Pane, tables: Mapping[str, Items], identities: Mapping[str, pl.DataFrame], rejected: int) -> list[Block]:
+    def _blocks(
+        self, pane: Pane, tables: Mapping[str, Items], identities: Mapping[str, pl.DataFrame], rejected: int
+    ) -> list[Block]:
         received = sum(frame.height for frame in identities.values())
         blocks = []
         for table, items in tables.items():
@@ -83,16 +97,26 @@ class ItemProcessor:
             for seen in self._seen.values():
                 first = first.join(seen, on=_IDENTITY, how="anti")
             if first.height:
-                blocks.append(self._block(table, pane, self._rows(table, items, first, pane.start_ns // NS_PER_S)))
+                blocks.append(
+                    self._block(table, pane, self._rows(table, items, first, pane.start_ns // NS_PER_S))
+                )
         kept = sum(block.rows.num_rows for block in blocks)
-        row = ledger(self._tp, pane, Fates(rejected=rejected, duplicate=received - kept, kept=kept, stored=kept))
+        row = ledger(
+            self._tp, pane, Fates(rejected=rejected, duplicate=received - kept, kept=kept, stored=kept)
+        )
         return [*blocks, self._block("ledger", pane, row)] if row.num_rows else blocks
 
     def _block(self, table: str, pane: Pane, rows: pa.Table) -> Block:
         return Block(table, self._tp, pane.number, rows, self._clock.name)
 
     def _rows(self, table: str, items: Items, first: pl.DataFrame, log_time_s: int) -> pa.Table:
-        keys = pl.DataFrame({name: pl.Series(items.rows.column(name)) for name in self._order if name in items.rows.column_names})
+        keys = pl.DataFrame(
+            {
+                name: pl.Series(items.rows.column(name))
+                for name in self._order
+                if name in items.rows.column_names
+            }
+        )
         ordered = first.with_columns(keys[first["row"]]).sort(*keys.columns, *_IDENTITY)
         rows = items.rows.take(ordered["row"].to_arrow())
         log_time = pa.array(np.full(rows.num_rows, log_time_s, dtype=np.uint32))
@@ -100,14 +124,19 @@ class ItemProcessor:
 
 
 def _decode_all(decode: Decode, records: Sequence[Record]) -> tuple[dict[str, Items], list[DeadLetter]]:
-    """The items of records (at least one) but for malformed ones, some at a time: Python objects take many times what Arrow does."""
+    """The items of records (at least one) but for malformed ones, some at a time: Python objects take many
+    times what Arrow does.
+    """
     parts, malformed = [], []
     for portion in _portions(records):
         items, bad = _decode_portion(decode, portion)
         parts.append(items)
         malformed += bad
     joined = {
-        table: Items(pa.concat_tables([part[table].rows for part in parts]), pa.concat_arrays([part[table].identities for part in parts]))
+        table: Items(
+            pa.concat_tables([part[table].rows for part in parts]),
+            pa.concat_arrays([part[table].identities for part in parts]),
+        )
         for table in parts[0]
     }
     return joined, malformed
@@ -125,7 +154,9 @@ def _portions(records: Sequence[Record]) -> list[list[Record]]:
     return portions
 
 
-def _decode_portion(decode: Decode, records: Sequence[Record]) -> tuple[Mapping[str, Items], list[DeadLetter]]:
+def _decode_portion(
+    decode: Decode, records: Sequence[Record]
+) -> tuple[Mapping[str, Items], list[DeadLetter]]:
     payloads, letters = unpack(records)
     try:
         return decode(payloads), letters
@@ -141,6 +172,8 @@ def _decode_portion(decode: Decode, records: Sequence[Record]) -> tuple[Mapping[
 
 def _identities(items: Items) -> pl.DataFrame:
     """``identity_hi``, ``identity_lo`` UInt64 and the ``row`` of each item."""
-    data = b"".join(items.identities.to_pylist()) if items.identities.offset else items.identities.buffers()[1]
+    data = (
+        b"".join(items.identities.to_pylist()) if items.identities.offset else items.identities.buffers()[1]
+    )
     words = np.frombuffer(data or b"", dtype=np.uint64, count=2 * len(items.identities)).reshape(-1, 2)
     return pl.DataFrame({"identity_hi": words[:, 0], "identity_lo": words[:, 1]}).with_row_index("row")

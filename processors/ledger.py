@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from processors.panes import Pane
-from schemas.log import TopicPartition
+from schemas.records import TopicPartition
 from schemas.tables import SCHEMAS
 from schemas.units import NS_PER_S
 

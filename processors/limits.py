@@ -1,4 +1,6 @@
-"""Label limits (invariant 7): how many services and operations keep their name in a pane, and how long names may be."""
+"""Label limits (invariant 7): how many services and operations keep their name in a pane, and how long names
+may be.
+"""
 
 from dataclasses import dataclass
 
@@ -64,23 +66,35 @@ class Identities:
 
 def identities(batch: SpanBatch, labels: Labels) -> Identities:
     """The identities of a batch's resources."""
-    resources = pl.DataFrame({name: labels.codes(pl.Series(name, batch.resources[name])) for name in IDENTITY})
-    other = pl.DataFrame({name: [labels.other if name == "service" else 0] for name in IDENTITY}, schema=resources.schema)
+    resources = pl.DataFrame(
+        {name: labels.codes(pl.Series(name, batch.resources[name])) for name in IDENTITY}
+    )
+    other = pl.DataFrame(
+        {name: [labels.other if name == "service" else 0] for name in IDENTITY}, schema=resources.schema
+    )
     distinct = pl.concat([other, resources]).unique(maintain_order=True).with_row_index("identity")
-    of_resource = resources.join(distinct, on=list(IDENTITY), how="left", maintain_order="left")["identity"].to_numpy()
+    of_resource = resources.join(distinct, on=list(IDENTITY), how="left", maintain_order="left")[
+        "identity"
+    ].to_numpy()
     columns = {name: distinct[name].to_numpy() for name in IDENTITY}
-    _, service = np.unique(pack([columns["cluster"], columns["namespace"], columns["service"]]), return_inverse=True)
+    _, service = np.unique(
+        pack([columns["cluster"], columns["namespace"], columns["service"]]), return_inverse=True
+    )
     return Identities(labels, columns, of_resource, service.astype(np.int64))
 
 
 def limit_services(identity: Codes, known: Identities, limit: int) -> Codes:
-    """``identity`` of spans with those of services over the limit replaced by 0: the busiest services stay, ties by name."""
+    """``identity`` of spans with those of services over the limit replaced by 0: the busiest services stay,
+    ties by name.
+    """
     services = int(known.service.max(initial=0)) + 1
     if services <= limit:
         return identity
     spans = np.bincount(known.service[identity], minlength=services)
     _, first = np.unique(known.service, return_index=True)
-    names = {name: known.labels.text(known.columns[name][first]) for name in ("service", "namespace", "cluster")}
+    names = {
+        name: known.labels.text(known.columns[name][first]) for name in ("service", "namespace", "cluster")
+    }
     ranked = pl.DataFrame({"number": np.arange(services), "spans": spans, **names}).sort(
         ["spans", *names], descending=[True, *(False for _ in names)]
     )
@@ -90,7 +104,9 @@ def limit_services(identity: Codes, known: Identities, limit: int) -> Codes:
 
 
 def limit_operations(operation: Codes, service: npt.NDArray[np.int64], labels: Labels, limit: int) -> Codes:
-    """``operation`` of spans with those over their service's limit replaced by ``other``: the busiest stay, ties by name."""
+    """``operation`` of spans with those over their service's limit replaced by ``other``: the busiest stay,
+    ties by name.
+    """
     used = np.zeros(len(labels.strings), np.bool_)
     used[operation] = True
     if np.count_nonzero(used) <= limit:
@@ -101,16 +117,20 @@ def limit_operations(operation: Codes, service: npt.NDArray[np.int64], labels: L
     number = counted["pair"].to_numpy() // width
     if np.bincount(number).max() <= limit:
         return operation
-    ranked = counted.with_columns(pl.Series("service", number), pl.Series("name", labels.text(counted["pair"].to_numpy() % width))).sort(
-        "service", "spans", "name", descending=[False, True, False]
-    )
+    ranked = counted.with_columns(
+        pl.Series("service", number), pl.Series("name", labels.text(counted["pair"].to_numpy() % width))
+    ).sort("service", "spans", "name", descending=[False, True, False])
     over = ranked.filter(pl.int_range(pl.len()).over("service") >= limit)["pair"]
     return np.where(pair.is_in(over.implode()).to_numpy(), labels.other, operation).astype(np.uint32)
 
 
-def name_spans(spans: pl.DataFrame, batch: SpanBatch, labels: Labels, limits: LabelLimits) -> tuple[Identities, Codes, Codes]:
+def name_spans(
+    spans: pl.DataFrame, batch: SpanBatch, labels: Labels, limits: LabelLimits
+) -> tuple[Identities, Codes, Codes]:
     """The identities of a pane, and each span's identity and operation (label code) within the limits."""
     known = identities(batch, labels)
     identity = limit_services(known.of_resource[spans["resource"].to_numpy()], known, limits.services)
-    operation = limit_operations(labels.codes(spans["operation"]), known.service[identity], labels, limits.operations_per_service)
+    operation = limit_operations(
+        labels.codes(spans["operation"]), known.service[identity], labels, limits.operations_per_service
+    )
     return known, identity, operation

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 from processors.items import ItemProcessor
 from processors.settings import ProcessorSettings
-from schemas.log import Commit, TopicPartition
-from schemas.otlp_columns import Items
-from schemas.otlp_logs import decode_logs
+from schemas.otlp.columns import Items
+from schemas.otlp.logs import decode_logs
+from schemas.records import Commit, TopicPartition
 
 _ORDER = ("ServiceName", "Timestamp")
 

@@ -2,8 +2,8 @@
 
 from processors.items import ItemProcessor
 from processors.settings import ProcessorSettings
-from schemas.log import Commit, TopicPartition
-from schemas.otlp_metrics import decode_points
+from schemas.otlp.points import decode_points
+from schemas.records import Commit, TopicPartition
 
 _ORDER = ("ServiceName", "MetricName", "TimeUnix")
 

@@ -1,4 +1,6 @@
-"""Records of one partition -> panes, by log time, and what to commit (invariants 2, 4 and 5). No I/O, no clock but the records'."""
+"""Records of one partition -> panes, by log time, and what to commit (invariants 2, 4 and 5). No I/O, no
+clock but the records'.
+"""
 
 import re
 from collections import deque
@@ -9,7 +11,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from schemas.errors import MalformedOtlp
-from schemas.log import Commit, DeadLetter, Record, TopicPartition
+from schemas.records import Commit, DeadLetter, Record, TopicPartition
 from schemas.tables import Block
 from schemas.topics import pane_of, pane_shift_ns
 
@@ -32,9 +34,13 @@ class PaneClock(NamedTuple):
 
     @classmethod
     def of(cls, tp: TopicPartition, partitions: int, pane_ns: int) -> "PaneClock":
-        """The staggered clock of a partition. Raises ValueError for a partition that ``partitions`` does not have."""
+        """The staggered clock of a partition. Raises ValueError for a partition that ``partitions`` does not
+        have.
+        """
         if not 0 <= tp.partition < partitions:
-            raise ValueError(f"{tp.topic} has {partitions} partitions by the settings, but the log has a partition {tp.partition}")
+            raise ValueError(
+                f"{tp.topic} has {partitions} partitions by the settings, but the log has a partition {tp.partition}"
+            )
         return cls(pane_ns, pane_shift_ns(tp.partition, partitions, pane_ns))
 
     def pane_at(self, log_time_ns: int) -> int:
@@ -77,7 +83,9 @@ class Pane:
     lost: int = 0
 
     def add(self, record: Record, limit_bytes: int, count: Count) -> None:
-        """Take a record in; its payload is kept packed until the pane is decided. ``count``: how many items a payload has."""
+        """Take a record in; its payload is kept packed until the pane is decided. ``count``: how many items a
+        payload has.
+        """
         self.rejected += record.headers.get("rejected", 0)
         self.refused += record.headers.get("refused", 0)
         self.lost += record.headers.get("lost", 0)
@@ -98,7 +106,9 @@ class Step(NamedTuple):
     emit_closed: bool
     """False for a pane that was emitted before the restart and is read as lookback only."""
     closed_until: int
-    """Offset: what comes of a pane as soon as it closes has been stored of the records before it, by an earlier reader."""
+    """Offset: what comes of a pane as soon as it closes has been stored of the records before it, by an
+    earlier reader.
+    """
     decided: tuple[int, ...]
     """Numbers of the panes to decide now, in order; all are held (closed, not empty of records)."""
     keep_from: int
@@ -109,16 +119,25 @@ class Step(NamedTuple):
 class Panes:
     """Cuts one partition's records into panes.
 
-    ``commit`` is where an earlier reader left off (None: none did). A commit without metadata, or none, is the log's own start:
-    everything is emitted. The length or shift of panes may have changed since: the first pane of the new clock that begins no earlier
-    than the next one of the old clock has all records that were not decided, whatever their log time (docs/adr/0028).
+    ``commit`` is where an earlier reader left off (None: none did). A commit without metadata, or none, is
+    the log's own start: everything is emitted. The length or shift of panes may have changed since: the first
+    pane of the new clock that begins no earlier than the next one of the old clock has all records that were
+    not decided, whatever their log time (docs/adr/0028).
 
-    ``wait``: panes that must close before a pane is decided; ``lookback``: panes before it that are read again after a restart;
-    ``limit_bytes``: OTLP bytes of a pane that are processed, the items of records over it are counted by ``count``.
+    ``wait``: panes that must close before a pane is decided; ``lookback``: panes before it that are read
+    again after a restart; ``limit_bytes``: OTLP bytes of a pane that are processed, the items of records over
+    it are counted by ``count``.
     """
 
     def __init__(
-        self, clock: PaneClock, wait: int, lookback: int, limit_bytes: int, commit: Commit | None = None, *, count: Count = _one
+        self,
+        clock: PaneClock,
+        wait: int,
+        lookback: int,
+        limit_bytes: int,
+        commit: Commit | None = None,
+        *,
+        count: Count = _one,
     ) -> None:
         self._clock = clock
         self._wait = wait
@@ -127,7 +146,9 @@ class Panes:
         self._count = count
         self._open: Pane | None = None
         self._undecided: deque[int] = deque()
-        self._starts: deque[tuple[int, int]] = deque()  # (pane, its first offset) of every pane since the committed one
+        self._starts: deque[tuple[int, int]] = (
+            deque()
+        )  # (pane, its first offset) of every pane since the committed one
         self._lost = 0
         self._next: int | None = None
         self._from = 0  # records before it were decided by an earlier reader
@@ -146,14 +167,20 @@ class Panes:
             raise ValueError(f"the commit's metadata {commit.metadata!r} is not meshflow's")
         number, self._from, self._closed_until, pane_ns, shift_ns = map(int, match.groups())
         # the watermark never goes back: roll-ups have been made up to it
-        self._next = -((self._clock.shift_ns - PaneClock(pane_ns, shift_ns).start_ns(number)) // self._clock.pane_ns)
+        self._next = -(
+            (self._clock.shift_ns - PaneClock(pane_ns, shift_ns).start_ns(number)) // self._clock.pane_ns
+        )
 
     def gap(self, wanted: int, beginning: int) -> None:
-        """Retention removed [wanted, beginning) before it was read (OffsetGone): what was not emitted yet counts as lost."""
+        """Retention removed [wanted, beginning) before it was read (OffsetGone): what was not emitted yet
+        counts as lost.
+        """
         self._lost += max(0, beginning - max(wanted, self._from))
 
     def add(self, record: Record) -> Step | None:
-        """Take the next record in; a Step when it is the first of a later pane. Log times that go back count as the newest one."""
+        """Take the next record in; a Step when it is the first of a later pane. Log times that go back count
+        as the newest one.
+        """
         if self.offset is not None and record.offset < self.offset:
             return None  # a reader that began earlier than it had to
         number = self._number(record)
@@ -167,7 +194,9 @@ class Panes:
         return step
 
     def _number(self, record: Record) -> int:
-        """The pane of a record. At a resume the offset tells what is lookback; by log time that would be so too, but for another clock."""
+        """The pane of a record. At a resume the offset tells what is lookback; by log time that would be so
+        too, but for another clock.
+        """
         number = self._clock.pane_at(record.append_time_ns)
         if self._next is None or (self._open and self._open.number >= self._next):
             return number
@@ -193,7 +222,9 @@ class Panes:
             decided.append(self._undecided.popleft())
         self._next = max(self._next, number - self._wait)
         keep_from = self._next - self._lookback
-        while len(self._starts) > 1 and self._starts[0][0] < keep_from:  # the open one stays, be it of a longer lookback than is needed
+        while (
+            len(self._starts) > 1 and self._starts[0][0] < keep_from
+        ):  # the open one stays, be it of a longer lookback than is needed
             self._starts.popleft()
         return Step(closed, emit, self._closed_until, tuple(decided), keep_from, self._commit())
 
@@ -201,7 +232,10 @@ class Panes:
         unread = next((offset for pane, offset in self._starts if pane >= (self._next or 0)), self._from)
         closed = max(self._closed_until, self._starts[-1][1])
         pane_ns, shift_ns = self._clock
-        return Commit(self._starts[0][1], f"next={self._next} from={unread} closed={closed} pane_ns={pane_ns} shift_ns={shift_ns}")
+        return Commit(
+            self._starts[0][1],
+            f"next={self._next} from={unread} closed={closed} pane_ns={pane_ns} shift_ns={shift_ns}",
+        )
 
 
 def unpack(records: Sequence[Record]) -> tuple[list[bytes], list[DeadLetter]]:
@@ -218,7 +252,9 @@ def unpack(records: Sequence[Record]) -> tuple[list[bytes], list[DeadLetter]]:
 
 def surplus_letters(pane: Pane) -> list[DeadLetter]:
     """The records over the pane's limit as dead letters."""
-    return [DeadLetter(record, "over the limit of one pane (processing.pane_bytes)") for record in pane.surplus]
+    return [
+        DeadLetter(record, "over the limit of one pane (processing.pane_bytes)") for record in pane.surplus
+    ]
 
 
 def _count(record: Record, count: Count) -> int:

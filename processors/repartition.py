@@ -1,7 +1,8 @@
 """Topics of other writers -> the log, split by trace id as ingest does it (docs/adr/0021).
 
-At least once: what was read is committed when the log has it. A batch that was written but not committed (a kill, a rebalance) is written
-again by the next worker, and its items are dropped as copies within the lookback of processing (invariant 8).
+At least once: what was read is committed when the log has it. A batch that was written but not committed (a
+kill, a rebalance) is written again by the next worker, and its items are dropped as copies within the
+lookback of processing (invariant 8).
 """
 
 import asyncio
@@ -10,13 +11,13 @@ from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from processors import app as reading
-from processors.brokers import Brokers
-from processors.cursor import Cursor
+from log.kafka.brokers import Brokers
+from processors.readers import faust as reading
+from processors.readers.cursor import Cursor
 from processors.settings import ProcessorSettings
 from schemas import otlp, self_metrics
 from schemas.errors import LogUnavailable, MalformedOtlp
-from schemas.log import Append, Commit, DeadLetter, LogWriter, Record, TopicPartition
+from schemas.records import Append, Commit, DeadLetter, LogWriter, Record, TopicPartition
 
 _LOGGER = logging.getLogger(__name__)
 _RETRY_S = 1.0
@@ -26,10 +27,14 @@ SetAside = Callable[[TopicPartition, Sequence[DeadLetter]], Awaitable[None]]
 
 
 class Source(Cursor):
-    """One partition that is read. ``topic``: the log's, that its records are for; ``batch``: records read, but not yet in the log."""
+    """One partition that is read. ``topic``: the log's, that its records are for; ``batch``: records read,
+    but not yet in the log.
+    """
 
-    def __init__(self, tp: TopicPartition, topic: str, commit: Commit | None, beginning: int, end: int) -> None:
-        """See :class:`processors.cursor.Cursor`."""
+    def __init__(
+        self, tp: TopicPartition, topic: str, commit: Commit | None, beginning: int, end: int
+    ) -> None:
+        """See :class:`processors.readers.cursor.Cursor`."""
         self.topic = topic
         self.batch: list[Record] = []
         self.size = 0
@@ -38,7 +43,9 @@ class Source(Cursor):
         super().__init__(tp, commit.offset if commit else None, beginning, end)
 
     def lose(self, wanted: int, until: int) -> None:
-        """Records of [wanted, until) will never be read: the log is told with the next batch, and the ledger counts them."""
+        """Records of [wanted, until) will never be read: the log is told with the next batch, and the ledger
+        counts them.
+        """
         self.lost += until - wanted
 
     def add(self, record: Record) -> None:
@@ -53,8 +60,11 @@ class Source(Cursor):
         return batch, lost
 
 
-def split_batch(topic: str, records: Sequence[Record], lost: int, partitions: int) -> tuple[list[Append], int, list[DeadLetter]]:
-    """What to append to ``topic``, one record for each partition; how many items that is; and the records that are not OTLP.
+def split_batch(
+    topic: str, records: Sequence[Record], lost: int, partitions: int
+) -> tuple[list[Append], int, list[DeadLetter]]:
+    """What to append to ``topic``, one record for each partition; how many items that is; and the records
+    that are not OTLP.
 
     These, and items without valid ids, are counted as rejected.
     """
@@ -79,19 +89,27 @@ def split_batch(topic: str, records: Sequence[Record], lost: int, partitions: in
         parts[min(parts, default=0)].append(b"")  # a record that only carries counts, where there is no other
     told = min(parts, default=0)
     appends = [
-        Append(TopicPartition(topic, partition), b"".join(pieces), headers if partition == told else {})  # messages end to end are one
+        Append(
+            TopicPartition(topic, partition), b"".join(pieces), headers if partition == told else {}
+        )  # messages end to end are one
         for partition, pieces in sorted(parts.items())
     ]
     return appends, items, letters
 
 
 class SplitWork:
-    """What is done with each record (:class:`processors.app.Work`): batches of what there is, bounded by size."""
+    """What is done with each record (:class:`processors.readers.faust.Work`): batches of what there is,
+    bounded by size.
+    """
 
     settle_s = _SETTLE_S
 
-    def __init__(self, prefix: str, settings: ProcessorSettings, writer: LogWriter, set_aside: SetAside) -> None:
-        """``writer``: the log's, its topics after ``prefix``. Raises LogUnavailable where a topic would be read and written."""
+    def __init__(
+        self, prefix: str, settings: ProcessorSettings, writer: LogWriter, set_aside: SetAside
+    ) -> None:
+        """``writer``: the log's, its topics after ``prefix``. Raises LogUnavailable where a topic would be
+        read and written.
+        """
         given = settings.repartition
         self._sources = {given.source_prefix + name: (name, topic) for name, topic in given.sources.items()}
         self.topics: dict[str, int | None] = dict.fromkeys(self._sources)
@@ -103,7 +121,9 @@ class SplitWork:
         self._closed = False
         self._threads = ThreadPoolExecutor(settings.kafka.threads, thread_name_prefix="meshflow-repartition")
         if both := set(self._sources) & {prefix + topic for _, topic in self._sources.values()}:
-            raise LogUnavailable(f"{', '.join(sorted(both))} would be read and written; set processing.repartition.source_prefix")
+            raise LogUnavailable(
+                f"{', '.join(sorted(both))} would be read and written; set processing.repartition.source_prefix"
+            )
 
     def cursor(self, topic: str, number: int, commit: Commit | None, beginning: int, end: int) -> Source:
         """Read on where the last one left off; raises LogUnavailable when that is beyond the end."""
@@ -111,7 +131,9 @@ class SplitWork:
         return Source(TopicPartition(name, number), target, commit, beginning, end)
 
     async def take(self, cursor: Source, record: Record, *, more: bool) -> None:
-        """Put a record into the batch; where that is full, or there is no other record yet, return when it is in the log."""
+        """Put a record into the batch; where that is full, or there is no other record yet, return when it is
+        in the log.
+        """
         cursor.add(record)
         if not more or cursor.size >= self._batch_bytes:
             await self._flush(cursor)
@@ -144,13 +166,17 @@ class SplitWork:
     def _let_go(self, task: "asyncio.Task[None]") -> None:
         self.in_hand.discard(task)
         if not task.cancelled() and (error := task.exception()):
-            _LOGGER.debug("a batch was not written", exc_info=error)  # the agent crashes of it, unless the partition went away before
+            _LOGGER.debug(
+                "a batch was not written", exc_info=error
+            )  # the agent crashes of it, unless the partition went away before
 
     async def _write(self, source: Source) -> None:
         async with source.busy:
             records, lost = source.take_batch()
             loop = asyncio.get_running_loop()
-            appends, items, letters = await loop.run_in_executor(self._threads, split_batch, source.topic, records, lost, self._partitions)
+            appends, items, letters = await loop.run_in_executor(
+                self._threads, split_batch, source.topic, records, lost, self._partitions
+            )
             if letters:
                 await self._put_aside(source.tp, letters)
             while appends and not source.closed and not self._closed:
@@ -177,13 +203,23 @@ class SplitWork:
 class Repartitioner:
     """A member of the group that splits. One event loop's."""
 
-    def __init__(self, brokers: Brokers, prefix: str, settings: ProcessorSettings, *, writer: LogWriter, set_aside: SetAside) -> None:
+    def __init__(
+        self,
+        brokers: Brokers,
+        prefix: str,
+        settings: ProcessorSettings,
+        *,
+        writer: LogWriter,
+        set_aside: SetAside,
+    ) -> None:
         """See SplitWork."""
         self._work = SplitWork(prefix, settings, writer, set_aside)
-        self._app = reading.build_app(brokers, prefix + settings.repartition.group, settings.kafka, self._work)
+        self._app = reading.build_app(
+            brokers, prefix + settings.repartition.group, settings.kafka, self._work
+        )
 
     async def serve(self, stop: asyncio.Event) -> bool:
-        """See :func:`processors.app.serve`."""
+        """See :func:`processors.readers.faust.serve`."""
         try:
             return await reading.serve(self._app, stop)
         finally:

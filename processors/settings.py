@@ -1,4 +1,4 @@
-"""What processing can be told, but for sampling (``processors.sampling.settings``)."""
+"""What processing can be told, but for sampling (``processors.spans.sampling.settings``)."""
 
 from datetime import timedelta
 
@@ -11,21 +11,33 @@ _TOPIC = r"^[a-zA-Z0-9._-]{0,200}$"
 
 
 class LabelLimits(BaseModel):
-    """Bounds on what senders can make of rows; what is over a bound is counted under ``other``, by pane and partition."""
+    """Bounds on what senders can make of rows; what is over a bound is counted under ``other``, by pane and
+    partition.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     operations_per_service: int = Field(
-        default=200, ge=1, description="Operations of one service that keep their name in a pane: the busiest, ties by name."
+        default=200,
+        ge=1,
+        description="Operations of one service that keep their name in a pane: the busiest, ties by name.",
     )
-    services: int = Field(default=20_000, ge=1, description="Services that keep their name in a pane: the busiest, ties by name.")
+    services: int = Field(
+        default=20_000,
+        ge=1,
+        description="Services that keep their name in a pane: the busiest, ties by name.",
+    )
     nodes: int = Field(
         default=50_000,
         ge=1,
         description="Ends of edges (services by version, databases, queues) that keep their name in a pane: the busiest.",
     )
-    series: int = Field(default=250_000, ge=1, description="Rows that one pane of one partition may add to one table.")
-    label_length: int = Field(default=256, ge=16, description="Characters that a label keeps; longer ones are cut.")
+    series: int = Field(
+        default=250_000, ge=1, description="Rows that one pane of one partition may add to one table."
+    )
+    label_length: int = Field(
+        default=256, ge=16, description="Characters that a label keeps; longer ones are cut."
+    )
 
 
 class KafkaReaderSettings(BaseModel):
@@ -33,13 +45,24 @@ class KafkaReaderSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    group: str = Field(default="meshflow", pattern=r"^[a-zA-Z0-9._-]+$", description="Consumer group: workers of one group share the work.")
-    session_timeout: Duration = Field(
-        default=timedelta(seconds=10), description="Silence of a worker after which its partitions go to the others."
+    group: str = Field(
+        default="meshflow",
+        pattern=r"^[a-zA-Z0-9._-]+$",
+        description="Consumer group: workers of one group share the work.",
     )
-    commit_every: Duration = Field(default=timedelta(seconds=1), description="How often a worker commits how far it is.")
-    threads: int = Field(default=4, ge=1, description="Panes that one worker decodes, decides or stores at the same time.")
-    stop_time: Duration = Field(default=timedelta(seconds=20), description="How long a stop may take to finish the panes in hand.")
+    session_timeout: Duration = Field(
+        default=timedelta(seconds=10),
+        description="Silence of a worker after which its partitions go to the others.",
+    )
+    commit_every: Duration = Field(
+        default=timedelta(seconds=1), description="How often a worker commits how far it is."
+    )
+    threads: int = Field(
+        default=4, ge=1, description="Panes that one worker decodes, decides or stores at the same time."
+    )
+    stop_time: Duration = Field(
+        default=timedelta(seconds=20), description="How long a stop may take to finish the panes in hand."
+    )
 
     @model_validator(mode="after")
     def _times_make_sense(self) -> "KafkaReaderSettings":
@@ -51,27 +74,49 @@ class KafkaReaderSettings(BaseModel):
 
 
 class RepartitionSettings(BaseModel):
-    """What `meshflow repartition` reads: OTLP (`otlp_proto`) on topics that are not split by trace id. It writes to those of the log."""
+    """What `meshflow repartition` reads: OTLP (`otlp_proto`) on topics that are not split by trace id. It
+    writes to those of the log.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     source_prefix: str = Field(
-        default="unsplit.", pattern=r"^[a-zA-Z0-9._-]{0,200}$", description="What names of topics to read begin with."
+        default="unsplit.",
+        pattern=r"^[a-zA-Z0-9._-]{0,200}$",
+        description="What names of topics to read begin with.",
     )
-    spans: str = Field(default=SPANS, pattern=_TOPIC, description="Topic of spans to read, after source_prefix; empty: none.")
-    metrics: str = Field(default=METRICS, pattern=_TOPIC, description="Topic of metrics to read, after source_prefix; empty: none.")
-    logs: str = Field(default=LOGS, pattern=_TOPIC, description="Topic of log records to read, after source_prefix; empty: none.")
+    spans: str = Field(
+        default=SPANS, pattern=_TOPIC, description="Topic of spans to read, after source_prefix; empty: none."
+    )
+    metrics: str = Field(
+        default=METRICS,
+        pattern=_TOPIC,
+        description="Topic of metrics to read, after source_prefix; empty: none.",
+    )
+    logs: str = Field(
+        default=LOGS,
+        pattern=_TOPIC,
+        description="Topic of log records to read, after source_prefix; empty: none.",
+    )
     group: str = Field(
-        default="meshflow-repartition", pattern=r"^[a-zA-Z0-9._-]+$", description="Consumer group: those of one group share the work."
+        default="meshflow-repartition",
+        pattern=r"^[a-zA-Z0-9._-]+$",
+        description="Consumer group: those of one group share the work.",
     )
     batch: Size = Field(
-        default=4 << 20, ge=1 << 16, description="OTLP bytes that are split and written at a time, for each partition read."
+        default=4 << 20,
+        ge=1 << 16,
+        description="OTLP bytes that are split and written at a time, for each partition read.",
     )
 
     @property
     def sources(self) -> dict[str, str]:
         """The topics to read (after the prefix) -> the topic of the log that each is written to."""
-        return {name: topic for name, topic in ((self.spans, SPANS), (self.metrics, METRICS), (self.logs, LOGS)) if name}
+        return {
+            name: topic
+            for name, topic in ((self.spans, SPANS), (self.metrics, METRICS), (self.logs, LOGS))
+            if name
+        }
 
     @model_validator(mode="after")
     def _something_once(self) -> "RepartitionSettings":
@@ -87,7 +132,11 @@ class ProcessorSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     pane: Duration = Field(default=timedelta(seconds=5), description="How long a pane is, in log time.")
-    wait: int = Field(default=2, ge=0, description="Panes that must close after a pane before its traces and edges are decided.")
+    wait: int = Field(
+        default=2,
+        ge=0,
+        description="Panes that must close after a pane before its traces and edges are decided.",
+    )
     lookback: Duration = Field(
         default=timedelta(seconds=60),
         description="How far back copies, parents and a trace's earlier spans are looked for; read again on a restart.",
@@ -96,15 +145,21 @@ class ProcessorSettings(BaseModel):
         default=timedelta(minutes=15),
         description="How long after its end an hour is rolled up; what comes later goes to every level at once, marked late.",
     )
-    partitions: int = Field(default=4, ge=1, description="Partitions of each topic; their panes are staggered.")
+    partitions: int = Field(
+        default=4, ge=1, description="Partitions of each topic; their panes are staggered."
+    )
     pane_bytes: Size = Field(
         default=256 << 20,
         ge=1 << 20,
         description="OTLP bytes of one pane of one partition that are processed; records over it are set aside as dead letters.",
     )
     kafka: KafkaReaderSettings = Field(default=KafkaReaderSettings(), description="Reading from Kafka.")
-    repartition: RepartitionSettings = Field(default=RepartitionSettings(), description="Splitting topics of other writers by trace id.")
-    labels: LabelLimits = Field(default=LabelLimits(), description="Bounds on services, operations, rows and the length of labels.")
+    repartition: RepartitionSettings = Field(
+        default=RepartitionSettings(), description="Splitting topics of other writers by trace id."
+    )
+    labels: LabelLimits = Field(
+        default=LabelLimits(), description="Bounds on services, operations, rows and the length of labels."
+    )
 
     @model_validator(mode="after")
     def _pane_is_some_time(self) -> "ProcessorSettings":

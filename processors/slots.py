@@ -1,4 +1,6 @@
-"""Which 10 s slot a row belongs to, and whether it comes after its hour was rolled up. Functions of log time and span time alone."""
+"""Which 10 s slot a row belongs to, and whether it comes after its hour was rolled up. Functions of log time
+and span time alone.
+"""
 
 from typing import NamedTuple
 
@@ -27,12 +29,16 @@ class PaneTime(NamedTuple):
         return self.start_ns // NS_PER_S
 
     def slots(self, end_ns: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:
-        """The 10 s slot (s since 1970) of each time; times that no clock near ours shows are moved to the pane's own slot."""
+        """The 10 s slot (s since 1970) of each time; times that no clock near ours shows are moved to the
+        pane's own slot.
+        """
         width_ns = LEVELS["10s"] * NS_PER_S
         first, last = self.start_ns - _PAST_NS, self.start_ns + self.pane_ns + _FUTURE_NS
         slot_ns = end_ns // width_ns * width_ns
         own_ns = self.start_ns // width_ns * width_ns
-        slots: npt.NDArray[np.uint32] = (np.where((slot_ns < first) | (slot_ns > last), own_ns, slot_ns) // NS_PER_S).astype(np.uint32)
+        slots: npt.NDArray[np.uint32] = (
+            np.where((slot_ns < first) | (slot_ns > last), own_ns, slot_ns) // NS_PER_S
+        ).astype(np.uint32)
         return slots
 
     def late(self, slots: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
@@ -42,7 +48,9 @@ class PaneTime(NamedTuple):
         return late
 
     def few(self, slots: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
-        """Where rows over a limit stand, that they may be few: the pane's own slot, late ones the start of their hour."""
+        """Where rows over a limit stand, that they may be few: the pane's own slot, late ones the start of
+        their hour.
+        """
         own = self.slots(np.array([self.start_ns]))[0]
         few: npt.NDArray[np.uint32] = np.where(self.late(slots), slots // 3600 * 3600, own).astype(np.uint32)
         return few

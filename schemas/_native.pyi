@@ -1,4 +1,7 @@
-"""The Rust crate ``native/``; may be absent. Buffers are those of Arrow arrays, in the order of the schemas in ``schemas.spans``."""
+"""The Rust crate ``native/``; may be absent.
+
+Buffers are those of Arrow arrays, in the order of the schemas in ``schemas.spans``.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
@@ -20,8 +23,12 @@ class Decoder:
         upper_ns: Sequence[int],
         malformed: type[Exception],
     ) -> Decoder: ...
-    def decode_spans(self, payloads: Sequence[bytes], extra_keys: Sequence[str]) -> tuple[_Batch, _Batch, _Batch, list[Buffer]]: ...
-    def decode_details(self, payloads: Sequence[bytes], positions: tuple[np.ndarray, np.ndarray, np.ndarray]) -> list[Buffer]: ...
+    def decode_spans(
+        self, payloads: Sequence[bytes], extra_keys: Sequence[str]
+    ) -> tuple[_Batch, _Batch, _Batch, list[Buffer]]: ...
+    def decode_details(
+        self, payloads: Sequence[bytes], positions: tuple[np.ndarray, np.ndarray, np.ndarray]
+    ) -> list[Buffer]: ...
     def split_spans(self, request: bytes, partitions: int) -> _Parts: ...
     def split_metrics(self, request: bytes, partitions: int) -> _Parts: ...
     def split_logs(self, request: bytes, partitions: int) -> _Parts: ...
@@ -29,7 +36,10 @@ class Decoder:
 def descriptors() -> dict[str, dict[int, str]]: ...
 
 class Receiver:
-    """What waits for the log, and OTLP/gRPC in front of it. Topics are indices of ``schemas.topics.TOPICS``."""
+    """What waits for the log, and OTLP/gRPC in front of it.
+
+    Topics are indices of ``schemas.topics.TOPICS``.
+    """
 
     def __new__(
         cls,

@@ -6,7 +6,8 @@ class MeshflowError(Exception):
 
 
 class MalformedOtlp(MeshflowError):
-    """The bytes are not a message of the expected OTLP type: the sender's fault, sending them again will not help.
+    """The bytes are not a message of the expected OTLP type: the sender's fault, sending them again will not
+    help.
 
     ``record`` is the index of the payload at fault where several were given.
     """

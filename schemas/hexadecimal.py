@@ -21,7 +21,9 @@ def hex_span_ids(ids: _Words) -> pa.StringArray:
 
 
 def _hex(words: _Words) -> pa.StringArray:
-    """Each row's words (big-endian digits) as one text; rows of zeros as "". Raises OverflowError over 2 GiB of text."""
+    """Each row's words (big-endian digits) as one text; rows of zeros as "". Raises OverflowError over 2 GiB
+    of text.
+    """
     rows, width = len(words), words.shape[1] * 16
     present = words.any(axis=1)
     digits = _PAIRS[np.ascontiguousarray(words[present], dtype=">u8").view(np.uint8)]
@@ -30,4 +32,6 @@ def _hex(words: _Words) -> pa.StringArray:
     offsets *= width
     if offsets[-1] > np.iinfo(np.int32).max:
         raise OverflowError(f"{rows} ids do not fit in one Arrow string array; store fewer rows at once")
-    return pa.StringArray.from_buffers(rows, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(np.ascontiguousarray(digits)))
+    return pa.StringArray.from_buffers(
+        rows, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(np.ascontiguousarray(digits))
+    )

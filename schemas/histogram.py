@@ -1,7 +1,9 @@
-"""Duration buckets: a base-2 exponential histogram of scale 4 (base 2^(1/16), values within 2.2 % of a bucket's middle).
+"""Duration buckets: a base-2 exponential histogram of scale 4 (base 2^(1/16), values within 2.2 % of a
+bucket's middle).
 
-As OpenTelemetry's exponential histogram data model (upper-inclusive): bucket i holds durations d with 2^(i/16) < d <= 2^((i+1)/16)
-nanoseconds. Computed in integers, so that every machine agrees; d <= 0 counts as 1 ns, bucket -1.
+As OpenTelemetry's exponential histogram data model (upper-inclusive): bucket i holds durations d with
+2^(i/16) < d <= 2^((i+1)/16) nanoseconds. Computed in integers, so that every machine agrees; d <= 0 counts as
+1 ns, bucket -1.
 """
 
 from bisect import bisect_left

@@ -1,10 +1,11 @@
 """Partitions of ids and resources.
 
-Which partition a trace belongs to is written in the log for ever: these functions must never change. Both decoders implement them.
+Which partition a trace belongs to is written in the log for ever: these functions must never change. Both
+decoders implement them.
 
-The hash is MurmurHash3's 64-bit finalizer (Appleby, public domain), chained over both halves of the trace id. All input bits move all
-output bits, so traces sampled by the low 56 bits of their id (consistent probability sampling), and ids that are 64-bit with a zero high
-half (B3), are spread evenly too.
+The hash is MurmurHash3's 64-bit finalizer (Appleby, public domain), chained over both halves of the trace id.
+All input bits move all output bits, so traces sampled by the low 56 bits of their id (consistent probability
+sampling), and ids that are 64-bit with a zero high half (B3), are spread evenly too.
 """
 
 from collections.abc import Iterable
@@ -24,7 +25,9 @@ def mix(value: int) -> int:
 
 
 def trace_partition(trace_id: bytes, partitions: int) -> int:
-    """The partition of a 16-byte trace id: ``mix(high ^ mix(low)) % partitions``, the halves read as big-endian."""
+    """The partition of a 16-byte trace id: ``mix(high ^ mix(low)) % partitions``, the halves read as
+    big-endian.
+    """
     high, low = int.from_bytes(trace_id[:8], "big"), int.from_bytes(trace_id[8:], "big")
     return mix(high ^ mix(low)) % partitions
 

@@ -1,15 +1,27 @@
-"""Every metric that meshflow tells about itself (Prometheus names; docs/self-metrics.md is tested against this file)."""
+"""Every metric that meshflow tells about itself (Prometheus names; docs/self-metrics.md is tested against
+this file).
+"""
 
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # each counter would come with a second series of when it began
 
 REQUESTS = Counter(
-    "meshflow_ingest_requests", "Export requests by protocol (grpc, http), topic and status.", ["protocol", "topic", "status"]
+    "meshflow_ingest_requests",
+    "Export requests by protocol (grpc, http), topic and status.",
+    ["protocol", "topic", "status"],
 )
-ITEMS = Counter("meshflow_ingest_items", "Spans, data points and log records accepted into the log, by topic.", ["topic"])
-REJECTED = Counter("meshflow_ingest_rejected_items", "Items refused as invalid (their sender was told), by topic.", ["topic"])
-REFUSED = Counter("meshflow_ingest_refused_items", "Items turned away because the log was full or away, by topic.", ["topic"])
+ITEMS = Counter(
+    "meshflow_ingest_items", "Spans, data points and log records accepted into the log, by topic.", ["topic"]
+)
+REJECTED = Counter(
+    "meshflow_ingest_rejected_items", "Items refused as invalid (their sender was told), by topic.", ["topic"]
+)
+REFUSED = Counter(
+    "meshflow_ingest_refused_items",
+    "Items turned away because the log was full or away, by topic.",
+    ["topic"],
+)
 UNREAD = Counter(
     "meshflow_ingest_unread_requests",
     "Export requests turned away before they were read, as too much was being received (max_receiving; of how many items is not known).",
@@ -21,30 +33,62 @@ UNAUTHENTICATED = Counter(
     ["protocol", "reason"],
 )
 CONNECTIONS = Gauge("meshflow_ingest_connections", "Open gRPC connections of the native receiver.")
-CONNECTIONS_REFUSED = Counter("meshflow_ingest_refused_connections", "gRPC connections closed at once, by max_connections.")
-HTTP_CONNECTIONS_REFUSED = Counter("meshflow_ingest_refused_http_connections", "HTTP connections closed at once, by max_http_connections.")
-ACCEPT_ERRORS = Counter("meshflow_ingest_accept_errors", "gRPC connections that could not be accepted (native; out of files, mostly).")
-CREDENTIALS_BROKEN = Gauge(
-    "meshflow_ingest_credentials_broken", "1 while a changed file of certificates or tokens cannot be used and the old ones hold."
+CONNECTIONS_REFUSED = Counter(
+    "meshflow_ingest_refused_connections", "gRPC connections closed at once, by max_connections."
 )
-GATHER_BYTES = Gauge("meshflow_ingest_gather_bytes", "Bytes waiting to be appended to the log or being appended.")
+HTTP_CONNECTIONS_REFUSED = Counter(
+    "meshflow_ingest_refused_http_connections", "HTTP connections closed at once, by max_http_connections."
+)
+ACCEPT_ERRORS = Counter(
+    "meshflow_ingest_accept_errors",
+    "gRPC connections that could not be accepted (native; out of files, mostly).",
+)
+CREDENTIALS_BROKEN = Gauge(
+    "meshflow_ingest_credentials_broken",
+    "1 while a changed file of certificates or tokens cannot be used and the old ones hold.",
+)
+GATHER_BYTES = Gauge(
+    "meshflow_ingest_gather_bytes", "Bytes waiting to be appended to the log or being appended."
+)
 APPEND_SECONDS = Histogram("meshflow_log_append_seconds", "Time until a gather was durable in the log.")
-SPOOLED_RECORDS = Counter("meshflow_spool_records_taken", "Records that went to the spool since Kafka did not take them in time.")
+SPOOLED_RECORDS = Counter(
+    "meshflow_spool_records_taken", "Records that went to the spool since Kafka did not take them in time."
+)
 SPOOL_RECORDS = Gauge("meshflow_spool_records", "Records in this process's spool that are not in Kafka yet.")
 SPOOL_BYTES = Gauge("meshflow_spool_bytes", "Bytes of this process's spool on disk.")
-SPOOL_AGE_SECONDS = Gauge("meshflow_spool_age_seconds", "How long the oldest record has been in the spool; 0: it is empty.")
+SPOOL_AGE_SECONDS = Gauge(
+    "meshflow_spool_age_seconds", "How long the oldest record has been in the spool; 0: it is empty."
+)
 SPOOL_LOST_RECORDS = Counter("meshflow_spool_lost_records", "Records of a spool that were damaged on disk.")
-LAG_RECORDS = Gauge("meshflow_process_lag_records", "Records of a partition that are not read yet.", ["topic", "partition"])
-PANE = Gauge("meshflow_process_pane", "Number of the next pane to decide (log time by the length of a pane).", ["topic", "partition"])
+LAG_RECORDS = Gauge(
+    "meshflow_process_lag_records", "Records of a partition that are not read yet.", ["topic", "partition"]
+)
+PANE = Gauge(
+    "meshflow_process_pane",
+    "Number of the next pane to decide (log time by the length of a pane).",
+    ["topic", "partition"],
+)
 PANES = Counter("meshflow_process_panes", "Panes emitted, by topic.", ["topic"])
 DECISION_DELAY_SECONDS = Gauge(
-    "meshflow_process_decision_delay_seconds", "Newest log time read minus the end of the last decided pane.", ["topic", "partition"]
+    "meshflow_process_decision_delay_seconds",
+    "Newest log time read minus the end of the last decided pane.",
+    ["topic", "partition"],
 )
-DEAD_LETTERS = Counter("meshflow_process_dead_letters", "Records set aside because they could not be processed, by topic.", ["topic"])
+DEAD_LETTERS = Counter(
+    "meshflow_process_dead_letters",
+    "Records set aside because they could not be processed, by topic.",
+    ["topic"],
+)
 DEAD_LETTERS_GIVEN_UP = Counter(
-    "meshflow_process_dead_letters_given_up", "Of these, those that Kafka refused for good (the record stays in its topic).", ["topic"]
+    "meshflow_process_dead_letters_given_up",
+    "Of these, those that Kafka refused for good (the record stays in its topic).",
+    ["topic"],
 )
-REPARTITIONED = Counter("meshflow_repartition_items", "Spans, data points and log records that `repartition` split, by topic.", ["topic"])
+REPARTITIONED = Counter(
+    "meshflow_repartition_items",
+    "Spans, data points and log records that `repartition` split, by topic.",
+    ["topic"],
+)
 BLOCKS = Counter("meshflow_store_blocks", "Blocks written, by table.", ["table"])
 ROWS = Counter("meshflow_store_rows", "Rows written, by table (repeated blocks count again).", ["table"])
 RETRIES = Counter("meshflow_store_retries", "Inserts tried again because the database was away.")

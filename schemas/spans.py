@@ -1,8 +1,9 @@
 """SpanBatch: one pane's spans as columns.
 
-Strings are interned once per batch: a ``code`` is a uint32 index into ``SpanBatch.strings`` and code 0 is the empty string. Ids are
-unsigned integers of the big-endian bytes (0: absent), times int64 nanoseconds since 1970. Attributes, events and links stay bytes:
-(``record``, ``offset``, ``length``) say where the Span message lies, and ``schemas.otlp.decode_details`` reads them for kept spans only.
+Strings are interned once per batch: a ``code`` is a uint32 index into ``SpanBatch.strings`` and code 0 is the
+empty string. Ids are unsigned integers of the big-endian bytes (0: absent), times int64 nanoseconds since
+1970. Attributes, events and links stay bytes: (``record``, ``offset``, ``length``) say where the Span message
+lies, and ``schemas.otlp.decode_details`` reads them for kept spans only.
 """
 
 from dataclasses import dataclass
@@ -18,34 +19,51 @@ SPAN_SCHEMA = pa.schema(
         pa.field("start_ns", pa.int64(), nullable=False),
         pa.field("end_ns", pa.int64(), nullable=False),
         pa.field("duration_ns", pa.int64(), nullable=False),  # max(0, end - start)
-        pa.field("bucket", pa.int16(), nullable=False),  # schemas.histogram: exponential bucket of duration_ns, scale 4
+        pa.field(
+            "bucket", pa.int16(), nullable=False
+        ),  # schemas.histogram: exponential bucket of duration_ns, scale 4
         pa.field("kind", pa.uint8(), nullable=False),  # OTLP SpanKind; a number OTLP does not know: 0
-        pa.field("status_code", pa.uint8(), nullable=False),  # OTLP Status.StatusCode; a number OTLP does not know: 0
+        pa.field(
+            "status_code", pa.uint8(), nullable=False
+        ),  # OTLP Status.StatusCode; a number OTLP does not know: 0
         pa.field("flags", pa.uint32(), nullable=False),
         pa.field("resource", pa.uint32(), nullable=False),  # row of SpanBatch.resources
         pa.field("scope", pa.uint32(), nullable=False),  # row of SpanBatch.scopes
         pa.field("name", pa.uint32(), nullable=False),  # code, as every uint32 below up to status_message
-        pa.field("operation", pa.uint32(), nullable=False),  # code: a proxy's route when it has one, else the span's name
+        pa.field(
+            "operation", pa.uint32(), nullable=False
+        ),  # code: a proxy's route when it has one, else the span's name
         pa.field("trace_state", pa.uint32(), nullable=False),
         pa.field("status_message", pa.uint32(), nullable=False),
-        pa.field("response_flags", pa.uint32(), nullable=False),  # code: Envoy's "UO", "URX,UT"; "-" reads as ""
+        pa.field(
+            "response_flags", pa.uint32(), nullable=False
+        ),  # code: Envoy's "UO", "URX,UT"; "-" reads as ""
         pa.field("upstream_cluster", pa.uint32(), nullable=False),
-        pa.field("peer", pa.uint32(), nullable=False),  # code: peer.service, else server.address, net.peer.name, peer.address
+        pa.field(
+            "peer", pa.uint32(), nullable=False
+        ),  # code: peer.service, else server.address, net.peer.name, peer.address
         pa.field("db_system", pa.uint32(), nullable=False),
         pa.field("db_name", pa.uint32(), nullable=False),
         pa.field("messaging_system", pa.uint32(), nullable=False),
         pa.field("messaging_destination", pa.uint32(), nullable=False),
         pa.field("http_status", pa.uint16(), nullable=False),  # 0: none (Envoy writes "0" for a reset)
-        pa.field("retry_count", pa.uint16(), nullable=False),  # Envoy's retry.count, http.request.resend_count
-        pa.field("error", pa.bool_(), nullable=False),  # see schemas.semantics.ERROR_RULE
-        pa.field("proxy", pa.bool_(), nullable=False),  # made by a sidecar or gateway: component=proxy or telemetry.sdk.name=envoy
+        pa.field(
+            "retry_count", pa.uint16(), nullable=False
+        ),  # Envoy's retry.count, http.request.resend_count
+        pa.field("error", pa.bool_(), nullable=False),  # see schemas.otlp.semantics.ERROR_RULE
+        pa.field(
+            "proxy", pa.bool_(), nullable=False
+        ),  # made by a sidecar or gateway: component=proxy or telemetry.sdk.name=envoy
         pa.field("record", pa.uint32(), nullable=False),  # index into the records given to decode_spans
-        pa.field("offset", pa.uint32(), nullable=False),  # first byte of the Span message's body within that record
+        pa.field(
+            "offset", pa.uint32(), nullable=False
+        ),  # first byte of the Span message's body within that record
         pa.field("length", pa.uint32(), nullable=False),
     ]
 )
-"""One row per span, in the order of the records' bytes. Columns asked for by ``extra_keys`` follow as ``attr:KEY`` (uint32 code, nullable:
-null where neither the span nor, failing that, its resource has the attribute; the value as text, see ``schemas.otlp``)."""
+"""One row per span, in the order of the records' bytes. Columns asked for by ``extra_keys`` follow as
+``attr:KEY`` (uint32 code, nullable: null where neither the span nor, failing that, its resource has the
+attribute; the value as text, see ``schemas.otlp``)."""
 
 ATTRIBUTES = pa.map_(pa.string(), pa.string())
 
@@ -56,11 +74,15 @@ RESOURCE_SCHEMA = pa.schema(
         pa.field("cluster", pa.uint32(), nullable=False),
         pa.field("version", pa.uint32(), nullable=False),
         pa.field("instance", pa.uint32(), nullable=False),
-        pa.field("pod", pa.uint32(), nullable=False),  # k8s.pod.name, else host.name: where a sidecar and its app meet
+        pa.field(
+            "pod", pa.uint32(), nullable=False
+        ),  # k8s.pod.name, else host.name: where a sidecar and its app meet
         pa.field("attributes", ATTRIBUTES, nullable=False),
     ]
 )
-"""One row per distinct resource of the batch (distinct by the bytes of its Resource message and schema URL)."""
+"""One row per distinct resource of the batch (distinct by the bytes of its Resource message and schema
+URL).
+"""
 
 SCOPE_SCHEMA = pa.schema(
     [

@@ -18,7 +18,9 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A session that a query asks to run in: settings made by SET, and temporary tables, last as long as it."""
+    """A session that a query asks to run in: settings made by SET, and temporary tables, last as long as
+    it.
+    """
 
     name: str
     timeout_s: float
@@ -35,7 +37,9 @@ class Query:
     """The format of the answer when the statement has no FORMAT clause."""
     database: str = ""
     parameters: Mapping[str, str] = field(default_factory=dict)
-    """Values of ``{name:Type}``, written as ClickHouse's HTTP interface takes them (``param_name=``: TSV-escaped)."""
+    """Values of ``{name:Type}``, written as ClickHouse's HTTP interface takes them (``param_name=``:
+    TSV-escaped).
+    """
     settings: Mapping[str, str] = field(default_factory=dict)
     """ClickHouse settings of this query alone; the limits are stronger."""
     data: Path | None = None
@@ -57,11 +61,13 @@ class Answer:
 
 
 class Engine(Protocol):
-    """Answers SQL. May be called from several threads at once; a call returns when the answer is there, a write when it is stored."""
+    """Answers SQL. May be called from several threads at once; a call returns when the answer is there, a
+    write when it is stored.
+    """
 
     def execute(self, query: Query, limits: Limits) -> Answer:
-        """Run one statement that reaches nothing outside the database's own tables, and changes nothing unless the engine was opened to be
-        written to.
+        """Run one statement that reaches nothing outside the database's own tables, and changes nothing
+        unless the engine was opened to be written to.
 
         Raises schemas.errors.QueryFailed with ClickHouse's code and text.
         """

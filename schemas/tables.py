@@ -1,10 +1,12 @@
-"""Columns of every table that blocks go to: the one list that Arrow blocks, inserts and DDL are built from or tested against."""
+"""Columns of every table that blocks go to: the one list that Arrow blocks, inserts and DDL are built from or
+tested against.
+"""
 
 from dataclasses import dataclass
 
 import pyarrow as pa
 
-from schemas.log import TopicPartition
+from schemas.records import TopicPartition
 from schemas.spans import ATTRIBUTES, DETAIL_SCHEMA
 
 NANOSECONDS = pa.timestamp("ns", tz="UTC")
@@ -138,7 +140,9 @@ SCHEMAS: dict[str, pa.Schema] = {
         EventName=_TEXT,
         LogTime=_LOG_TIME,
     ),
-    "otel_metrics_gauge": _schema(**_METRIC_HEAD, Value=pa.float64(), Flags=pa.uint32(), **_EXEMPLARS, LogTime=_LOG_TIME),
+    "otel_metrics_gauge": _schema(
+        **_METRIC_HEAD, Value=pa.float64(), Flags=pa.uint32(), **_EXEMPLARS, LogTime=_LOG_TIME
+    ),
     "otel_metrics_sum": _schema(
         **_METRIC_HEAD,
         Value=pa.float64(),
@@ -177,7 +181,10 @@ SCHEMAS: dict[str, pa.Schema] = {
     "otel_metrics_summary": _schema(
         **_METRIC_HEAD,
         **_DISTRIBUTION,
-        **{"ValueAtQuantiles.Quantile": pa.list_(pa.float64()), "ValueAtQuantiles.Value": pa.list_(pa.float64())},
+        **{
+            "ValueAtQuantiles.Quantile": pa.list_(pa.float64()),
+            "ValueAtQuantiles.Value": pa.list_(pa.float64()),
+        },
         Flags=pa.uint32(),
         LogTime=_LOG_TIME,
     ),

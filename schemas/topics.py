@@ -1,4 +1,6 @@
-"""Topic names and what a partition's panes are staggered by. Names and encoding are the OpenTelemetry Collector's Kafka exporter's."""
+"""Topic names and what a partition's panes are staggered by. Names and encoding are the OpenTelemetry
+Collector's Kafka exporter's.
+"""
 
 SPANS = "otlp_spans"
 METRICS = "otlp_metrics"
@@ -9,7 +11,9 @@ TOPICS = (SPANS, METRICS, LOGS)
 
 
 def pane_shift_ns(partition: int, partitions: int, pane_ns: int) -> int:
-    """By how much a partition's pane boundaries lie after the multiples of ``pane_ns``, so that partitions do not close at once."""
+    """By how much a partition's pane boundaries lie after the multiples of ``pane_ns``, so that partitions do
+    not close at once.
+    """
     return pane_ns * partition // partitions
 
 

@@ -15,20 +15,32 @@ logger = logging.getLogger(__name__)
 
 
 class ClickHouseSettings(BaseModel):
-    """``[storage.clickhouse]`` in meshflow.toml: what does not belong into the URL of ``storage.store``. Passwords are never shown."""
+    """``[storage.clickhouse]`` in meshflow.toml: what does not belong into the URL of ``storage.store``.
+    Passwords are never shown.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     username: str = Field("", description="User of the server; empty: the one in the URL, else `default`.")
-    password: SecretStr = Field(SecretStr(""), description="Its password (better as MESHFLOW_STORAGE__CLICKHOUSE__PASSWORD than in a URL).")
-    ca_file: str = Field("", description="PEM file of the authorities that the server's certificate is checked against; empty: certifi's.")
-    check_certificate: bool = Field(True, description="Whether the server's certificate and host name are checked.")
+    password: SecretStr = Field(
+        SecretStr(""),
+        description="Its password (better as MESHFLOW_STORAGE__CLICKHOUSE__PASSWORD than in a URL).",
+    )
+    ca_file: str = Field(
+        "",
+        description="PEM file of the authorities that the server's certificate is checked against; empty: certifi's.",
+    )
+    check_certificate: bool = Field(
+        True, description="Whether the server's certificate and host name are checked."
+    )
     certificate_file: str = Field(
-        "", description="PEM file of the client certificate; without a password it is the login too. Empty: none."
+        "",
+        description="PEM file of the client certificate; without a password it is the login too. Empty: none.",
     )
     key_file: str = Field("", description="PEM file of its key; empty: it is in certificate_file.")
     async_insert: bool = Field(
-        False, description="Let the server gather the blocks of many partitions into one part (docs/adr/0018 says what holds then)."
+        False,
+        description="Let the server gather the blocks of many partitions into one part (docs/adr/0018 says what holds then).",
     )
 
     @model_validator(mode="after")
@@ -47,7 +59,9 @@ class ClickHouseSettings(BaseModel):
                 context.check_hostname = False
                 context.verify_mode = ssl.CERT_NONE
             if self.certificate_file:
-                context.load_cert_chain(self.certificate_file, self.key_file or None, password="")  # OpenSSL would ask the terminal
+                context.load_cert_chain(
+                    self.certificate_file, self.key_file or None, password=""
+                )  # OpenSSL would ask the terminal
         except (ssl.SSLError, OSError) as error:
             raise SinkUnavailable(f"a certificate of [storage.clickhouse] cannot be used: {error}") from error
         return context
@@ -56,7 +70,9 @@ class ClickHouseSettings(BaseModel):
         """Where certificates are not to be checked, say so once, instead of urllib3 at every request."""
         if not self.check_certificate:
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-            logger.warning("the ClickHouse server's certificate is not checked: storage.clickhouse.check_certificate = false")
+            logger.warning(
+                "the ClickHouse server's certificate is not checked: storage.clickhouse.check_certificate = false"
+            )
 
     def missing_file(self) -> str:
         """Which setting names a file that is not there; "" when all are."""

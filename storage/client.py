@@ -1,4 +1,6 @@
-"""One client for both engines: a ClickHouse server over HTTP, or chdb in this process (clickhouse-connect speaks to either)."""
+"""One client for both engines: a ClickHouse server over HTTP, or chdb in this process (clickhouse-connect
+speaks to either).
+"""
 
 import fcntl
 import logging
@@ -53,15 +55,20 @@ REJECTED_CODES = frozenset(
         349,  # CANNOT_INSERT_NULL_IN_ORDINARY_COLUMN
     }
 )
-"""ClickHouse's error codes (src/Common/ErrorCodes.cpp) that say the block itself is wrong; all others may go away."""
+"""ClickHouse's error codes (src/Common/ErrorCodes.cpp) that say the block itself is wrong; all others may go
+away.
+"""
 
 
 def open_client(place: ChdbStore | ClickHouseStore) -> Client:
     """A client; each has a session of its own, and several may be open on one chdb folder of this process.
 
-    Raises SinkUnavailable: the server does not answer or does not let us in, or the folder is in use by another process.
+    Raises SinkUnavailable: the server does not answer or does not let us in, or the folder is in use by
+    another process.
     """
-    common.set_setting("autogenerate_session_id", False)  # a session would make the server refuse queries side by side
+    common.set_setting(
+        "autogenerate_session_id", False
+    )  # a session would make the server refuse queries side by side
     try:
         return _open_server(place) if isinstance(place, ClickHouseStore) else _open_chdb(place)
     except (ClickHouseError, OSError) as error:
@@ -70,7 +77,9 @@ def open_client(place: ChdbStore | ClickHouseStore) -> Client:
 
 @contextmanager
 def errors(doing: str) -> Iterator[None]:
-    """Turn the client's errors into SinkRejected (the statement or its rows are wrong) and SinkUnavailable (anything else)."""
+    """Turn the client's errors into SinkRejected (the statement or its rows are wrong) and SinkUnavailable
+    (anything else).
+    """
     try:
         yield
     except ClickHouseError as error:
@@ -96,7 +105,9 @@ def plain_text(error: Exception) -> str:
 
 def _open_server(place: ClickHouseStore) -> Client:
     for name in ("urllib3.connectionpool", "clickhouse_connect.driver._backend.http_sync"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # they tell of every try, with a URL of forty parameters; we tell once
+        logging.getLogger(name).setLevel(
+            logging.ERROR
+        )  # they tell of every try, with a URL of forty parameters; we tell once
     options = place.options
     if missing := options.missing_file():
         raise SinkUnavailable(f"{missing} is not there")
@@ -135,7 +146,9 @@ def _open_chdb(place: ChdbStore) -> Client:
         return clickhouse_connect.get_client(dsn=f"chdb://{place.directory.resolve()}")
     except ClickHouseError as error:
         if status.exists():
-            raise SinkUnavailable(f"{_name(place)} is in use by another process ({status.read_text().partition(chr(10))[0]})") from error
+            raise SinkUnavailable(
+                f"{_name(place)} is in use by another process ({status.read_text().partition(chr(10))[0]})"
+            ) from error
         raise
 
 
@@ -155,4 +168,8 @@ def _left_by_a_kill(status: Path) -> bool:
 
 
 def _name(place: ChdbStore | ClickHouseStore) -> str:
-    return f"clickhouse://{place.host}:{place.port}" if isinstance(place, ClickHouseStore) else f"the store at {place.directory}"
+    return (
+        f"clickhouse://{place.host}:{place.port}"
+        if isinstance(place, ClickHouseStore)
+        else f"the store at {place.directory}"
+    )

@@ -1,4 +1,5 @@
-"""The same statements for a cluster: local Replicated tables on every shard, and a Distributed one over them under the plain name.
+"""The same statements for a cluster: local Replicated tables on every shard, and a Distributed one over them
+under the plain name.
 
 docs/adr/0018 says why rows go where they go.
 """
@@ -14,7 +15,9 @@ from storage.settings import ClickHouseStore, StorageSettings
 LOCAL = "_local"
 
 _PATH = "'/clickhouse/tables/{shard}/{database}/{table}', '{replica}'"
-"""Where Keeper has a table, by the macros of each server's configuration. Not by UUID: a replica that is added later must find it."""
+"""Where Keeper has a table, by the macros of each server's configuration. Not by UUID: a replica that is
+added later must find it.
+"""
 
 _SHARDED_BY = (
     (re.compile(r"otel_traces|otel_traces_trace_id_ts"), "cityHash64(TraceId)"),
@@ -46,7 +49,9 @@ def engine(kind: str, settings: StorageSettings) -> str:
 
 
 def spread(statement: str, settings: StorageSettings) -> list[str]:
-    """What a rendered statement becomes: itself without a cluster; on one, statements about tables are made of the local ones."""
+    """What a rendered statement becomes: itself without a cluster; on one, statements about tables are made
+    of the local ones.
+    """
     if not settings.cluster:
         return [statement]
     if created := _CREATE.match(statement):
@@ -64,7 +69,9 @@ def spread(statement: str, settings: StorageSettings) -> list[str]:
 
 
 def sharding_key(table: str, statement: str) -> str:
-    """What decides the shard of a row: columns of the sorting key, so that rows which merge meet. Raises ValueError: none is known."""
+    """What decides the shard of a row: columns of the sorting key, so that rows which merge meet. Raises
+    ValueError: none is known.
+    """
     for names, key in _SHARDED_BY:
         if names.fullmatch(table):
             return key
@@ -79,7 +86,9 @@ def database(settings: StorageSettings) -> str:
 
 
 def parts(settings: StorageSettings, table: str) -> str:
-    """The relation that has the parts of a table, on every server: FROM and WHERE of a query for ``partition``, ``rows``, ..."""
+    """The relation that has the parts of a table, on every server: FROM and WHERE of a query for
+    ``partition``, ``rows``, ...
+    """
     if not settings.cluster:
         return f"system.parts WHERE database = currentDatabase() AND table = '{table}' AND active"
     everywhere = f"clusterAllReplicas('{settings.cluster}', system.parts)"
@@ -89,13 +98,15 @@ def parts(settings: StorageSettings, table: str) -> str:
 def gathering_suffix(client: Client, place: ClickHouseStore) -> str:
     """What the names of the tables end with that asynchronous inserts go to.
 
-    On a cluster it is the local ones, as blocks that were gathered for a Distributed table go on without their tokens; so there may be one
-    shard only. Raises SinkUnavailable: there are more.
+    On a cluster it is the local ones, as blocks that were gathered for a Distributed table go on without
+    their tokens; so there may be one shard only. Raises SinkUnavailable: there are more.
     """
     if not place.cluster:
         return ""
     with errors("count the shards"):
-        rows = client.query(f"SELECT uniqExact(shard_num) FROM system.clusters WHERE cluster = '{place.cluster}'").result_rows
+        rows = client.query(
+            f"SELECT uniqExact(shard_num) FROM system.clusters WHERE cluster = '{place.cluster}'"
+        ).result_rows
     if rows[0][0] != 1:
         raise SinkUnavailable(
             f"storage.clickhouse.async_insert goes with one shard, cluster {place.cluster} has {rows[0][0]}: set it to false"

@@ -1,9 +1,10 @@
 """Mend the engine's memory of block names after a kill.
 
-A MergeTree table writes a block's name into ``deduplication_logs/deduplication_log_N.txt`` and then renames the new part into place
-(MergeTreeSink, MergeTreeDeduplicationLog of ClickHouse). A kill between the two leaves a name without its part: the block would be dropped
-as a repetition though it was never stored. Parts come one after the other under a lock, so only the last line can be such a name.
-It is taken out before the engine opens the folder. (A server has the same gap; Replicated tables, whose names are in Keeper, have not.)
+A MergeTree table writes a block's name into ``deduplication_logs/deduplication_log_N.txt`` and then renames
+the new part into place (MergeTreeSink, MergeTreeDeduplicationLog of ClickHouse). A kill between the two
+leaves a name without its part: the block would be dropped as a repetition though it was never stored. Parts
+come one after the other under a lock, so only the last line can be such a name. It is taken out before the
+engine opens the folder. (A server has the same gap; Replicated tables, whose names are in Keeper, have not.)
 """
 
 import re
@@ -15,10 +16,14 @@ _ADD = "1"
 
 
 def repair(folder: Path) -> list[str]:
-    """Take out names without a part, and unfinished lines, in every table of a chdb folder that nobody has open. Returns the names."""
+    """Take out names without a part, and unfinished lines, in every table of a chdb folder that nobody has
+    open. Returns the names.
+    """
     removed = []
     for table in sorted(folder.glob("store/*/*/deduplication_logs")):
-        logs = sorted((int(match[1]), file) for file in table.iterdir() if (match := _LOG.fullmatch(file.name)))
+        logs = sorted(
+            (int(match[1]), file) for file in table.iterdir() if (match := _LOG.fullmatch(file.name))
+        )
         for _, log in reversed(logs):
             name, empty = _repair_log(log)
             if name:
@@ -29,7 +34,9 @@ def repair(folder: Path) -> list[str]:
 
 
 def _repair_log(log: Path) -> tuple[str, bool]:
-    """The name that was taken out ("" none), and whether the log was empty (then the one before it holds the last line)."""
+    """The name that was taken out ("" none), and whether the log was empty (then the one before it holds the
+    last line).
+    """
     content = log.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
     lines = whole.splitlines(keepends=True)

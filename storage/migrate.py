@@ -1,8 +1,9 @@
-"""Bring the tables to what this version needs: numbered migrations once, functions and views every time, TTLs as the settings say.
+"""Bring the tables to what this version needs: numbered migrations once, functions and views every time, TTLs
+as the settings say.
 
-A migration is a file of statements that may each be run again (IF NOT EXISTS), and it is recorded after its last statement, so a kill in
-the middle is mended by running it again. What is recorded is the checksum of the file before settings are filled in: settings may change,
-a migration may not.
+A migration is a file of statements that may each be run again (IF NOT EXISTS), and it is recorded after its
+last statement, so a kill in the middle is mended by running it again. What is recorded is the checksum of the
+file before settings are filled in: settings may change, a migration may not.
 """
 
 import hashlib
@@ -32,8 +33,9 @@ _TRIES, _TRY_AGAIN_S = 20, 0.1
 _DAY, _HOUR = timedelta(days=1), timedelta(hours=1)
 _UPSTREAM_SERVERS_TTL = timedelta(days=8)
 _UNROLLED = timedelta(days=7)
-"""How long rows of the finer levels wait for their roll-up (a store that was away) beyond the time they are kept for: storage.rollups drops
-them at that time, once they are rolled up, and the engine's TTL is only what bounds the wait."""
+"""How long rows of the finer levels wait for their roll-up (a store that was away) beyond the time they are
+kept for: storage.jobs.rollups drops them at that time, once they are rolled up, and the engine's TTL is only
+what bounds the wait."""
 
 
 class MigrationError(MeshflowError):
@@ -82,9 +84,14 @@ def migrate(client: Client, settings: StorageSettings) -> list[str]:
 
 
 def create_database(place: ClickHouseStore) -> bool:
-    """Make the store's database, on every server of its cluster; False: it was there. Raises SinkUnavailable."""
+    """Make the store's database, on every server of its cluster; False: it was there. Raises
+    SinkUnavailable.
+    """
     clause = f"ON CLUSTER {place.cluster}" if place.cluster else ""
-    with closing(open_client(replace(place, database=""))) as client, errors(f"create database {place.database}"):
+    with (
+        closing(open_client(replace(place, database=""))) as client,
+        errors(f"create database {place.database}"),
+    ):
         if client.command(f"EXISTS DATABASE `{place.database}`") == 1:
             return False
         client.command(f"CREATE DATABASE IF NOT EXISTS `{place.database}` {clause}")
@@ -93,13 +100,21 @@ def create_database(place: ClickHouseStore) -> bool:
 
 def migrations() -> list[Migration]:
     """The numbered files, in order."""
-    files = sorted(entry.name for entry in resources.files("storage.migrations").iterdir() if _NUMBERED.fullmatch(entry.name))
+    files = sorted(
+        entry.name
+        for entry in resources.files("storage.migrations").iterdir()
+        if _NUMBERED.fullmatch(entry.name)
+    )
     return [Migration(int(name[:4]), name, _read(name)) for name in files]
 
 
 def ddl(settings: StorageSettings) -> str:
     """Every statement as it is run, settings filled in."""
-    texts = [_HISTORY + ";\n", *(migration.text for migration in migrations()), *(_read(name) for name in _REPEATED)]
+    texts = [
+        _HISTORY + ";\n",
+        *(migration.text for migration in migrations()),
+        *(_read(name) for name in _REPEATED),
+    ]
     if settings.cluster:
         return "".join(f"{statement};\n\n" for text in texts for statement in statements(text, settings))
     return "\n".join(_render(text, settings) for text in texts)
@@ -107,7 +122,11 @@ def ddl(settings: StorageSettings) -> str:
 
 def statements(text: str, settings: StorageSettings) -> list[str]:
     """The statements of a migration's text as they are run, one by one."""
-    return [made for statement in _statements(_render(text, settings)) for made in cluster.spread(statement, settings)]
+    return [
+        made
+        for statement in _statements(_render(text, settings))
+        for made in cluster.spread(statement, settings)
+    ]
 
 
 def expiry(settings: StorageSettings) -> dict[str, str]:
@@ -115,7 +134,9 @@ def expiry(settings: StorageSettings) -> dict[str, str]:
     ages = {
         "otel_traces_trace_id_ts": ("LogTime", settings.error_traces_ttl),
         "otel_logs": ("LogTime", settings.logs_ttl),
-        **{table: ("LogTime", settings.metrics_ttl) for table in SCHEMAS if table.startswith("otel_metrics_")},
+        **{
+            table: ("LogTime", settings.metrics_ttl) for table in SCHEMAS if table.startswith("otel_metrics_")
+        },
         **{f"{family}_10s": ("slot", settings.rollup_10s_ttl + _UNROLLED) for family in ("red", "edges")},
         **{f"{family}_1m": ("slot", settings.rollup_1m_ttl + _UNROLLED) for family in ("red", "edges")},
         **{f"{family}_1h": ("slot", settings.rollup_1h_ttl) for family in ("red", "edges")},
@@ -129,7 +150,9 @@ def expiry(settings: StorageSettings) -> dict[str, str]:
 
 
 def _traces_expiry(settings: StorageSettings) -> str:
-    """All rows of a day (an hour, where days are too coarse) and class at once: what expires before the errors is rewritten once."""
+    """All rows of a day (an hour, where days are too coarse) and class at once: what expires before the
+    errors is rewritten once.
+    """
     unit, length = ("Day", _DAY) if settings.traces_ttl >= _DAY else ("Hour", _HOUR)
     error_s, other_s = (_seconds(age + length) for age in (settings.error_traces_ttl, settings.traces_ttl))
     return f"toStartOf{unit}(LogTime) + toIntervalSecond(if(TraceError = 1, {error_s}, {other_s}))"
@@ -139,14 +162,18 @@ def _check(applied: dict[int, str], known: list[Migration]) -> None:
     checksums = {migration.version: migration.checksum for migration in known}
     for version, checksum in applied.items():
         if version not in checksums:
-            raise MigrationError(f"the database has migration {version}, which this meshflow does not know: a newer one was here")
+            raise MigrationError(
+                f"the database has migration {version}, which this meshflow does not know: a newer one was here"
+            )
         if checksums[version] != checksum:
             raise MigrationError(f"migration {version} is not the one that the database was made with")
 
 
 def _alter_expiry(client: Client, settings: StorageSettings) -> list[str]:
     """Give tables the TTL and the deduplication window of the settings where they have another one."""
-    rows = client.query("SELECT name, engine_full FROM system.tables WHERE database = currentDatabase()").result_rows
+    rows = client.query(
+        "SELECT name, engine_full FROM system.tables WHERE database = currentDatabase()"
+    ).result_rows
     engines = {str(name): str(engine) for name, engine in rows}
     done = []
     for plain, wanted in expiry(settings).items():
@@ -163,13 +190,19 @@ def _alter_expiry(client: Client, settings: StorageSettings) -> list[str]:
         for setting in ("non_replicated_deduplication_window", "replicated_deduplication_window"):
             if f"{setting} = {settings.deduplication_window}" not in engines[table]:
                 value = settings.deduplication_window
-                client.command(_render(f"ALTER TABLE {table} ${{on_cluster}} MODIFY SETTING {setting} = {value}", settings))
+                client.command(
+                    _render(
+                        f"ALTER TABLE {table} ${{on_cluster}} MODIFY SETTING {setting} = {value}", settings
+                    )
+                )
                 done.append(f"{table}: {setting} = {value}")
     return done
 
 
 def _note_kept(client: Client, table: str, expression: str) -> None:
-    """Remember from when on the level's rows are still there: a longer TTL brings nothing back (the views ask for it)."""
+    """Remember from when on the level's rows are still there: a longer TTL brings nothing back (the views ask
+    for it).
+    """
     seconds = re.fullmatch(r"slot \+ toIntervalSecond\((\d+)\)", expression)
     if table in _FINE_LEVELS and seconds:
         kept_s = int(seconds[1]) - _seconds(_UNROLLED)
@@ -182,7 +215,9 @@ def _run(client: Client, text: str, settings: StorageSettings) -> None:
 
 
 def _run_beside_others(client: Client, text: str, settings: StorageSettings) -> None:
-    """Views that another process replaces are unknown for an instant: statements that may be run again are then run again."""
+    """Views that another process replaces are unknown for an instant: statements that may be run again are
+    then run again.
+    """
     for _ in range(_TRIES):
         try:
             return _run(client, text, settings)
@@ -243,7 +278,8 @@ _EACH_TABLE = (
 )
 _TABLE_SETTINGS = f"{_EACH_TABLE}, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1"
 _TRACES_SETTINGS = (
-    f"{_EACH_TABLE}, min_bytes_for_wide_part = 1, min_rows_for_wide_part = 32768, vertical_merge_algorithm_min_rows_to_activate = 1"
+    f"{_EACH_TABLE}, min_bytes_for_wide_part = 1, min_rows_for_wide_part = 32768,"
+    " vertical_merge_algorithm_min_rows_to_activate = 1"
 )
 """Blocks go in compact and are merged column by column into wide parts (docs/adr/0014)."""
 
@@ -251,4 +287,6 @@ _REPLICATED_SETTINGS = (
     ", replicated_deduplication_window_for_async_inserts = {window},"
     " replicated_deduplication_window_seconds = 604800, replicated_deduplication_window_seconds_for_async_inserts = 604800"
 )
-"""Names are remembered for a week, not for the servers' hour: a worker that was down for a day repeats blocks of the day before."""
+"""Names are remembered for a week, not for the servers' hour: a worker that was down for a day repeats blocks
+of the day before.
+"""

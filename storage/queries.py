@@ -1,4 +1,6 @@
-"""Named queries that the command line and the console show. Columns are qualified: a plain name would mean the alias of the same name."""
+"""Named queries that the command line and the console show. Columns are qualified: a plain name would mean
+the alias of the same name.
+"""
 
 from datetime import timedelta
 
@@ -53,7 +55,9 @@ def services(last: timedelta, limit: int = 50) -> str:
 
 
 def edges(last: timedelta, limit: int = 50) -> str:
-    """Who calls whom: calls that arrived, calls that were refused at the caller, errors, quantiles as the caller saw them."""
+    """Who calls whom: calls that arrived, calls that were refused at the caller, errors, quantiles as the
+    caller saw them.
+    """
     return EDGES.format(seconds=_seconds(last), limit=int(limit))
 
 

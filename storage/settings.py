@@ -57,7 +57,8 @@ class ClickHouseStore:
 
 
 def parse_log_url(url: str) -> SqliteLog | KafkaLog:
-    """Where the log is. ``sqlite:///DIR`` is a path as written: ``sqlite:///var/log`` is ``/var/log``, ``sqlite://./data`` is relative.
+    """Where the log is. ``sqlite:///DIR`` is a path as written: ``sqlite:///var/log`` is ``/var/log``,
+    ``sqlite://./data`` is relative.
 
     Raises ValueError with the forms that are understood.
     """
@@ -90,11 +91,15 @@ def parse_store_url(url: str) -> ChdbStore | ClickHouseStore:
     try:
         port = parts.port
     except ValueError as error:
-        raise ValueError(f"store: the port of {parts.hostname} is not a number of 1-65535; write {_STORE_FORMS}") from error
+        raise ValueError(
+            f"store: the port of {parts.hostname} is not a number of 1-65535; write {_STORE_FORMS}"
+        ) from error
     if not parts.hostname:
         raise ValueError(f"store = {scheme}://...: a host is missing; write {_STORE_FORMS}")
     if not re.fullmatch(r"/?\w*/?", parts.path):
-        raise ValueError(f"store: the database of {parts.hostname} consists of letters, digits and _; write {_STORE_FORMS}")
+        raise ValueError(
+            f"store: the database of {parts.hostname} consists of letters, digits and _; write {_STORE_FORMS}"
+        )
     return ClickHouseStore(
         host=parts.hostname,
         port=port or (8443 if secure else 8123),
@@ -125,15 +130,26 @@ class StorageSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
-    data: Path = Field(Path("meshflow-data"), description="Folder of the embedded mode: the log in DIR/log, the tables in DIR/store.")
+    data: Path = Field(
+        Path("meshflow-data"),
+        description="Folder of the embedded mode: the log in DIR/log, the tables in DIR/store.",
+    )
     log: str = Field("", description=f"The log: {_LOG_FORMS}. Empty: sqlite in DIR/log of `data`.")
     store: str = Field("", description=f"The tables: {_STORE_FORMS}. Empty: chdb in DIR/store of `data`.")
 
-    clickhouse: ClickHouseSettings = Field(default_factory=ClickHouseSettings, description="Login and TLS of a ClickHouse server.")
+    clickhouse: ClickHouseSettings = Field(
+        default_factory=ClickHouseSettings, description="Login and TLS of a ClickHouse server."
+    )
 
-    partitions: int = Field(4, ge=1, le=4096, description="Partitions of each topic in the embedded log (can be raised, not lowered).")
+    partitions: int = Field(
+        4,
+        ge=1,
+        le=4096,
+        description="Partitions of each topic in the embedded log (can be raised, not lowered).",
+    )
     log_retention: Duration = Field(
-        _DAY, description="How long the embedded log keeps records that were read and committed (unread ones stay)."
+        _DAY,
+        description="How long the embedded log keeps records that were read and committed (unread ones stay).",
     )
     log_max_bytes: Size = Field(
         10 << 30,
@@ -141,11 +157,15 @@ class StorageSettings(BaseModel):
         description="Size of the embedded log; beyond it the oldest records go, read or not (the ledger counts them).",
     )
     log_max_pending_bytes: Size = Field(
-        256 << 20, ge=1 << 20, description="Bytes that may wait for the embedded log's disk; beyond it appends are refused as full."
+        256 << 20,
+        ge=1 << 20,
+        description="Bytes that may wait for the embedded log's disk; beyond it appends are refused as full.",
     )
 
     traces_ttl: Duration = Field(7 * _DAY, ge=_HOUR, description="How long kept traces stay.")
-    error_traces_ttl: Duration = Field(14 * _DAY, ge=_HOUR, description="How long kept traces with an error stay.")
+    error_traces_ttl: Duration = Field(
+        14 * _DAY, ge=_HOUR, description="How long kept traces with an error stay."
+    )
     logs_ttl: Duration = Field(7 * _DAY, ge=_HOUR, description="How long log records stay.")
     metrics_ttl: Duration = Field(7 * _DAY, ge=_HOUR, description="How long metric points stay.")
     rollup_10s_ttl: Duration = Field(2 * _DAY, description="How long RED and edges stay in 10 s slots.")
@@ -157,21 +177,41 @@ class StorageSettings(BaseModel):
         description="How long after an hour's end (by log time) its rows are rolled up; what comes later is marked late.",
     )
     deduplication_window: int = Field(
-        20_000, ge=1_000, description="Blocks whose names a table remembers; a block repeated within them is dropped (see docs/adr/0012)."
+        20_000,
+        ge=1_000,
+        description="Blocks whose names a table remembers; a block repeated within them is dropped (see docs/adr/0012).",
     )
-    cluster: str = Field("", pattern=r"^\w*$", description="ClickHouse cluster for Replicated and Distributed tables; empty: one server.")
+    cluster: str = Field(
+        "",
+        pattern=r"^\w*$",
+        description="ClickHouse cluster for Replicated and Distributed tables; empty: one server.",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         parse_log_url(self.log_url)
         place = parse_store_url(self.store_url)
-        tls = self.clickhouse.ca_file or self.clickhouse.certificate_file or not self.clickhouse.check_certificate
+        tls = (
+            self.clickhouse.ca_file
+            or self.clickhouse.certificate_file
+            or not self.clickhouse.check_certificate
+        )
         if tls and not (isinstance(place, ClickHouseStore) and place.secure):
-            raise ValueError("certificates in [storage.clickhouse] are of no use without store = clickhouses://...")
+            raise ValueError(
+                "certificates in [storage.clickhouse] are of no use without store = clickhouses://..."
+            )
         if not timedelta(hours=2) <= self.rollup_10s_ttl - self.rollup_grace:
-            raise ValueError("rollup_10s_ttl must be at least 2h more than rollup_grace: hours are rolled up from these rows")
-        if not self.rollup_10s_ttl + timedelta(hours=2) <= self.rollup_1m_ttl <= self.rollup_1h_ttl - timedelta(hours=2):
-            raise ValueError("rollup_10s_ttl < rollup_1m_ttl < rollup_1h_ttl, each at least 2h longer than the one before, is needed")
+            raise ValueError(
+                "rollup_10s_ttl must be at least 2h more than rollup_grace: hours are rolled up from these rows"
+            )
+        if (
+            not self.rollup_10s_ttl + timedelta(hours=2)
+            <= self.rollup_1m_ttl
+            <= self.rollup_1h_ttl - timedelta(hours=2)
+        ):
+            raise ValueError(
+                "rollup_10s_ttl < rollup_1m_ttl < rollup_1h_ttl, each at least 2h longer than the one before, is needed"
+            )
         if self.error_traces_ttl < self.traces_ttl:
             raise ValueError("error_traces_ttl must not be shorter than traces_ttl")
         return self

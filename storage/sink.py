@@ -1,7 +1,8 @@
 """Blocks into tables: one block, one insert, one token (design: invariant 3; figures in docs/adr/0012).
 
-An insert is one block of the engine as well, whatever its size: one part in each partition of the table that it touches, each remembered
-under the token. So a repetition drops what is there and adds what is not, also when a kill came between two parts.
+An insert is one block of the engine as well, whatever its size: one part in each partition of the table that
+it touches, each remembered under the token. So a repetition drops what is there and adds what is not, also
+when a kill came between two parts.
 """
 
 import re
@@ -34,11 +35,13 @@ ONE_BLOCK = {
     "insert_deduplicate": 1,
     "materialize_skip_indexes_on_insert": 0,
 }
-"""Settings with which the engine squashes all rows of an INSERT into one block, in the order in which they are read. Skip indexes are
-made by the first merge, not also before it."""
+"""Settings with which the engine squashes all rows of an INSERT into one block, in the order in which they
+are read. Skip indexes are made by the first merge, not also before it."""
 
 ASYNC = {"async_insert": 1, "wait_for_async_insert": 1, "async_insert_deduplicate": 1}
-"""With which a server gathers blocks of several tokens into one part, and answers when it is written (docs/adr/0018)."""
+"""With which a server gathers blocks of several tokens into one part, and answers when it is written
+(docs/adr/0018).
+"""
 
 _SMALL_BYTES = 4 << 20
 
@@ -65,7 +68,9 @@ class ClickHouseSink:
     """Arrow over HTTP."""
 
     def __init__(self, client: Client, more: Mapping[str, Any] | None = None, suffix: str = "") -> None:
-        """Takes the client over: closing the sink closes it. ``more``: settings of every insert; ``suffix``: of every table's name."""
+        """Takes the client over: closing the sink closes it. ``more``: settings of every insert; ``suffix``:
+        of every table's name.
+        """
         self._client = client
         self._more = more or {}
         self._suffix = suffix
@@ -83,7 +88,9 @@ class ClickHouseSink:
 
 
 class ChdbSink:
-    """Big blocks go to the engine as Arrow buffers (its ``Python`` table function), small ones, for less, as Arrow files."""
+    """Big blocks go to the engine as Arrow buffers (its ``Python`` table function), small ones, for less, as
+    Arrow files.
+    """
 
     def __init__(self, place: ChdbStore) -> None:
         """Raises SinkUnavailable: the folder is in use by another process."""
@@ -121,7 +128,9 @@ class ChdbSink:
 
 
 class RetryingSink:
-    """Writes again and again, with a growing pause, while the database is away; the caller waits and so reads no further."""
+    """Writes again and again, with a growing pause, while the database is away; the caller waits and so reads
+    no further.
+    """
 
     def __init__(
         self,
@@ -132,7 +141,9 @@ class RetryingSink:
         wait: Callable[[float], bool] | None = None,
         on_retry: Callable[[Exception, float], None] | None = None,
     ) -> None:
-        """``wait(seconds)`` pauses and says whether to give up (default: the event set by :meth:`stop`); ``on_retry`` is told why."""
+        """``wait(seconds)`` pauses and says whether to give up (default: the event set by :meth:`stop`);
+        ``on_retry`` is told why.
+        """
         self._sink = sink
         self._delays_s = (first_delay_s, longest_delay_s)
         self._stop = threading.Event()
@@ -176,7 +187,9 @@ def engine_error(error: RuntimeError, doing: str) -> SinkRejected | SinkUnavaila
     return classify(DatabaseError(str(error), code=int(code[1]) if code else None), doing)
 
 
-def _insert_arrow(client: Client, block: Block, rows: pa.Table, more: Mapping[str, Any] | None = None, suffix: str = "") -> None:
+def _insert_arrow(
+    client: Client, block: Block, rows: pa.Table, more: Mapping[str, Any] | None = None, suffix: str = ""
+) -> None:
     settings = {**ONE_BLOCK, **(more or {}), "insert_deduplication_token": block.token}
     with errors(f"insert of {block.token}"):
         client.insert_arrow(f"{block.table}{suffix}", rows, settings=settings)
@@ -187,7 +200,9 @@ def _checked(block: Block) -> pa.Table:
     if wanted is None:
         raise SinkRejected(f"{block.token}: there is no table {block.table}")
     if not block.rows.schema.equals(wanted):
-        raise SinkRejected(f"{block.token}: the rows are not of the table's schema:\n{block.rows.schema}\ninstead of\n{wanted}")
+        raise SinkRejected(
+            f"{block.token}: the rows are not of the table's schema:\n{block.rows.schema}\ninstead of\n{wanted}"
+        )
     return block.rows
 
 

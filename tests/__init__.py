@@ -1,1 +1,1 @@
-"""Tests. A package, so that test files may import helpers as ``tests.mesh.mesh``."""
+"""Tests. A package, so that test files may import helpers as ``tests.support.mesh.mesh``."""

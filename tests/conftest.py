@@ -7,6 +7,8 @@ from collections.abc import Callable
 import hypothesis
 import pytest
 
+pytest_plugins = ["tests.support.kafka.fixtures", "tests.support.store_fixtures"]
+
 REQUIRE = os.environ.get("MESHFLOW_TEST_REQUIRE") == "1"
 
 
@@ -28,19 +30,19 @@ def _envoy_missing() -> str:
 
 
 def _kafka_missing() -> str:
-    from tests.kafka.broker import missing  # noqa: PLC0415 - asked for here alone
+    from tests.support.kafka.broker import missing  # noqa: PLC0415 - asked for here alone
 
     return missing()
 
 
 def _collector_missing() -> str:
-    from tests.collector.build import missing  # noqa: PLC0415 - asked for here alone
+    from tests.support.collector.build import missing  # noqa: PLC0415 - asked for here alone
 
     return missing()
 
 
 def _go_missing() -> str:
-    from tests.conformance.go import missing  # noqa: PLC0415 - asked for here alone
+    from tests.support.go import missing  # noqa: PLC0415 - asked for here alone
 
     return missing()
 
@@ -65,7 +67,9 @@ COMPONENTS: dict[str, Callable[[], str]] = {
 
 
 def pytest_configure() -> None:
-    """MESHFLOW_* variables of the developer's shell must not reach a test; how busy the machine is must not fail one."""
+    """MESHFLOW_* variables of the developer's shell must not reach a test; how busy the machine is must not
+    fail one.
+    """
     hypothesis.settings.register_profile("meshflow", deadline=None)
     hypothesis.settings.load_profile("meshflow")
     for name in set(os.environ) - KEPT_VARIABLES:
@@ -78,14 +82,16 @@ LONG = (
     "test_e2e_kill.py",
     "test_workers_under_faults.py",
     "test_ingest_faults.py",
-    "test_repartition.py",
+    "test_kafka_repartition.py",
     "test_collector_interop.py",
     "test_spooling.py",
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes minutes, mostly by waiting, begins first: several pytest-xdist workers then end at about the same time."""
+    """What takes minutes, mostly by waiting, begins first: several pytest-xdist workers then end at about the
+    same time.
+    """
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from meshflow.settings import load
-from processors.sampling.settings import POLICY_TYPES
+from processors.spans.sampling.settings import POLICY_TYPES
 
 DOCS = Path(__file__).parents[1] / "docs"
 

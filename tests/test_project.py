@@ -1,4 +1,6 @@
-"""What holds for the project as a whole: what is installed, and that the reference pages say what the code does."""
+"""What holds for the project as a whole: what is installed, and that the reference pages say what the code
+does.
+"""
 
 import ast
 import re
@@ -10,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from meshflow import reference
 from meshflow.settings import names
+from meshflow.tools import reference
 from storage.migrate import migrations
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("meshflow", "ingest", "processors", "storage", "schemas", "console")
+PACKAGES = ("meshflow", "ingest", "processors", "storage", "log", "schemas", "console")
 
 
 def test_every_package_name_is_meshflows_alone() -> None:
@@ -24,7 +26,9 @@ def test_every_package_name_is_meshflows_alone() -> None:
     except PackageNotFoundError:
         pytest.fail("meshflow is not installed here; run `make install`")
     owners = packages_distributions()
-    assert {name: sorted(set(owners.get(name, ()))) for name in PACKAGES} == {name: ["meshflow"] for name in PACKAGES}
+    assert {name: sorted(set(owners.get(name, ()))) for name in PACKAGES} == {
+        name: ["meshflow"] for name in PACKAGES
+    }
 
 
 def imported(package: str) -> Iterator[str]:
@@ -33,7 +37,9 @@ def imported(package: str) -> Iterator[str]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             modules += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
-            yield from ({module.split(".")[0] for module in modules} - set(PACKAGES) - sys.stdlib_module_names)
+            yield from (
+                {module.split(".")[0] for module in modules} - set(PACKAGES) - sys.stdlib_module_names
+            )
 
 
 def normal(name: str) -> str:
@@ -51,11 +57,15 @@ def test_what_meshflow_imports_is_installed_with_it_without_the_developers_tools
 
 
 def test_the_settings_page_is_what_the_settings_say() -> None:
-    assert (reference.DOCS / "settings.md").read_text(encoding="utf-8") == reference.settings_page(), "run `make docs`"
+    assert (reference.DOCS / "settings.md").read_text(encoding="utf-8") == reference.settings_page(), (
+        "run `make docs`"
+    )
 
 
 def test_the_metrics_page_is_what_the_metrics_say() -> None:
-    assert (reference.DOCS / "self-metrics.md").read_text(encoding="utf-8") == reference.metrics_page(), "run `make docs`"
+    assert (reference.DOCS / "self-metrics.md").read_text(encoding="utf-8") == reference.metrics_page(), (
+        "run `make docs`"
+    )
 
 
 def test_every_setting_says_what_it_is_for() -> None:

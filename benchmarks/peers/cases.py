@@ -1,8 +1,9 @@
 """The cases: which job, which system, which load; and how one of them is measured.
 
-CPU is user + system of the system's processes, from the first request until it is done: until it says that it has processed all spans, or,
-where it cannot tell, until it has taken less than a twentieth of a core for a while. The load program's CPU, and Kafka's, are not in it.
-The rate is spans over the time until the last one was answered: what senders see. Peak RSS is VmHWM, summed over the system's processes.
+CPU is user + system of the system's processes, from the first request until it is done: until it says that it
+has processed all spans, or, where it cannot tell, until it has taken less than a twentieth of a core for a
+while. The load program's CPU, and Kafka's, are not in it. The rate is spans over the time until the last one
+was answered: what senders see. Peak RSS is VmHWM, summed over the system's processes.
 """
 
 import tempfile
@@ -38,7 +39,10 @@ class Plan:
 SIZES = {"214": 214, "5": 5}
 """Spans a request: a Collector's batch, and a sidecar's export."""
 
-_LIMITS = {"214": ("--connections", "8", "--in-flight", "128"), "5": ("--connections", "64", "--in-flight", "4096")}
+_LIMITS = {
+    "214": ("--connections", "8", "--in-flight", "128"),
+    "5": ("--connections", "64", "--in-flight", "4096"),
+}
 _LIMITS_GRPCIO = {**_LIMITS, "5": ("--connections", "64", "--in-flight", "512")}
 """grpcio cancels calls when a thousand wait for it, which are then sent again."""
 _DONE_S = 300.0
@@ -85,7 +89,13 @@ class Contender:
 def cases(plan: Plan) -> list[Case]:
     """All of a run, in its order: the systems take turns."""
     return [
-        *(case for job in JOBS for size in SIZES for pace in JOBS[job] for case in _paced(plan, job, size, pace)),
+        *(
+            case
+            for job in JOBS
+            for size in SIZES
+            for pace in JOBS[job]
+            for case in _paced(plan, job, size, pace)
+        ),
         *(case for count in CONNECTIONS for case in _connections(plan, count)),
     ]
 
@@ -95,23 +105,52 @@ def _paced(plan: Plan, job: str, size: str, pace: int) -> Iterator[Case]:
     name = f"{job}-{size}" + (f"-at-{pace}" if pace else "")
     for contender in _contenders(job):
         options = (*(_LIMITS_GRPCIO if contender.receiver == "grpcio" else _LIMITS)[size], *pacing)
-        arguments = {"contender": contender, "job": job, "kafka": plan.kafka, "load": str(load_file(plan.folder, size)), "options": options}
+        arguments = {
+            "contender": contender,
+            "job": job,
+            "kafka": plan.kafka,
+            "load": str(load_file(plan.folder, size)),
+            "options": options,
+        }
         yield Case(name, str(contender), run, arguments)
 
 
 def _connections(plan: Plan, count: int) -> Iterator[Case]:
     """Each connection, from an address of its own, sends 5 spans every 4 s."""
     seconds = str(max(_EVERY_S * 2, plan.seconds))
-    options = ("--connections", str(count), "--in-flight", str(count), "--hosts", "--rate", str(count * 5 / _EVERY_S), "--seconds", seconds)
+    options = (
+        "--connections",
+        str(count),
+        "--in-flight",
+        str(count),
+        "--hosts",
+        "--rate",
+        str(count * 5 / _EVERY_S),
+        "--seconds",
+        seconds,
+    )
     for contender in _contenders("connections"):
-        arguments = {"contender": contender, "job": "receive", "kafka": "", "load": str(load_file(plan.folder, "5")), "options": options}
+        arguments = {
+            "contender": contender,
+            "job": "receive",
+            "kafka": "",
+            "load": str(load_file(plan.folder, "5")),
+            "options": options,
+        }
         yield Case(f"connections-{count}", str(contender), run, arguments)
 
 
 def _contenders(job: str) -> list[Contender]:
     """Of a job; meshflow's second receiver only where receiving is most of it."""
-    ours = [Contender("meshflow", receiver) for receiver in (RECEIVERS if job in {"receive", "kafka"} else RECEIVERS[:1])]
-    others = [Contender(name) for name in ("collector", "rotel") if job == "connections" or f"{job} {name}" in _STARTS]
+    ours = [
+        Contender("meshflow", receiver)
+        for receiver in (RECEIVERS if job in {"receive", "kafka"} else RECEIVERS[:1])
+    ]
+    others = [
+        Contender(name)
+        for name in ("collector", "rotel")
+        if job == "connections" or f"{job} {name}" in _STARTS
+    ]
     return [*ours, *others]
 
 
@@ -131,11 +170,15 @@ def run(contender: Contender, job: str, kafka: str, load: str, options: Sequence
         measurement.peak_rss_mib = sum(map(peak_rss_mib, pids))
         measurement.note = (f"receiver {contender.receiver}; " if contender.receiver else "") + _note(sent)
         if job == "kafka" and (arrived := count_spans(kafka, prefix)) < sent.spans:
-            raise RuntimeError(f"of {sent.spans} spans that were taken {arrived} are in Kafka: {running.said()[-1000:]}")
+            raise RuntimeError(
+                f"of {sent.spans} spans that were taken {arrived} are in Kafka: {running.said()[-1000:]}"
+            )
     return measurement
 
 
-def _start(contender: Contender, job: str, topics: tuple[str, str], folder: Path) -> AbstractContextManager[Running]:
+def _start(
+    contender: Contender, job: str, topics: tuple[str, str], folder: Path
+) -> AbstractContextManager[Running]:
     arguments: dict[str, Any] = {"folder": folder}
     ours = contender.system == "meshflow"
     if ours:
@@ -153,7 +196,9 @@ def _wait_until_done(running: Running, pids: Sequence[int], spans: int) -> None:
     end_s = time.monotonic() + _DONE_S
     while running.received is not None and (received := running.received()) < spans:
         if time.monotonic() > end_s:
-            raise RuntimeError(f"{spans} spans were taken, after {_DONE_S:.0f} s {received} are processed: {running.said()[-1000:]}")
+            raise RuntimeError(
+                f"{spans} spans were taken, after {_DONE_S:.0f} s {received} are processed: {running.said()[-1000:]}"
+            )
         time.sleep(0.5)
     quiet = 0
     while quiet < 2 and time.monotonic() < end_s:
@@ -163,10 +208,14 @@ def _wait_until_done(running: Running, pids: Sequence[int], spans: int) -> None:
 
 
 def _note(sent: Sent) -> str:
-    text = f"{sent.bytes / sent.spans:.0f} B a span; load program {sent.cpu_s / sent.spans * 1e6:.2f} CPU s / 1M"
+    text = (
+        f"{sent.bytes / sent.spans:.0f} B a span; load program {sent.cpu_s / sent.spans * 1e6:.2f} CPU s / 1M"
+    )
     text += f"; answers in {sent.p50_ms:.0f} ms (99 %: {sent.p99_ms:.0f}, longest {sent.max_ms:.0f})"
     if sent.refused or sent.broken or sent.rejected:
-        text += f"; {sent.refused} refused and sent again, {sent.broken} broken, {sent.rejected} spans rejected"
+        text += (
+            f"; {sent.refused} refused and sent again, {sent.broken} broken, {sent.rejected} spans rejected"
+        )
     if sent.fewest_on_a_connection < sent.most_on_a_connection // 2:
         text += f"; {sent.fewest_on_a_connection} to {sent.most_on_a_connection} requests a connection"
     return text

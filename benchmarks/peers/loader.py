@@ -23,7 +23,11 @@ _SPANS = struct.Struct("<I")
 
 def missing() -> str:
     """Why there can be no load program here; "" when there can."""
-    return "" if binary().exists() or shutil.which("cargo") else "cargo is not there, which builds the load program"
+    return (
+        ""
+        if binary().exists() or shutil.which("cargo")
+        else "cargo is not there, which builds the load program"
+    )
 
 
 def binary() -> Path:
@@ -60,15 +64,21 @@ def build() -> Path:
 
 
 def write_load(path: Path, spans: int, spans_per_request: int, services: int, operations: int = 10) -> None:
-    """A file of requests as the load program reads it: spans (u32, little-endian), then the gRPC message; again."""
+    """A file of requests as the load program reads it: spans (u32, little-endian), then the gRPC message;
+    again.
+    """
     with path.open("wb") as file:
-        for count, request in generate_counted_requests(spans, services, operations, spans_per_request, _SEED):
+        for count, request in generate_counted_requests(
+            spans, services, operations, spans_per_request, _SEED
+        ):
             file.write(_SPANS.pack(count) + _GRPC.pack(0, len(request)) + request)
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What was sent and taken. ``refused``: answers after which a request was sent again; ``broken``: connections that ended."""
+    """What was sent and taken. ``refused``: answers after which a request was sent again; ``broken``:
+    connections that ended.
+    """
 
     spans: int
     requests: int
@@ -94,7 +104,9 @@ class Loader:
         self._command = [str(build()), "--target", target, "--file", str(load), *options]
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         if self._line() != "ready":
             self.__exit__()
             raise RuntimeError("the load program did not get its connections")
@@ -123,7 +135,9 @@ class Loader:
 
 
 def cpu_s(pids: Sequence[int]) -> float:
-    """User + system seconds of processes and of the children that they have waited for (proc(5), fields 14 to 17 of stat)."""
+    """User + system seconds of processes and of the children that they have waited for (proc(5), fields 14 to
+    17 of stat).
+    """
     total = 0
     for pid in pids:
         with suppress(FileNotFoundError):  # it has ended

@@ -1,9 +1,12 @@
-"""Parts of meshflow as processes of their own, for cases that peers can do too: ``python -m benchmarks.peers.parts PART --config FILE``.
+"""Parts of meshflow as processes of their own, for cases that peers can do too: ``python -m
+benchmarks.peers.parts PART --config FILE``.
 
-``receive``: the receivers in front of a log that forgets: requests are split and gathered as always, and answered when it has them.
-``process``: receivers, durable log and processing as in ``meshflow up``, in front of a store that forgets.
+``receive``: the receivers in front of a log that forgets: requests are split and gathered as always, and
+answered when it has them. ``process``: receivers, durable log and processing as in ``meshflow up``, in front
+of a store that forgets.
 
-Both say where OTLP/gRPC listens (a line ``grpc PORT``), and ``process`` how many spans the ledger has (``received N``, growing).
+Both say where OTLP/gRPC listens (a line ``grpc PORT``), and ``process`` how many spans the ledger has
+(``received N``, growing).
 """
 
 import argparse
@@ -15,29 +18,29 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from ingest.server import IngestServer
-from meshflow.consume import Consumer
+from log.sqlite.log import SqliteLogReader, SqliteLogWriter
+from log.sqlite.retention import Limits
 from meshflow.lifecycle import cancel, stop_on_signals, tick
 from meshflow.settings import Settings, load
 from meshflow.wiring import make_processor
-from schemas.log import Append, LogWriter
+from processors.readers.in_process import Consumer
+from schemas.records import Append, LogWriter
 from schemas.tables import Block
 from schemas.topics import SPANS
 from storage.settings import SqliteLog
-from storage.sqlite_log import SqliteLogReader, SqliteLogWriter
-from storage.sqlite_retention import Limits
 
 
 class ForgetfulLog:
     """A LogWriter that has everything at once and keeps nothing."""
 
     async def append(self, appends: Sequence[Append]) -> None:
-        """See schemas.log.LogWriter.append."""
+        """See schemas.records.LogWriter.append."""
 
     async def tick(self, silent_ns: int) -> None:
-        """See schemas.log.LogWriter.tick."""
+        """See schemas.records.LogWriter.tick."""
 
     async def close(self) -> None:
-        """See schemas.log.LogWriter.close."""
+        """See schemas.records.LogWriter.close."""
 
 
 class ForgetfulSink:
@@ -72,7 +75,9 @@ async def process(settings: Settings) -> None:
     async with AsyncExitStack() as parts:
         limits = Limits(settings.storage.log_retention, settings.storage.log_max_bytes)
         topics = settings.storage.log_topics()
-        writer = SqliteLogWriter(place.directory, topics, limits, max_pending_bytes=settings.storage.log_max_pending_bytes)
+        writer = SqliteLogWriter(
+            place.directory, topics, limits, max_pending_bytes=settings.storage.log_max_pending_bytes
+        )
         parts.push_async_callback(writer.close)
         reader = SqliteLogReader(place.directory)
         parts.push_async_callback(reader.close)

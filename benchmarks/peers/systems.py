@@ -16,9 +16,9 @@ from benchmarks.peers import rotel as rotel_wheel
 from benchmarks.peers.kafka import make_topic
 from ingest.settings import IngestSettings
 from schemas.topics import SPANS
-from tests.collector.running import OTLP, Collector, kafka_exporter
-from tests.e2e.up import ROOT, Up
-from tests.kafka.fleet import ingest
+from tests.support.collector.running import OTLP, Collector, kafka_exporter
+from tests.support.kafka.fleet import ingest
+from tests.support.up import ROOT, Up
 
 KEPT_PERCENT = 2.0
 PANE = "5s"
@@ -122,7 +122,9 @@ def _part(folder: Path, part: str, receiver: str, percentage: float = KEPT_PERCE
 
 
 @contextmanager
-def collector(folder: Path, pipelines: dict[str, Any], settle_s: float = 0.0, **parts: Any) -> Iterator[Running]:
+def collector(
+    folder: Path, pipelines: dict[str, Any], settle_s: float = 0.0, **parts: Any
+) -> Iterator[Running]:
     """A Collector with an ``otlp`` receiver and these pipelines; ``parts`` are the other sections."""
     config = {**parts, "receivers": {"otlp": OTLP}, "service": {"pipelines": pipelines}}
     running = Collector(folder, config)
@@ -139,9 +141,16 @@ def collector_receive(folder: Path) -> Any:
 
 
 def collector_kafka(folder: Path, kafka: str, prefix: str) -> Any:
-    """Receiver to Kafka, in batches, a record for each trace of one; senders are answered when their spans are in the exporter's queue."""
+    """Receiver to Kafka, in batches, a record for each trace of one; senders are answered when their spans
+    are in the exporter's queue.
+    """
     make_topic(kafka, prefix)
-    queue = {"block_on_overflow": True, "sizer": "items", "queue_size": 50_000, "batch": {"flush_timeout": "200ms", "min_size": _BATCH}}
+    queue = {
+        "block_on_overflow": True,
+        "sizer": "items",
+        "queue_size": 50_000,
+        "batch": {"flush_timeout": "200ms", "min_size": _BATCH},
+    }
     exporters = {"kafka": kafka_exporter(kafka, prefix, partition_traces_by_id=True, sending_queue=queue)}
     return collector(folder, {"traces": {"receivers": ["otlp"], "exporters": ["kafka"]}}, exporters=exporters)
 
@@ -149,7 +158,10 @@ def collector_kafka(folder: Path, kafka: str, prefix: str) -> Any:
 _SPAN_METRICS = {
     "span_metrics": {
         "histogram": {"exponential": {"max_size": 160}},
-        "dimensions": [{"name": name} for name in ("http.status_code", "response_flags", "envoy.route", "service.version")],
+        "dimensions": [
+            {"name": name}
+            for name in ("http.status_code", "response_flags", "envoy.route", "service.version")
+        ],
         "exclude_dimensions": ["collector.instance.id"],
         "aggregation_temporality": "AGGREGATION_TEMPORALITY_DELTA",
         "metrics_flush_interval": f"{_FLUSH_S}s",
@@ -169,12 +181,19 @@ def collector_red(folder: Path) -> Any:
 def collector_tail(folder: Path) -> Any:
     """The same, and tail sampling, to nop exporter."""
     some = {"name": "some", "type": "probabilistic", "probabilistic": {"sampling_percentage": KEPT_PERCENT}}
-    sampling = {"decision_wait": f"{DECISION_WAIT_S}s", "num_traces": 400_000, "expected_new_traces_per_sec": 10_000, "policies": [some]}
+    sampling = {
+        "decision_wait": f"{DECISION_WAIT_S}s",
+        "num_traces": 400_000,
+        "expected_new_traces_per_sec": 10_000,
+        "policies": [some],
+    }
     tail = {"receivers": ["otlp"], "processors": ["tail_sampling"], "exporters": ["nop"]}
     processors = {"tail_sampling": sampling}
     pipelines = {**_RED, "traces/tail": tail}
     settle_s = max(_FLUSH_S, DECISION_WAIT_S) + 2
-    return collector(folder, pipelines, settle_s, connectors=_SPAN_METRICS, processors=processors, exporters={"nop": {}})
+    return collector(
+        folder, pipelines, settle_s, connectors=_SPAN_METRICS, processors=processors, exporters={"nop": {}}
+    )
 
 
 def rotel_receive(folder: Path) -> Any:
@@ -186,17 +205,35 @@ def rotel_kafka(folder: Path, kafka: str, prefix: str) -> Any:
     """Receiver to Kafka, batched, not by trace id: it cannot; the sender is answered before."""
     make_topic(kafka, prefix)
     batch = f"--batch-max-size={_BATCH}"  # its own 8,192 would be a record of 8 MB
-    options = {"brokers": kafka, "traces-topic": prefix + SPANS, "format": "protobuf", "compression": "zstd", "acks": "all"}
+    options = {
+        "brokers": kafka,
+        "traces-topic": prefix + SPANS,
+        "format": "protobuf",
+        "compression": "zstd",
+        "acks": "all",
+    }
     options["max-message-bytes"] = str(4 << 20)
-    return _rotel(folder, batch, "--exporter", "kafka", *(f"--kafka-exporter-{name}={value}" for name, value in options.items()))
+    return _rotel(
+        folder,
+        batch,
+        "--exporter",
+        "kafka",
+        *(f"--kafka-exporter-{name}={value}" for name, value in options.items()),
+    )
 
 
 @contextmanager
 def _rotel(folder: Path, *options: str) -> Iterator[Running]:
     said = folder / "rotel.log"
     target, other = f"127.0.0.1:{_free_port()}", f"127.0.0.1:{_free_port()}"
-    ports = [f"--otlp-grpc-endpoint={target}", f"--otlp-http-endpoint={other}", "--otlp-grpc-max-recv-msg-size-mib=64"]
-    with _process([str(rotel_wheel.install()), "start", f"--pid-file={folder / 'rotel.pid'}", *ports, *options], said) as process:
+    ports = [
+        f"--otlp-grpc-endpoint={target}",
+        f"--otlp-http-endpoint={other}",
+        "--otlp-grpc-max-recv-msg-size-mib=64",
+    ]
+    with _process(
+        [str(rotel_wheel.install()), "start", f"--pid-file={folder / 'rotel.pid'}", *ports, *options], said
+    ) as process:
         _wait(lambda: _answers(target), process, said)
         yield Running(process.pid, target, said=said.read_text)
 

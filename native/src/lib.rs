@@ -1,4 +1,4 @@
-//! OTLP decode and split: the quick twin of `schemas/otlp_reference.py`, which says what each function gives.
+//! OTLP decode and split: the quick twin of `schemas/otlp/reference.py`, which says what each function gives.
 //!
 //! `wire` reads protobuf, `descriptor` knows OTLP's messages, `value` makes text of attributes, `strings` and `column` make Arrow buffers;
 //! `spans`, `details` and `split` are the three functions; `python` is the only module that knows Python.

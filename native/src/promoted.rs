@@ -1,4 +1,4 @@
-//! The attributes of a span that become columns; which they are comes from `schemas/semantics.py`.
+//! The attributes of a span that become columns; which they are comes from `schemas/otlp/semantics.py`.
 
 use std::sync::Arc;
 

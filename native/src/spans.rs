@@ -47,7 +47,7 @@ const SDK: usize = 6;
 const CLIENT: i32 = 3;
 const STATUS_ERROR: i32 = 2;
 
-/// What decoding depends on besides the bytes: `schemas/semantics.py` and `schemas/histogram.py`.
+/// What decoding depends on besides the bytes: `schemas/otlp/semantics.py` and `schemas/histogram.py`.
 pub struct Table {
     /// Per SPAN_FIELDS.
     pub span_keys: Vec<Vec<String>>,

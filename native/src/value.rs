@@ -1,4 +1,4 @@
-//! AnyValue, and its text: what `schemas/otlp_text.py` says, which see.
+//! AnyValue, and its text: what `schemas/otlp/text.py` says, which see.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

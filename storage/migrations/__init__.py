@@ -1,1 +1,3 @@
-"""SQL of the tables: numbered files are run once, in order; ``functions.sql`` and ``views.sql`` every time."""
+"""SQL of the tables: numbered files are run once, in order; ``functions.sql`` and ``views.sql`` every
+time.
+"""

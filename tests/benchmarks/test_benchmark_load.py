@@ -40,7 +40,9 @@ def test_requests_hold_whole_traces_of_envoy_like_spans() -> None:
     for service, span in spans:
         assert len(span.attributes) == 21
         assert NOW_NS <= span.start_time_unix_nano < span.end_time_unix_nano
-        assert not any("{" in value for key, value in attributes(span).items() if key != "response.details"), "a mark was left"
+        assert not any(
+            "{" in value for key, value in attributes(span).items() if key != "response.details"
+        ), "a mark was left"
         if span.parent_span_id:
             parent_service, parent = by_id[span.trace_id, span.parent_span_id]
             assert (parent.kind == Span.SPAN_KIND_CLIENT) == (span.kind == Span.SPAN_KIND_SERVER)

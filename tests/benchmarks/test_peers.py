@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.up import ROOT
+from tests.support.up import ROOT
 
-pytestmark = [pytest.mark.component("loader"), pytest.mark.timeout(1200)]  # the load program may have to be built
+pytestmark = [
+    pytest.mark.component("loader"),
+    pytest.mark.timeout(1200),
+]  # the load program may have to be built
 SPANS = 600
 
 
@@ -20,7 +23,10 @@ def run(folder: Path, *chosen: str) -> dict[tuple[str, str], dict[str, float]]:
     command = [sys.executable, "-m", "benchmarks.peers.run", *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1000, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    found = {(str(line["case"]), str(line["system"])): line for line in map(json.loads, lines.read_text().splitlines())}
+    found = {
+        (str(line["case"]), str(line["system"])): line
+        for line in map(json.loads, lines.read_text().splitlines())
+    }
     assert {line["spans"] for line in found.values()} == {SPANS}
     assert all(line["rate_per_s"] > 0 and line["peak_rss_mib"] > 10 for line in found.values())
     return found
@@ -36,4 +42,8 @@ def test_meshflows_cases(tmp_path: Path) -> None:
 @pytest.mark.component("collector")
 def test_the_collectors_cases(tmp_path: Path) -> None:
     lines = run(tmp_path, "receive-214 collector", "kafka-5 collector", "tail-red-5-at-50000 collector")
-    assert set(lines) == {("receive-214", "collector"), ("kafka-5", "collector"), ("tail-red-5-at-50000", "collector")}
+    assert set(lines) == {
+        ("receive-214", "collector"),
+        ("kafka-5", "collector"),
+        ("tail-red-5-at-50000", "collector"),
+    }

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.served import Served
-from tests.ingest.receiving import RECEIVERS
+from tests.support.receiving import RECEIVERS
+from tests.support.served import Served
 
 ABUSED: dict[str, Any] = {"max_message": "4MiB", "max_concurrent_streams": 512, "buffer_size": "64MiB"}
 """Limits that an attack meets."""

@@ -1,8 +1,10 @@
-"""gRPC peers that mean harm, or are broken: each gets an error or is cut off, the others are served meanwhile, memory stays bounded.
+"""gRPC peers that mean harm, or are broken: each gets an error or is cut off, the others are served
+meanwhile, memory stays bounded.
 
-After h2spec and the CVEs of HTTP/2 servers (rapid reset 2023-44487, CONTINUATION floods 2024-24549 and its kin, ping, settings, empty-frame
-and reset floods 2019-9511 to 9518). One process takes all of it, one attack after the other.
-Where a receiver does something else than HTTP/2 or gRPC would have it, ``GRPCIO`` and ``NATIVE`` say what.
+After h2spec and the CVEs of HTTP/2 servers (rapid reset 2023-44487, CONTINUATION floods 2024-24549 and its
+kin, ping, settings, empty-frame and reset floods 2019-9511 to 9518). One process takes all of it, one attack
+after the other. Where a receiver does something else than HTTP/2 or gRPC would have it, ``GRPCIO`` and
+``NATIVE`` say what.
 """
 
 import gzip
@@ -22,16 +24,18 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
-from tests.conformance.others import assert_others_are_served
-from tests.conformance.served import Served, eventually
-from tests.conformance.wire import EXPORT, PREFACE, Header, Heard, Wire, message
-from tests.ingest.receiving import span_ids, traces
+from tests.support.others import assert_others_are_served
+from tests.support.receiving import span_ids, traces
+from tests.support.served import Served, eventually
+from tests.support.wire import EXPORT, PREFACE, Header, Heard, Wire, message
 
 MEMORY_BYTES = {"grpcio": 48 << 20, "native": 16 << 20}
 """What one attack may add to a process that has served before: noise, and what it may hold of one peer."""
 
 HPACK_MEMORY_BYTES = {"grpcio": 384 << 20, "native": 16 << 20}
-"""The same for header bombs: grpcio's refusal of a bomb names what was in it, so 100 at once take some memory (of 4.5 GB asked for)."""
+"""The same for header bombs: grpcio's refusal of a bomb names what was in it, so 100 at once take some memory
+(of 4.5 GB asked for).
+"""
 
 FLOOD_MEMORY_BYTES = {"continuations": {"grpcio": 256 << 20, "native": 16 << 20}}
 """The same for floods: grpcio reads some 100 MB of one block of headers until it has enough."""
@@ -54,7 +58,9 @@ def added(name: str, value: str) -> list[Header]:
 
 @contextmanager
 def meanwhile(served: Served, memory_bytes: Mapping[str, int] = MEMORY_BYTES) -> Iterator[Wire]:
-    """A peer to do harm with; with it still connected, another client must be served, and little memory be taken."""
+    """A peer to do harm with; with it still connected, another client must be served, and little memory be
+    taken.
+    """
     assert_others_are_served(served)
     before_bytes = served.rss_bytes()
     with Wire(served.grpc_port) as wire:
@@ -76,28 +82,67 @@ def ended(heard: Heard, stream: int = 1) -> str:
 
 WRONG: dict[str, tuple[Callable[[Wire], bytes], set[str]]] = {
     "no message": (lambda wire: wire.request(1, b""), {"grpc 3", "grpc 13"}),
-    "two messages": (lambda wire: wire.request(1, message(traces(0, 1)) * 2), {"grpc 3", "grpc 12", "grpc 13"}),
+    "two messages": (
+        lambda wire: wire.request(1, message(traces(0, 1)) * 2),
+        {"grpc 3", "grpc 12", "grpc 13"},
+    ),
     "prefix cut short": (lambda wire: wire.request(1, b"\0\0"), {"grpc 3", "grpc 13"}),
-    "message cut short": (lambda wire: wire.request(1, message(traces(0, 1), length=100_000)), {"grpc 3", "grpc 13"}),
-    "length too small": (lambda wire: wire.request(1, message(traces(0, 1), length=3)), {"grpc 3", "grpc 12", "grpc 13"}),
+    "message cut short": (
+        lambda wire: wire.request(1, message(traces(0, 1), length=100_000)),
+        {"grpc 3", "grpc 13"},
+    ),
+    "length too small": (
+        lambda wire: wire.request(1, message(traces(0, 1), length=3)),
+        {"grpc 3", "grpc 12", "grpc 13"},
+    ),
     "length above the limit": (lambda wire: wire.request(1, message(b"abc", length=0xFFFFFFFF)), {"grpc 8"}),
     "not OTLP": (lambda wire: wire.request(1, message(b"not OTLP")), {"grpc 3"}),
-    "gzip bomb": (lambda wire: wire.request(1, message(BOMB, compressed=True), added("grpc-encoding", "gzip")), {"grpc 8"}),
-    "not gzip": (lambda wire: wire.request(1, message(b"no", compressed=True), added("grpc-encoding", "gzip")), {"grpc 3", "grpc 13"}),
+    "gzip bomb": (
+        lambda wire: wire.request(1, message(BOMB, compressed=True), added("grpc-encoding", "gzip")),
+        {"grpc 8"},
+    ),
+    "not gzip": (
+        lambda wire: wire.request(1, message(b"no", compressed=True), added("grpc-encoding", "gzip")),
+        {"grpc 3", "grpc 13"},
+    ),
     "gzip without its encoding": (lambda wire: wire.request(1, message(b"no", compressed=True)), {"grpc 13"}),
-    "unknown encoding": (lambda wire: wire.request(1, message(b"no", compressed=True), added("grpc-encoding", "snappy")), {"grpc 12"}),
-    "content type": (lambda wire: wire.request(1, message(traces(0, 1)), replaced("content-type", "text/html")), {"http 415"}),
-    "path": (lambda wire: wire.request(1, message(traces(0, 1)), replaced(":path", "/nobody/Export")), {"grpc 12"}),
-    "method": (lambda wire: wire.request(1, b"", replaced(":method", "GET")), {"http 405", "grpc 12", "grpc 13", "reset"}),
+    "unknown encoding": (
+        lambda wire: wire.request(1, message(b"no", compressed=True), added("grpc-encoding", "snappy")),
+        {"grpc 12"},
+    ),
+    "content type": (
+        lambda wire: wire.request(1, message(traces(0, 1)), replaced("content-type", "text/html")),
+        {"http 415"},
+    ),
+    "path": (
+        lambda wire: wire.request(1, message(traces(0, 1)), replaced(":path", "/nobody/Export")),
+        {"grpc 12"},
+    ),
+    "method": (
+        lambda wire: wire.request(1, b"", replaced(":method", "GET")),
+        {"http 405", "grpc 12", "grpc 13", "reset"},
+    ),
     "timeout that is none": (
         lambda wire: wire.request(1, message(traces(0, 1)), added("grpc-timeout", "soon")),
         {"grpc 3", "grpc 13", "reset"},
     ),
     "stream of the server's": (lambda wire: wire.request(2, message(traces(0, 1))), {"closed"}),
-    "data of no stream": (lambda wire: DataFrame(1, message(traces(0, 1)), flags=["END_STREAM"]).serialize(), {"closed", "reset"}),
-    "frame above the limit": (lambda wire: wire.headers(1).serialize() + DataFrame(1, bytes(1 << 20)).serialize(), {"closed", "grpc 14"}),
-    "half a header": (lambda wire: HeadersFrame(1, b"\x40\x7f", flags=["END_HEADERS"]).serialize(), {"closed", "reset"}),
-    "index of nothing": (lambda wire: HeadersFrame(1, b"\xff\xff\x7f", flags=["END_HEADERS"]).serialize(), {"closed", "reset"}),
+    "data of no stream": (
+        lambda wire: DataFrame(1, message(traces(0, 1)), flags=["END_STREAM"]).serialize(),
+        {"closed", "reset"},
+    ),
+    "frame above the limit": (
+        lambda wire: wire.headers(1).serialize() + DataFrame(1, bytes(1 << 20)).serialize(),
+        {"closed", "grpc 14"},
+    ),
+    "half a header": (
+        lambda wire: HeadersFrame(1, b"\x40\x7f", flags=["END_HEADERS"]).serialize(),
+        {"closed", "reset"},
+    ),
+    "index of nothing": (
+        lambda wire: HeadersFrame(1, b"\xff\xff\x7f", flags=["END_HEADERS"]).serialize(),
+        {"closed", "reset"},
+    ),
 }
 """What a peer sends, and how it may end."""
 
@@ -125,8 +170,15 @@ NATIVE: dict[str, set[str]] = {
 }
 """What the native receiver does otherwise."""
 
-GOAWAY = {"stream of the server's": {1}, "data of no stream": {1}, "half a header": {1, 9}, "index of nothing": {1, 9}}
-"""Error codes (RFC 9113, 7) with which the native receiver ends a connection that has sent no more than what is wrong."""
+GOAWAY = {
+    "stream of the server's": {1},
+    "data of no stream": {1},
+    "half a header": {1, 9},
+    "index of nothing": {1, 9},
+}
+"""Error codes (RFC 9113, 7) with which the native receiver ends a connection that has sent no more than what
+is wrong.
+"""
 
 OTHERWISE = {"grpcio": GRPCIO, "native": NATIVE}
 
@@ -144,10 +196,14 @@ def test_a_wrong_request_ends_in_the_right_error(abused: Served, name: str) -> N
         else:
             assert ended(wire.listen(2 if name == "stream of the server's" else 1)) in right, wire.heard
         if abused.receiver == "native":
-            assert wire.heard.goaway in GOAWAY.get(name, {None, 6}), "6: a frame that is too large, where that is still heard"
+            assert wire.heard.goaway in GOAWAY.get(name, {None, 6}), (
+                "6: a frame that is too large, where that is still heard"
+            )
 
 
-def test_nothing_of_a_wrong_request_reaches_the_log(tmp_path_factory: pytest.TempPathFactory, receiver: str) -> None:
+def test_nothing_of_a_wrong_request_reaches_the_log(
+    tmp_path_factory: pytest.TempPathFactory, receiver: str
+) -> None:
     with Served(tmp_path_factory.mktemp("wrong"), receiver) as served:
         for name, (send, _) in WRONG.items():
             if "grpc 0" in OTHERWISE[receiver].get(name, ()):
@@ -169,18 +225,25 @@ def test_a_deadline_that_has_passed_is_answered(abused: Served, timeout: str) ->
     with meanwhile(abused) as wire:
         wire.begin()
         wire.send(wire.request(1, message(traces(0, 1)), added("grpc-timeout", timeout)))
-        taken = {"grpc 0"} if abused.receiver == "native" else set()  # it reads no clock for what has come whole
+        taken = (
+            {"grpc 0"} if abused.receiver == "native" else set()
+        )  # it reads no clock for what has come whole
         assert ended(wire.listen(1)) in {"grpc 4", "grpc 1", "reset"} | taken
 
 
-@pytest.mark.parametrize("preface", [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", bytes(range(256)) * 16, PREFACE + b"\0\0\0\x06\0\0\0\0\0"])
+@pytest.mark.parametrize(
+    "preface",
+    [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", bytes(range(256)) * 16, PREFACE + b"\0\0\0\x06\0\0\0\0\0"],
+)
 def test_a_bad_preface_ends_the_connection(abused: Served, preface: bytes) -> None:
     with meanwhile(abused) as wire:
         wire.send(preface)
         wire.listen()
 
 
-@pytest.mark.parametrize("sent", [b"", PREFACE[:7], PREFACE], ids=["nothing", "half a preface", "no settings"])
+@pytest.mark.parametrize(
+    "sent", [b"", PREFACE[:7], PREFACE], ids=["nothing", "half a preface", "no settings"]
+)
 def test_half_open_connections_are_cut_off(impatient: Served, sent: bytes) -> None:
     idle = impatient.open_sockets()
     with ExitStack() as stack:
@@ -215,7 +278,9 @@ def slow_body(wire: Wire) -> None:
     wire.send_frames(wire.headers(1), DataFrame(1, message(b"abc", length=1000)))
 
 
-@pytest.mark.parametrize("stuck", [slow_headers, slow_body, lambda wire: None], ids=["in headers", "in a body", "between requests"])
+@pytest.mark.parametrize(
+    "stuck", [slow_headers, slow_body, lambda wire: None], ids=["in headers", "in a body", "between requests"]
+)
 def test_a_peer_that_is_stuck_is_cut_off(impatient: Served, stuck: Callable[[Wire], None]) -> None:
     """It answers no pings and acknowledges no settings, as a host does that was unplugged."""
     with ExitStack() as stack:
@@ -232,7 +297,10 @@ def header_of_200_kilobytes(wire: Wire) -> None:
     block = wire.encode(added("x-large", "y" * 200_000))
     pieces = [block[start : start + 16_000] for start in range(0, len(block), 16_000)]
     frames: list[HeadersFrame | ContinuationFrame] = [HeadersFrame(1, pieces[0], flags=[])]
-    frames += [ContinuationFrame(1, piece, flags=["END_HEADERS"] if piece is pieces[-1] else []) for piece in pieces[1:]]
+    frames += [
+        ContinuationFrame(1, piece, flags=["END_HEADERS"] if piece is pieces[-1] else [])
+        for piece in pieces[1:]
+    ]
     wire.send_frames(*frames, DataFrame(1, message(traces(0, 1)), flags=["END_STREAM"]))
 
 
@@ -241,7 +309,9 @@ def test_headers_above_the_limit_are_refused_or_dropped(abused: Served) -> None:
     with meanwhile(abused) as wire:
         wire.begin()
         header_of_200_kilobytes(wire)
-        right = {"grpc 8", "http 431", "reset", "closed"} | ({"grpc 0"} if abused.receiver == "grpcio" else set())
+        right = {"grpc 8", "http 431", "reset", "closed"} | (
+            {"grpc 0"} if abused.receiver == "grpcio" else set()
+        )
         assert ended(wire.listen(1)) in right
 
 
@@ -296,7 +366,11 @@ def messages_half_sent(wire: Wire) -> str:
     """As many as there may be, each announced with the largest size."""
     for stream in range(1, 1024, 2):
         piece = message(bytes(8000), length=4 << 20)
-        if (outcome := wire.send_frames(wire.headers(stream), DataFrame(stream, piece), *[DataFrame(stream, bytes(16_000))] * 3)) != "sent":
+        if (
+            outcome := wire.send_frames(
+                wire.headers(stream), DataFrame(stream, piece), *[DataFrame(stream, bytes(16_000))] * 3
+            )
+        ) != "sent":
             return outcome
     return "sent"
 
@@ -314,17 +388,27 @@ FLOODS: dict[str, Callable[[Wire], str]] = {
     "streams without end": streams_without_end,
     "messages half sent": messages_half_sent,
     "pings": lambda wire: wire.flood(PingFrame(0, b"12345678").serialize() * 1000, FRAMES // 1000),
-    "settings": lambda wire: wire.flood(SettingsFrame(0, settings={4: 65_535}).serialize() * 1000, FRAMES // 1000),
+    "settings": lambda wire: wire.flood(
+        SettingsFrame(0, settings={4: 65_535}).serialize() * 1000, FRAMES // 1000
+    ),
     "empty data": lambda wire: (
-        wire.flood(wire.headers(1).serialize(), 1) and wire.flood(DataFrame(1, b"").serialize() * 1000, FRAMES // 1000)
+        wire.flood(wire.headers(1).serialize(), 1)
+        and wire.flood(DataFrame(1, b"").serialize() * 1000, FRAMES // 1000)
     ),
     "priorities": lambda wire: wire.flood(
-        b"".join(PriorityFrame(stream, depends_on=0, stream_weight=3).serialize() for stream in range(1, 2001, 2)), FRAMES // 1000
+        b"".join(
+            PriorityFrame(stream, depends_on=0, stream_weight=3).serialize() for stream in range(1, 2001, 2)
+        ),
+        FRAMES // 1000,
     ),
-    "window updates": lambda wire: wire.flood(WindowUpdateFrame(0, window_increment=1).serialize() * 1000, FRAMES // 1000),
+    "window updates": lambda wire: wire.flood(
+        WindowUpdateFrame(0, window_increment=1).serialize() * 1000, FRAMES // 1000
+    ),
     "unknown frames": lambda wire: wire.flood(b"\0\0\x08\xee\0\0\0\0\0" + bytes(8), FRAMES // 10),
 }
-"""What is sent without ever listening: ``closed`` or ``stalled`` where the receiver has had enough, ``sent`` where it took all of it."""
+"""What is sent without ever listening: ``closed`` or ``stalled`` where the receiver has had enough, ``sent``
+where it took all of it.
+"""
 
 CUT_OFF = {
     "grpcio": {"continuations", "empty continuations", "empty data"},
@@ -342,7 +426,9 @@ CUT_OFF = {
 """Floods that end the connection; of the others all is read, and the connection goes on."""
 
 CALMED = {"grpcio": {"pings"}, "native": set[str]()}
-"""Floods that are answered with GOAWAY (11: ENHANCE_YOUR_CALM), and it is up to the peer to go; or that end the connection."""
+"""Floods that are answered with GOAWAY (11: ENHANCE_YOUR_CALM), and it is up to the peer to go; or that end
+the connection.
+"""
 
 
 @pytest.mark.parametrize("name", FLOODS)

@@ -1,4 +1,6 @@
-"""HTTP/1 peers that mean harm, or are broken, and TLS handshakes that go nowhere: an error or an end, the others served meanwhile."""
+"""HTTP/1 peers that mean harm, or are broken, and TLS handshakes that go nowhere: an error or an end, the
+others served meanwhile.
+"""
 
 import http.client
 import socket
@@ -9,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from ingest.http import PROTOBUF
+from ingest.http.server import PROTOBUF
 from tests.conformance.conftest import ABUSED, IMPATIENT
-from tests.conformance.others import assert_others_are_served
-from tests.conformance.served import LONG_S, Served, eventually
-from tests.conformance.wire import Wire
-from tests.ingest.pki import Pki
-from tests.ingest.receiving import RECEIVERS, traces
+from tests.support.others import assert_others_are_served
+from tests.support.pki import Pki
+from tests.support.receiving import RECEIVERS, traces
+from tests.support.served import LONG_S, Served, eventually
+from tests.support.wire import Wire
 
 MEMORY_BYTES = 48 << 20
 """What one attack may add to the process; the largest sends some 10 MB."""
@@ -24,7 +26,9 @@ HEAD = f"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: {PROTOBUF}\r\n".en
 
 
 def post(port: int, context: ssl.SSLContext | None = None) -> int:
-    """One request's status. A busy machine may need some tries before an impatient receiver (which answers 408, or closes)."""
+    """One request's status. A busy machine may need some tries before an impatient receiver (which answers
+    408, or closes).
+    """
     end_s = time.monotonic() + LONG_S
     while True:
         try:
@@ -108,7 +112,12 @@ def test_a_wrong_request_ends_in_the_right_error(abused: Served, sent: bytes, st
 
 @pytest.mark.parametrize(
     ("sent", "status"),
-    [(b"", b""), (b"POST /v1/tra", b""), (HEAD, b""), (HEAD + b"Content-Length: 1000\r\n\r\nabc", b"HTTP/1.1 408")],
+    [
+        (b"", b""),
+        (b"POST /v1/tra", b""),
+        (HEAD, b""),
+        (HEAD + b"Content-Length: 1000\r\n\r\nabc", b"HTTP/1.1 408"),
+    ],
     ids=["nothing", "half a line", "half a head", "half a body"],
 )
 def test_slow_peers_are_cut_off(impatient: Served, sent: bytes, status: bytes) -> None:
@@ -154,7 +163,9 @@ def test_pipelined_requests_whose_answers_nobody_reads_are_held_within_limits(ab
 
 @pytest.mark.parametrize("receiver", RECEIVERS)
 def test_tls_handshakes_that_go_nowhere_are_cut_off(receiver: str, tmp_path: Path) -> None:
-    """Silence, half a ClientHello, and plain text on both ports; clients that speak TLS are served meanwhile and afterwards."""
+    """Silence, half a ClientHello, and plain text on both ports; clients that speak TLS are served meanwhile
+    and afterwards.
+    """
     pki = Pki(tmp_path)
     context = ssl.create_default_context()
     pki.ca.configure_trust(context)
@@ -162,7 +173,10 @@ def test_tls_handshakes_that_go_nowhere_are_cut_off(receiver: str, tmp_path: Pat
     with suppress(ssl.SSLWantReadError):
         context.wrap_bio(ssl.MemoryBIO(), hello, server_hostname="localhost").do_handshake()
     half_a_hello = hello.read()[:100]
-    with Served(tmp_path / "served", receiver, **ABUSED, **IMPATIENT, **pki.settings(tls=True)) as served, ExitStack() as stack:
+    with (
+        Served(tmp_path / "served", receiver, **ABUSED, **IMPATIENT, **pki.settings(tls=True)) as served,
+        ExitStack() as stack,
+    ):
         ports = (served.grpc_port, served.http_port)
         before_bytes = served.rss_bytes()
         peers = [stack.enter_context(connect(port)) for port in ports for _ in range(60)]

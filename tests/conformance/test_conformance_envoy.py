@@ -1,14 +1,16 @@
-"""Real Envoys as senders: spans, metrics and access logs arrive whole, in plain text and with client certificate and token."""
+"""Real Envoys as senders: spans, metrics and access logs arrive whole, in plain text and with client
+certificate and token.
+"""
 
 import asyncio
 from pathlib import Path
 
 import pytest
 
-from tests.conformance.served import Served
-from tests.ingest.pki import TOKEN, Pki
-from tests.mesh.bootstrap import Secure
-from tests.mesh.mesh import running_mesh
+from tests.support.mesh.bootstrap import Secure
+from tests.support.mesh.mesh import running_mesh
+from tests.support.pki import TOKEN, Pki
+from tests.support.served import Served
 
 pytestmark = pytest.mark.component("envoy")
 
@@ -23,7 +25,9 @@ async def test_envoys_deliver(tmp_path: Path, receiver: str, secured: bool) -> N
             await mesh.drive(rounds=2)
             exported = await mesh.exported()
         assert await asyncio.to_thread(served.stop) == 0
-        counts = {signal: await asyncio.to_thread(served.counts, signal) for signal in ("traces", "metrics", "logs")}
+        counts = {
+            signal: await asyncio.to_thread(served.counts, signal) for signal in ("traces", "metrics", "logs")
+        }
         assert exported > 0
         assert counts["traces"] == exported
         assert counts["metrics"] > 0
@@ -38,4 +42,6 @@ async def test_envoys_with_another_token_are_refused(tmp_path: Path, receiver: s
             await mesh.drive(rounds=1)
             assert await mesh.exported() > 0
         assert await asyncio.to_thread(served.stop) == 0
-        assert [await asyncio.to_thread(served.counts, signal) for signal in ("traces", "metrics", "logs")] == [0, 0, 0]
+        assert [
+            await asyncio.to_thread(served.counts, signal) for signal in ("traces", "metrics", "logs")
+        ] == [0, 0, 0]

@@ -1,4 +1,6 @@
-"""Senders in Go: OpenTelemetry's SDK and telemetrygen, and grpc-go itself; in plain text, TLS, mTLS and with tokens."""
+"""Senders in Go: OpenTelemetry's SDK and telemetrygen, and grpc-go itself; in plain text, TLS, mTLS and with
+tokens.
+"""
 
 import subprocess
 from collections.abc import Sequence
@@ -9,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.go import build
-from tests.conformance.served import LONG_S, Served
-from tests.ingest.pki import TOKEN, Pki
-from tests.ingest.receiving import span_ids
+from tests.support.go import build
+from tests.support.pki import TOKEN, Pki
+from tests.support.receiving import span_ids
+from tests.support.served import LONG_S, Served
 
 pytestmark = [pytest.mark.component("go"), pytest.mark.timeout(900)]  # the first build fetches modules
 
@@ -54,7 +56,9 @@ KINDS = {
 
 
 def run(program: str, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([build(program), *arguments], check=False, capture_output=True, text=True, timeout=LONG_S * 2)
+    return subprocess.run(
+        [build(program), *arguments], check=False, capture_output=True, text=True, timeout=LONG_S * 2
+    )
 
 
 def said_by(program: str, arguments: Sequence[str]) -> list[str]:
@@ -72,7 +76,10 @@ def test_the_sdk_delivers(tmp_path: Path, receiver: str, kind: str) -> None:
     with Served(tmp_path / "served", receiver, **KINDS[kind].settings(pki)) as served:
         ports = [f"-grpc={served.target}", f"-http=127.0.0.1:{served.http_port}", f"-spans={SPANS}"]
         for protocol, gzip in product(("grpc", "http"), ("true", "false")):
-            sent += said_by("go_client", ["sdk", *ports, f"-protocol={protocol}", f"-gzip={gzip}", *KINDS[kind].go_client(pki)])
+            sent += said_by(
+                "go_client",
+                ["sdk", *ports, f"-protocol={protocol}", f"-gzip={gzip}", *KINDS[kind].go_client(pki)],
+            )
         assert served.stop() == 0
         assert len(sent) == 4 * SPANS
         assert sorted(identifier.hex() for identifier in served.span_ids()) == sorted(sent)
@@ -83,7 +90,14 @@ def test_the_sdk_is_told_that_it_may_not(tmp_path: Path, receiver: str, protocol
     pki = Pki(tmp_path)
     with Served(tmp_path / "served", receiver, **pki.settings(tokens=True)) as served:
         done = run(
-            "go_client", ["sdk", f"-grpc={served.target}", f"-http=127.0.0.1:{served.http_port}", f"-protocol={protocol}", "-spans=10"]
+            "go_client",
+            [
+                "sdk",
+                f"-grpc={served.target}",
+                f"-http=127.0.0.1:{served.http_port}",
+                f"-protocol={protocol}",
+                "-spans=10",
+            ],
         )
         assert done.returncode != 0
         assert "Unauthenticated" in done.stderr or "401" in done.stderr
@@ -96,9 +110,21 @@ def test_telemetrygen_delivers(tmp_path: Path, receiver: str, kind: str) -> None
     """Each signal, over gRPC and HTTP."""
     pki = Pki(tmp_path)
     with Served(tmp_path / "served", receiver, **KINDS[kind].settings(pki)) as served:
-        over = {"grpc": [f"localhost:{served.grpc_port}"], "http": [f"localhost:{served.http_port}", "--otlp-http"]}
+        over = {
+            "grpc": [f"localhost:{served.grpc_port}"],
+            "http": [f"localhost:{served.http_port}", "--otlp-http"],
+        }
         for signal, protocol in product(SIGNALS, over):
-            flags = ["--rate", "0", "--workers", "2", f"--{signal}", "300", "--otlp-endpoint", *over[protocol]]
+            flags = [
+                "--rate",
+                "0",
+                "--workers",
+                "2",
+                f"--{signal}",
+                "300",
+                "--otlp-endpoint",
+                *over[protocol],
+            ]
             said_by("telemetrygen", [signal, *flags, *KINDS[kind].telemetrygen(pki)])
         assert served.stop() == 0
         for signal in SIGNALS:

@@ -1,6 +1,8 @@
-"""What a sender may rely on while the log fails at random and the receiver is stopped and started: no acknowledged span is lost.
+"""What a sender may rely on while the log fails at random and the receiver is stopped and started: no
+acknowledged span is lost.
 
-After the OpenTelemetry Collector's receivertest (CheckConsumeContract), with grpc-go as the sender and real processes.
+After the OpenTelemetry Collector's receivertest (CheckConsumeContract), with grpc-go as the sender and real
+processes.
 """
 
 import subprocess
@@ -12,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.go import build
-from tests.conformance.served import LONG_S, Served, eventually
-from tests.ingest.pki import TOKEN, Pki
-from tests.ingest.receiving import span_ids
+from tests.support.go import build
+from tests.support.pki import TOKEN, Pki
+from tests.support.receiving import span_ids
+from tests.support.served import LONG_S, Served, eventually
 
 pytestmark = [pytest.mark.component("go"), pytest.mark.timeout(900)]  # the first build fetches modules
 
@@ -28,7 +30,9 @@ class Sending:
 
     def __init__(self, *flags: str) -> None:
         command = [str(build("go_client")), "stream", *flags]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         self.acknowledged: list[int] = []
         self.failed: list[int] = []
         self.repeated: list[int] = []
@@ -73,7 +77,9 @@ class Sending:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             kind, number = line.split()
-            {"acknowledged": self.acknowledged, "failed": self.failed, "repeated": self.repeated}[kind].append(int(number))
+            {"acknowledged": self.acknowledged, "failed": self.failed, "repeated": self.repeated}[
+                kind
+            ].append(int(number))
 
 
 def ids(firsts: list[int]) -> set[bytes]:
@@ -85,7 +91,16 @@ def ids(firsts: list[int]) -> set[bytes]:
 def test_no_acknowledged_span_is_lost(tmp_path: Path, receiver: str, secured: bool) -> None:
     pki = Pki(tmp_path)
     settings = pki.settings(mtls=True, tokens=True) if secured else {}
-    flags = [f"-ca={(files := pki.client_files())[0]}", f"-cert={files[1]}", f"-key={files[2]}", f"-token={TOKEN}"] if secured else []
+    flags = (
+        [
+            f"-ca={(files := pki.client_files())[0]}",
+            f"-cert={files[1]}",
+            f"-key={files[2]}",
+            f"-token={TOKEN}",
+        ]
+        if secured
+        else []
+    )
     served = Served(tmp_path / "served", receiver, faults=7, **settings).start()
     sending = Sending(f"-grpc={served.target}", f"-gzip={str(secured).lower()}", "-senders=8", *flags)
     try:
@@ -94,7 +109,10 @@ def test_no_acknowledged_span_is_lost(tmp_path: Path, receiver: str, secured: bo
             sending.wait_for(partial(sending.has_acknowledged, wanted), "requests are acknowledged")
             assert served.stop() == 0, served.said[-3000:]
             served.start()
-        sending.wait_for(lambda: bool(sending.failed and sending.repeated), "some requests fail for good, some are sent again")
+        sending.wait_for(
+            lambda: bool(sending.failed and sending.repeated),
+            "some requests fail for good, some are sent again",
+        )
         sending.finish()
     finally:
         sending.kill()
@@ -102,14 +120,22 @@ def test_no_acknowledged_span_is_lost(tmp_path: Path, receiver: str, secured: bo
     assert code == 0
     logged = Counter(served.span_ids())
     assert ids(sending.acknowledged) <= set(logged)
-    assert set(logged) <= ids(sending.acknowledged + sending.failed), "of a request that failed, some partitions may have their part"
+    assert set(logged) <= ids(sending.acknowledged + sending.failed), (
+        "of a request that failed, some partitions may have their part"
+    )
     twice = {identifier for identifier, times in logged.items() if times > 1}
-    assert twice <= ids(sending.repeated), "a span is there twice only where its sender had no answer and repeated it"
+    assert twice <= ids(sending.repeated), (
+        "a span is there twice only where its sender had no answer and repeated it"
+    )
 
 
 def test_an_age_of_connections_loses_nothing(tmp_path: Path, receiver: str) -> None:
-    """GOAWAY again and again: grpc-go moves on by itself, so that each request is sent, and in the log, once."""
-    with Served(tmp_path / "served", receiver, max_connection_age="200ms", max_connection_age_grace="30s") as served:
+    """GOAWAY again and again: grpc-go moves on by itself, so that each request is sent, and in the log,
+    once.
+    """
+    with Served(
+        tmp_path / "served", receiver, max_connection_age="200ms", max_connection_age_grace="30s"
+    ) as served:
         sending = Sending(f"-grpc={served.target}", "-senders=8")
         try:
             sending.wait_for(partial(sending.has_acknowledged, 300), "requests are acknowledged")

@@ -1,4 +1,6 @@
-"""ClickHouse's own Go client over HTTP, built from the Go module proxy into a cache: what Grafana's data source speaks with."""
+"""ClickHouse's own Go client over HTTP, built from the Go module proxy into a cache: what Grafana's data
+source speaks with.
+"""
 
 import hashlib
 import json
@@ -23,11 +25,19 @@ class GoAnswer:
 
 
 def ask(
-    port: int, queries: Sequence[str], *, database: str = "default", user: str = "default", password: str = "", compression: str = "gzip"
+    port: int,
+    queries: Sequence[str],
+    *,
+    database: str = "default",
+    user: str = "default",
+    password: str = "",
+    compression: str = "gzip",
 ) -> list[GoAnswer]:
     """Ask queries one by one; ``INSERT INTO t (number, name)`` sends two rows."""
     command = [str(build()), f"127.0.0.1:{port}", database, user, password, compression]
-    done = subprocess.run(command, input=json.dumps(list(queries)), capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(
+        command, input=json.dumps(list(queries)), capture_output=True, text=True, timeout=240, check=False
+    )
     assert done.returncode == 0, done.stderr
     return [GoAnswer(**json.loads(line)) for line in done.stdout.splitlines()]
 
@@ -35,12 +45,27 @@ def ask(
 def build() -> Path:
     """The binary; built when it is not there yet. Takes minutes where Go's own cache is empty."""
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(SOURCES.iterdir()))).hexdigest()
-    path = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "meshflow" / f"clickhouse_go-{digest[:12]}"
+    path = (
+        Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+        / "meshflow"
+        / f"clickhouse_go-{digest[:12]}"
+    )
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}")
-    command = ["go", "build", "-trimpath", "-buildvcs=false", "-mod=readonly", "-ldflags", "-s -w", "-o", str(partial), "."]
+    command = [
+        "go",
+        "build",
+        "-trimpath",
+        "-buildvcs=false",
+        "-mod=readonly",
+        "-ldflags",
+        "-s -w",
+        "-o",
+        str(partial),
+        ".",
+    ]
     done = subprocess.run(command, cwd=SOURCES, check=False, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"the Go client could not be built:\n{done.stderr[-2000:]}")

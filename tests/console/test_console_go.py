@@ -1,4 +1,5 @@
-"""What Grafana's ClickHouse data source asks in its OpenTelemetry mode, of the SQL port of `up` that holds the captured mesh.
+"""What Grafana's ClickHouse data source asks in its OpenTelemetry mode, of the SQL port of `up` that holds
+the captured mesh.
 
 Through Grafana's own client, clickhouse-go over HTTP; and inserts of that client into `meshflow store`.
 """
@@ -9,8 +10,8 @@ import pytest
 
 from tests.console import go_client
 from tests.e2e.test_e2e_capture import CAPTURED_LOGS, CAPTURED_SPANS
-from tests.e2e.up import KEEP_ALL, ROOT, Up, replay, running_up
-from tests.storage.server import StoreServer
+from tests.support.store_server import StoreServer
+from tests.support.up import KEEP_ALL, ROOT, Up, replay, running_up
 
 pytestmark = [pytest.mark.component("go"), pytest.mark.timeout(900)]
 
@@ -66,15 +67,25 @@ def test_trace_search_trace_and_logs(up: Up, compression: str) -> None:
     search, logs = go_client.ask(up.ports["sql"], [SEARCH, LOGS], compression=compression)
     assert (search.error, logs.error) == ("", "")
     assert search.columns == ["traceID", "serviceName", "operationName", "startTime", "duration"]
-    assert len(search.rows) == up.count("SELECT least(1000, count()) FROM otel_traces WHERE ParentSpanId = '' AND Duration > 0") > 0
+    assert (
+        len(search.rows)
+        == up.count("SELECT least(1000, count()) FROM otel_traces WHERE ParentSpanId = '' AND Duration > 0")
+        > 0
+    )
     assert logs.columns[:4] == ["timestamp", "body", "level", "traceID"]
     assert len(logs.rows) == 1000
-    widest = str(up.sql("SELECT TraceId FROM otel_traces GROUP BY TraceId ORDER BY count() DESC, TraceId LIMIT 1")[0][0])
+    widest = str(
+        up.sql("SELECT TraceId FROM otel_traces GROUP BY TraceId ORDER BY count() DESC, TraceId LIMIT 1")[0][
+            0
+        ]
+    )
     (trace,) = go_client.ask(up.ports["sql"], [TRACE.format(trace=widest)], compression=compression)
     assert trace.error == ""
     assert trace.types[7] == "Array(Map(String, String))"
     assert {row[0] for row in trace.rows} == {widest}
-    stored = up.sql(f"SELECT SpanId, ParentSpanId, ServiceName, SpanName FROM otel_traces WHERE TraceId = '{widest}'")
+    stored = up.sql(
+        f"SELECT SpanId, ParentSpanId, ServiceName, SpanName FROM otel_traces WHERE TraceId = '{widest}'"
+    )
     assert sorted(row[1:5] for row in trace.rows) == sorted(stored)
 
 
@@ -91,7 +102,9 @@ def test_probes_and_our_own_tables(up: Up, compression: str) -> None:
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_errors_have_their_text(up: Up, compression: str) -> None:
-    nowhere, denied = go_client.ask(up.ports["sql"], ["SELECT * FROM nowhere", "DROP TABLE red_10s"], compression=compression)
+    nowhere, denied = go_client.ask(
+        up.ports["sql"], ["SELECT * FROM nowhere", "DROP TABLE red_10s"], compression=compression
+    )
     assert "UNKNOWN_TABLE" in nowhere.error
     assert "this port only reads" in denied.error
 
@@ -111,7 +124,9 @@ def test_the_store_takes_inserts_of_the_go_client(store_server: StoreServer) -> 
 
 
 def test_a_password_is_asked_for(tmp_path_factory: pytest.TempPathFactory) -> None:
-    server = StoreServer(tmp_path_factory.mktemp("locked"), '[console]\nusername = "grafana"\npassword = "open sesame"\n')
+    server = StoreServer(
+        tmp_path_factory.mktemp("locked"), '[console]\nusername = "grafana"\npassword = "open sesame"\n'
+    )
     try:
         server.start()
         (right,) = go_client.ask(server.port, ["SELECT 1"], user="grafana", password="open sesame")

@@ -20,9 +20,15 @@ from console.server import SqlServer
 from console.settings import ConsoleSettings
 from schemas.errors import AddressInUse
 from schemas.sql import Limits, Query
-from storage.engine import ChdbEngine
+from storage.sql.chdb_engine import ChdbEngine
 
-SETTINGS = ConsoleSettings(sql_port=0, max_request_size=4096, max_queries=1, max_waiting_queries=1, max_query_time=timedelta(minutes=5))
+SETTINGS = ConsoleSettings(
+    sql_port=0,
+    max_request_size=4096,
+    max_queries=1,
+    max_waiting_queries=1,
+    max_query_time=timedelta(minutes=5),
+)
 
 LIMITS = Limits(time_s=120, memory_bytes=256 << 20, threads=1, result_bytes=4 << 20)
 
@@ -31,8 +37,12 @@ LIMITS = Limits(time_s=120, memory_bytes=256 << 20, threads=1, result_bytes=4 <<
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChdbEngine]:
     folder = str(tmp_path_factory.mktemp("store"))
     connection = chdb.connect(folder)
-    connection.query("CREATE TABLE calls (n UInt64, name LowCardinality(String), at DateTime64(9, 'UTC')) ENGINE = MergeTree ORDER BY n")
-    connection.query("INSERT INTO calls SELECT number, toString(number % 3), toDateTime64(number, 9) FROM numbers(100000)")
+    connection.query(
+        "CREATE TABLE calls (n UInt64, name LowCardinality(String), at DateTime64(9, 'UTC')) ENGINE = MergeTree ORDER BY n"
+    )
+    connection.query(
+        "INSERT INTO calls SELECT number, toString(number % 3), toDateTime64(number, 9) FROM numbers(100000)"
+    )
     engine = ChdbEngine(folder)
     connection.close()
     yield engine
@@ -52,9 +62,19 @@ class Reply:
         self.status, self.headers, self.body = status, headers, body
 
 
-def send(server: SqlServer, path: str = "/", body: bytes | None = None, *, method: str | None = None, **headers: str) -> Reply:
+def send(
+    server: SqlServer,
+    path: str = "/",
+    body: bytes | None = None,
+    *,
+    method: str | None = None,
+    **headers: str,
+) -> Reply:
     request = urllib.request.Request(
-        f"http://127.0.0.1:{server.port}{path}", body, {key.replace("_", "-"): value for key, value in headers.items()}, method=method
+        f"http://127.0.0.1:{server.port}{path}",
+        body,
+        {key.replace("_", "-"): value for key, value in headers.items()},
+        method=method,
     )
     try:
         with urllib.request.urlopen(request) as response:
@@ -73,7 +93,9 @@ def url(**parameters: str | int) -> str:
 
 async def with_client(server: SqlServer, use: Callable[[Client], Any]) -> Any:
     def work() -> Any:
-        with clickhouse_connect.get_client(host="127.0.0.1", port=server.port, autogenerate_session_id=False) as client:
+        with clickhouse_connect.get_client(
+            host="127.0.0.1", port=server.port, autogenerate_session_id=False
+        ) as client:
             return use(client)
 
     return await asyncio.to_thread(work)
@@ -96,14 +118,23 @@ async def test_clickhouse_connect_connects_and_reads(server: SqlServer) -> None:
     rows, count, by_name, empty_columns, counted = await with_client(server, use)
     assert [(row[0], row[1]) for row in rows] == [(1, "1"), (99999, "0")]
     assert rows[1][2].year == 1970
-    assert (count, by_name, empty_columns, counted) == (100_000, [33334, 33333, 33333], ("n", "name"), 100_000)
+    assert (count, by_name, empty_columns, counted) == (
+        100_000,
+        [33334, 33333, 33333],
+        ("n", "name"),
+        100_000,
+    )
 
 
 async def test_clickhouse_connect_sends_parameters_and_settings(server: SqlServer) -> None:
     def use(client: Client) -> tuple[Any, ...]:
         odd = "it's\ta \\ tab\n\N{SNOWMAN}"
-        bound = client.query("SELECT {text:String}, {list:Array(UInt8)}", parameters={"text": odd, "list": [1, 2]}).result_rows
-        setting = client.query("SELECT getSetting('max_block_size')", settings={"max_block_size": 777}).result_rows
+        bound = client.query(
+            "SELECT {text:String}, {list:Array(UInt8)}", parameters={"text": odd, "list": [1, 2]}
+        ).result_rows
+        setting = client.query(
+            "SELECT getSetting('max_block_size')", settings={"max_block_size": 777}
+        ).result_rows
         return odd, bound, setting
 
     odd, bound, setting = await with_client(server, use)
@@ -118,7 +149,12 @@ async def test_clickhouse_connect_reads_errors(server: SqlServer) -> None:
                 client.query(sql)
             assert failed.value.code == code
         with pytest.raises(DatabaseError):
-            client.insert("calls", [[1, "a", 0]], column_names=["n", "name", "at"], column_type_names=["UInt64", "String", "DateTime64(9)"])
+            client.insert(
+                "calls",
+                [[1, "a", 0]],
+                column_names=["n", "name", "at"],
+                column_type_names=["UInt64", "String", "DateTime64(9)"],
+            )
 
     await with_client(server, use)
 
@@ -133,7 +169,9 @@ async def test_query_comes_by_parameter_body_or_both(server: SqlServer) -> None:
 
 
 async def test_headers_say_what_was_answered(server: SqlServer) -> None:
-    reply = await fetch(server, url(query="SELECT n FROM calls LIMIT 1", default_format="JSONEachRow", query_id="mine"))
+    reply = await fetch(
+        server, url(query="SELECT n FROM calls LIMIT 1", default_format="JSONEachRow", query_id="mine")
+    )
     assert reply.status == 200
     assert json.loads(reply.body) == {"n": "0"} or json.loads(reply.body) == {"n": 0}
     assert reply.headers["X-ClickHouse-Format"] == "JSONEachRow"
@@ -143,7 +181,10 @@ async def test_headers_say_what_was_answered(server: SqlServer) -> None:
     assert int(json.loads(reply.headers["X-ClickHouse-Summary"])["read_rows"]) > 0
     assert reply.headers["Content-Type"] == "application/x-ndjson; charset=UTF-8"
     own = await fetch(server, url(query="SELECT 1 FORMAT CSV", default_format="JSON"))
-    assert (own.headers["X-ClickHouse-Format"], own.headers["Content-Type"]) == ("CSV", "text/csv; charset=UTF-8; header=absent")
+    assert (own.headers["X-ClickHouse-Format"], own.headers["Content-Type"]) == (
+        "CSV",
+        "text/csv; charset=UTF-8; header=absent",
+    )
 
 
 @pytest.mark.parametrize(
@@ -158,14 +199,18 @@ async def test_headers_say_what_was_answered(server: SqlServer) -> None:
         ("SELECT throwIf(1)", 500, 395),
     ],
 )
-async def test_errors_have_clickhouse_codes_and_status(server: SqlServer, query: str, status: int, code: int) -> None:
+async def test_errors_have_clickhouse_codes_and_status(
+    server: SqlServer, query: str, status: int, code: int
+) -> None:
     reply = await fetch(server, url(query=query))
     assert (reply.status, reply.headers["X-ClickHouse-Exception-Code"]) == (status, str(code))
     assert reply.body.startswith(f"Code: {code}. DB::Exception: ".encode())
 
 
 async def test_a_query_may_ask_for_less_time_than_the_limit(server: SqlServer) -> None:
-    reply = await fetch(server, url(query="SELECT sum(sipHash64(number)) FROM numbers(1e13)", max_execution_time="0.2"))
+    reply = await fetch(
+        server, url(query="SELECT sum(sipHash64(number)) FROM numbers(1e13)", max_execution_time="0.2")
+    )
     assert (reply.status, reply.headers["X-ClickHouse-Exception-Code"]) == (408, "159")
 
 
@@ -180,7 +225,10 @@ async def test_answers_are_compressed_when_both_sides_want_it(server: SqlServer)
 
 async def test_what_is_too_much_is_refused(server: SqlServer, engine: ChdbEngine) -> None:
     assert (await fetch(server, "/", b"SELECT '" + b"x" * 5000 + b"'")).status == 413
-    slow = [asyncio.create_task(fetch(server, url(query="SELECT sum(sipHash64(number)) FROM numbers(1e13)"))) for _ in range(2)]
+    slow = [
+        asyncio.create_task(fetch(server, url(query="SELECT sum(sipHash64(number)) FROM numbers(1e13)")))
+        for _ in range(2)
+    ]
     while server.under_way < 2:  # noqa: ASYNC110 - the server has no event for it
         await asyncio.sleep(0.01)
     refused = await fetch(server, url(query="SELECT 1"))

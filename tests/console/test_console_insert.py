@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from console.insert import reads, split_insert
+from console.clickhouse.insert import reads, split_insert
 
 WITH_ROWS = (
     (b"INSERT INTO t (a, b) FORMAT Native\n", b"\x01\x02;\0rows"),
@@ -13,7 +13,10 @@ WITH_ROWS = (
     (b"INSERT INTO t (a) VALUES", b"\n(1)"),
     (b'INSERT INTO `format` (`values`, "a FORMAT b") FORMAT TSV\n', b"1\t2"),
     (b"INSERT INTO db.format FORMAT TSV\n", b"1"),
-    (b"-- why: FORMAT CSV\nINSERT /* VALUES */ INTO TABLE t SETTINGS x = 'it''s \\' FORMAT X' FORMAT JSONEachRow\n", b'{"a": 1}'),
+    (
+        b"-- why: FORMAT CSV\nINSERT /* VALUES */ INTO TABLE t SETTINGS x = 'it''s \\' FORMAT X' FORMAT JSONEachRow\n",
+        b'{"a": 1}',
+    ),
     (b"INSERT INTO t (format, values) FORMAT TSV\n", b"1\t2"),
     (b"INSERT INTO FUNCTION null('a FORMAT b') FORMAT TSV\n", b"1"),
 )

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from console import blocks, native
+from console.clickhouse import compressed as blocks
+from console.clickhouse import native_format as native
 from schemas.errors import QueryFailed
 from schemas.sql import Limits, Query
-from storage.engine import ChdbEngine
+from storage.sql.chdb_engine import ChdbEngine
 
 LIMITS = Limits(time_s=60, memory_bytes=1 << 30, threads=1, result_bytes=64 << 20)
 BLOCK_INFO = b"\x01\x00\x02\xff\xff\xff\xff\x00"
@@ -75,7 +76,10 @@ def test_every_column_is_measured(engine: ChdbEngine, value: str) -> None:
 
 
 def test_every_block_gets_its_info(engine: ChdbEngine) -> None:
-    body = native_of(engine, "SELECT number, toLowCardinality(toString(number % 7)) FROM numbers(200000) SETTINGS max_block_size = 50000")
+    body = native_of(
+        engine,
+        "SELECT number, toLowCardinality(toString(number % 7)) FROM numbers(200000) SETTINGS max_block_size = 50000",
+    )
     framed = native.frame(body, native.WITH_BLOCK_INFO)
     count = (len(framed) - len(body)) // len(BLOCK_INFO)
     assert count >= 4
@@ -84,9 +88,13 @@ def test_every_block_gets_its_info(engine: ChdbEngine) -> None:
 
 
 def test_an_empty_answer_names_its_columns(engine: ChdbEngine) -> None:
-    body = native_of(engine, "SELECT number AS n, map('a', toLowCardinality('b')) AS m FROM numbers(10) WHERE number > 10")
+    body = native_of(
+        engine, "SELECT number AS n, map('a', toLowCardinality('b')) AS m FROM numbers(10) WHERE number > 10"
+    )
     framed = native.frame(body, native.WITH_CUSTOM_SERIALIZATION)
-    assert framed == BLOCK_INFO + b"\x02\x00\x01n\x06UInt64\x00\x01m\x23Map(String, LowCardinality(String))\x00"
+    assert (
+        framed == BLOCK_INFO + b"\x02\x00\x01n\x06UInt64\x00\x01m\x23Map(String, LowCardinality(String))\x00"
+    )
 
 
 def test_a_type_that_is_not_known_is_refused(engine: ChdbEngine) -> None:

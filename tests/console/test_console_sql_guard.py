@@ -1,4 +1,6 @@
-"""What the read-only SQL engine lets through, on the real engine: nothing that writes, leaves the database, or costs too much."""
+"""What the read-only SQL engine lets through, on the real engine: nothing that writes, leaves the database,
+or costs too much.
+"""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,7 +11,7 @@ import pytest
 
 from schemas.errors import QueryFailed
 from schemas.sql import Answer, Limits, Query
-from storage.engine import ChdbEngine
+from storage.sql.chdb_engine import ChdbEngine
 
 LIMITS = Limits(time_s=120, memory_bytes=256 << 20, threads=1, result_bytes=4 << 20)
 
@@ -18,7 +20,9 @@ LIMITS = Limits(time_s=120, memory_bytes=256 << 20, threads=1, result_bytes=4 <<
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChdbEngine]:
     folder = str(tmp_path_factory.mktemp("store"))
     connection = chdb.connect(folder)
-    connection.query("CREATE TABLE calls (n UInt64, name LowCardinality(String)) ENGINE = MergeTree ORDER BY n")
+    connection.query(
+        "CREATE TABLE calls (n UInt64, name LowCardinality(String)) ENGINE = MergeTree ORDER BY n"
+    )
     connection.query("INSERT INTO calls SELECT number, toString(number % 3) FROM numbers(1000)")
     engine = ChdbEngine(folder)
     connection.close()
@@ -40,7 +44,10 @@ def ask(engine: ChdbEngine, sql: str, limits: Limits = LIMITS, **more: object) -
         ("WITH x AS (SELECT 2 AS two) SELECT two FROM x", b"2\n"),
         ("SELECT 1 UNION ALL SELECT 1", b"1\n1\n"),
         ("SELECT sum(number) FROM numbers(4)", b"6\n"),
-        ("SELECT 'INTO OUTFILE file(', 'it\\'s; DROP TABLE calls'", b"INTO OUTFILE file(\tit\\'s; DROP TABLE calls\n"),
+        (
+            "SELECT 'INTO OUTFILE file(', 'it\\'s; DROP TABLE calls'",
+            b"INTO OUTFILE file(\tit\\'s; DROP TABLE calls\n",
+        ),
         ("SELECT count() FROM merge('default', '^calls$')", b"1000\n"),
         ("SELECT getSetting('max_block_size') SETTINGS max_block_size = 7", b"7\n"),
         ("EXISTS calls", b"1\n"),
@@ -149,7 +156,13 @@ def test_what_a_query_may_cost_is_bounded(engine: ChdbEngine, sql: str, code: in
 
 def test_settings_of_a_query_are_its_own_and_do_not_raise_limits(engine: ChdbEngine) -> None:
     sql = "SELECT getSetting('max_block_size'), getSetting('max_threads'), getSetting('max_execution_time')"
-    asked = {"max_block_size": "7", "max_threads": "64", "max_execution_time": "1", "readonly": "0", "dialect": "kusto"}
+    asked = {
+        "max_block_size": "7",
+        "max_threads": "64",
+        "max_execution_time": "1",
+        "readonly": "0",
+        "dialect": "kusto",
+    }
     assert ask(engine, sql, settings=asked).body == b"7\t1\t1\n"
     assert ask(engine, sql).body != b"7\t1\t1\n"
     with pytest.raises(QueryFailed, match="Unknown setting") as failed:
@@ -159,7 +172,11 @@ def test_settings_of_a_query_are_its_own_and_do_not_raise_limits(engine: ChdbEng
 
 def test_parameters_arrive_as_they_were_sent(engine: ChdbEngine) -> None:
     parameters = {"text": "it's\\ta \\\\ tab", "list": "['a','b\\'c']"}
-    answer = ask(engine, "SELECT {text:String} AS t, {list:Array(String)} AS l FORMAT JSONCompactEachRow", parameters=parameters)
+    answer = ask(
+        engine,
+        "SELECT {text:String} AS t, {list:Array(String)} AS l FORMAT JSONCompactEachRow",
+        parameters=parameters,
+    )
     assert answer.body == b'["it\'s\\ta \\\\ tab", ["a","b\'c"]]\n'
     assert answer.format == "JSONCompactEachRow"
 

@@ -1,4 +1,6 @@
-"""``deploy/compose.yaml`` as an engine would read it: overlays merged, ``${NAME:-default}`` replaced by the default."""
+"""``deploy/compose.yaml`` as an engine would read it: overlays merged, ``${NAME:-default}`` replaced by the
+default.
+"""
 
 import re
 from pathlib import Path
@@ -6,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from tests.e2e.up import ROOT
+from tests.support.up import ROOT
 
 DEPLOY = ROOT / "deploy"
 _VARIABLE = re.compile(r"\$\{\w+:-([^}]*)\}")
@@ -29,6 +31,7 @@ def read_yaml(path: Path) -> Any:
 def _merged(below: Any, above: Any) -> Any:
     if isinstance(below, dict) and isinstance(above, dict):
         return {
-            key: _merged(below[key], above[key]) if key in below and key in above else {**below, **above}[key] for key in {**below, **above}
+            key: _merged(below[key], above[key]) if key in below and key in above else {**below, **above}[key]
+            for key in {**below, **above}
         }
     return above

@@ -1,4 +1,6 @@
-"""``deploy/`` without a container engine: every command line, setting, name, port and path that its files give is one that there is."""
+"""``deploy/`` without a container engine: every command line, setting, name, port and path that its files
+give is one that there is.
+"""
 
 import re
 import tomllib
@@ -14,8 +16,8 @@ from meshflow.cli import main
 from meshflow.settings import Settings, load
 from storage.settings import ClickHouseStore, KafkaLog
 from tests.deploy.compose import DEPLOY, read_compose, read_yaml
-from tests.e2e.up import ROOT
-from tests.kafka.broker import POM
+from tests.support.kafka.broker import POM
+from tests.support.up import ROOT
 
 CONTAINERFILE = (DEPLOY / "Containerfile").read_text().replace("\\\n", " ")
 FILES = (("compose.yaml",), ("compose.yaml", "compose.three-brokers.yaml"))
@@ -38,14 +40,20 @@ def settings_of(service: dict[str, Any]) -> Settings:
 
 
 def brokers(compose: dict[str, Any]) -> dict[str, dict[str, str]]:
-    return {name: service["environment"] for name, service in compose["services"].items() if service["image"].startswith("apache/kafka")}
+    return {
+        name: service["environment"]
+        for name, service in compose["services"].items()
+        if service["image"].startswith("apache/kafka")
+    }
 
 
 def test_every_command_line_is_one_of_meshflows() -> None:
     (entry,) = instructions("ENTRYPOINT")
     _, *options = re.findall(r'"(.*?)"', entry)
     services = read_compose("compose.yaml")["services"]
-    commands = [services[name]["command"] for name in OURS] + [re.findall(r'"(.*?)"', instructions("CMD")[-1])]
+    commands = [services[name]["command"] for name in OURS] + [
+        re.findall(r'"(.*?)"', instructions("CMD")[-1])
+    ]
     assert [command[0] for command in commands] == [*OURS, "up"]
     for command in commands:
         name, *rest = command
@@ -79,12 +87,20 @@ def test_settings_and_places_are_right(compose: dict[str, Any]) -> None:
 def test_ports_are_those_of_the_settings() -> None:
     services = read_compose("compose.yaml")["services"]
     settings = settings_of(services["ingest"])
-    ours = [settings.ingest.grpc_port, settings.ingest.http_port, settings.console.sql_port, settings.console.metrics_port]
+    ours = [
+        settings.ingest.grpc_port,
+        settings.ingest.http_port,
+        settings.console.sql_port,
+        settings.console.metrics_port,
+    ]
     assert [int(port) for port in instructions("EXPOSE")[0].split()] == ours
     assert services["ingest"]["ports"] == [f"{port}:{port}" for port in ours[:2]]
     assert services["clickhouse"]["ports"] == ["127.0.0.1:8123:8123"]
     assert services["console"]["ports"] == [f"127.0.0.1:8124:{settings.console.sql_port}"]
-    assert f"for port in {settings.console.metrics_port} {settings.console.sql_port};" in instructions("HEALTHCHECK")[0]
+    assert (
+        f"for port in {settings.console.metrics_port} {settings.console.sql_port};"
+        in instructions("HEALTHCHECK")[0]
+    )
 
 
 def test_brokers_know_one_another(compose: dict[str, Any]) -> None:
@@ -96,7 +112,11 @@ def test_brokers_know_one_another(compose: dict[str, Any]) -> None:
         assert environment["KAFKA_NODE_ID"] == str(number)
         assert environment["KAFKA_CONTROLLER_QUORUM_VOTERS"] == voters
         assert environment["KAFKA_ADVERTISED_LISTENERS"] == f"PLAINTEXT://{name}:9092"
-        assert environment["KAFKA_DEFAULT_REPLICATION_FACTOR"] == environment["KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR"] == str(len(nodes))
+        assert (
+            environment["KAFKA_DEFAULT_REPLICATION_FACTOR"]
+            == environment["KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR"]
+            == str(len(nodes))
+        )
         assert environment["KAFKA_MIN_INSYNC_REPLICAS"] == str((len(nodes) + 1) // 2)
         (volume,) = compose["services"][name]["volumes"]
         assert volume.endswith(f":{environment['KAFKA_LOG_DIRS']}")
@@ -116,7 +136,9 @@ def test_what_was_acknowledged_survives_a_new_container() -> None:
     ingest = read_compose("compose.yaml")["services"]["ingest"]
     folder = settings_of(ingest).ingest.spool.folder
     assert f"spool:{folder}" in ingest["volumes"]
-    assert f"install --directory --owner=meshflow {folder}" in CONTAINERFILE  # a new volume takes the folder's owner over
+    assert (
+        f"install --directory --owner=meshflow {folder}" in CONTAINERFILE
+    )  # a new volume takes the folder's owner over
 
 
 def test_what_is_mounted_is_there(compose: dict[str, Any]) -> None:
@@ -135,24 +157,37 @@ def test_grafana_finds_the_tables_and_its_dashboard() -> None:
     (source,) = read_yaml(DEPLOY / "grafana/provisioning/datasources/clickhouse.yaml")["datasources"]
     assert source["type"] == grafana["GF_PLUGINS_PREINSTALL"]
     place = source["jsonData"]
-    assert (place["host"], place["port"], place["defaultDatabase"]) == ("clickhouse", 8123, clickhouse["CLICKHOUSE_DB"])
+    assert (place["host"], place["port"], place["defaultDatabase"]) == (
+        "clickhouse",
+        8123,
+        clickhouse["CLICKHOUSE_DB"],
+    )
     readers = ET.parse(DEPLOY / "clickhouse/readers.xml")
     user = readers.find(f"./users/{place['username']}")
     assert user is not None
     assert user.findtext("profile") in {profile.tag for profile in readers.findall("./profiles/*")}
     password = user.find("password")
     assert password is not None
-    assert clickhouse[password.attrib["from_env"]] == grafana[source["secureJsonData"]["password"].removeprefix("$")]
+    assert (
+        clickhouse[password.attrib["from_env"]]
+        == grafana[source["secureJsonData"]["password"].removeprefix("$")]
+    )
     mounts = dict(volume.split(":")[:2] for volume in services["grafana"]["volumes"])
     (provider,) = read_yaml(DEPLOY / "grafana/provisioning/dashboards/meshflow.yaml")["providers"]
     assert provider["options"]["path"] == mounts["./grafana/dashboards"]
-    assert grafana["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"] == f"{mounts['./grafana/dashboards']}/mesh.json"
+    assert (
+        grafana["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"] == f"{mounts['./grafana/dashboards']}/mesh.json"
+    )
 
 
 def test_the_image_gets_every_package_and_nothing_is_left_out() -> None:
     copied = [words for line in instructions("COPY") if not (words := line.split())[0].startswith("--")]
     sources = [source for *names, _ in copied for source in names]
-    ignored = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+    ignored = [
+        line
+        for line in (ROOT / ".dockerignore").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
     assert ignored[0] == "*"
     for source in sources:
         assert (ROOT / source).exists()

@@ -10,10 +10,14 @@ import pytest
 
 from tests.deploy.compose import DEPLOY
 from tests.e2e.test_e2e_capture import CAPTURE, CAPTURED_SPANS
-from tests.e2e.up import Up, eventually, replay, running_up
+from tests.support.up import Up, eventually, replay, running_up
 
 DASHBOARD = json.loads((DEPLOY / "grafana/dashboards/mesh.json").read_text())
-QUERIES = {f"{panel['title']} {target['refId']}": target["rawSql"] for panel in DASHBOARD["panels"] for target in panel["targets"]}
+QUERIES = {
+    f"{panel['title']} {target['refId']}": target["rawSql"]
+    for panel in DASHBOARD["panels"]
+    for target in panel["targets"]
+}
 (SERVICE,) = DASHBOARD["templating"]["list"]
 
 
@@ -27,9 +31,15 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 
 
 def filled(sql: str, services: list[str]) -> str:
-    """What the data source's plugin makes of its macros, for the last hour, the next one, and points of 10 s."""
+    """What the data source's plugin makes of its macros, for the last hour, the next one, and points of 10
+    s.
+    """
     now_s = int(time.time())
-    sql = re.sub(r"\$__timeFilter\((\w+)\)", rf"\1 >= toDateTime({now_s - 3600}) AND \1 <= toDateTime({now_s + 3600})", sql)
+    sql = re.sub(
+        r"\$__timeFilter\((\w+)\)",
+        rf"\1 >= toDateTime({now_s - 3600}) AND \1 <= toDateTime({now_s + 3600})",
+        sql,
+    )
     sql = re.sub(r"\$__timeInterval\((\w+)\)", r"toStartOfInterval(toDateTime(\1), INTERVAL 10 second)", sql)
     sql = sql.replace("$__interval_s", "10")
     names = ",".join(f"'{name}'" for name in services)
@@ -63,7 +73,11 @@ def test_the_edges_are_envoys_own_numbers(up: Up) -> None:
 
     def shown() -> list[int]:
         edges = calls()
-        pairs = (("front-proxy", "order-service"), ("front-proxy", "product-service"), ("order-service", "product-service"))
+        pairs = (
+            ("front-proxy", "order-service"),
+            ("front-proxy", "product-service"),
+            ("order-service", "product-service"),
+        )
         return [edges.get(pair, 0) for pair in pairs]
 
     eventually(lambda: shown() == [319, 357, 364], lambda: f"edges: {calls()}")

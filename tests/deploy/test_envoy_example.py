@@ -1,4 +1,6 @@
-"""``deploy/envoy.yaml`` is a configuration that Envoy takes, and sends to where ``compose.yaml`` has the receiver."""
+"""``deploy/envoy.yaml`` is a configuration that Envoy takes, and sends to where ``compose.yaml`` has the
+receiver.
+"""
 
 import subprocess
 
@@ -17,7 +19,13 @@ def test_envoy_takes_it() -> None:
 
 
 def test_it_sends_to_ingest() -> None:
-    clusters = {cluster["name"]: cluster for cluster in read_yaml(DEPLOY / "envoy.yaml")["static_resources"]["clusters"]}
+    clusters = {
+        cluster["name"]: cluster
+        for cluster in read_yaml(DEPLOY / "envoy.yaml")["static_resources"]["clusters"]
+    }
     (place,) = clusters["meshflow"]["load_assignment"]["endpoints"][0]["lb_endpoints"]
     address = place["endpoint"]["address"]["socket_address"]
-    assert f"{address['port_value']}:4317" in read_compose("compose.yaml")["services"][address["address"]]["ports"]
+    assert (
+        f"{address['port_value']}:4317"
+        in read_compose("compose.yaml")["services"][address["address"]]["ports"]
+    )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.compose import DEPLOY
-from tests.e2e.up import eventually
+from tests.support.up import eventually
 
 pytestmark = [pytest.mark.component("kafka"), pytest.mark.timeout(900)]
 
@@ -45,7 +45,11 @@ def test_ctrl_c_ends_all_of_it(tmp_path: Path) -> None:
     output = tmp_path / "output"
     shown = launch(tmp_path / "system", output, "--free-ports")
     try:
-        eventually(lambda: "Ctrl-C ends it." in output.read_text(), lambda: f"all of it runs: {output.read_text()}", START_S)
+        eventually(
+            lambda: "Ctrl-C ends it." in output.read_text(),
+            lambda: f"all of it runs: {output.read_text()}",
+            START_S,
+        )
         assert len(left_of(tmp_path / "system")) >= 7
         shown.send_signal(signal.SIGINT)
         assert shown.wait(START_S) == 0, output.read_text()

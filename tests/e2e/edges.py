@@ -1,8 +1,12 @@
 """Edges and ledger of a running ``meshflow up`` against what is known of them."""
 
-from tests.e2e.up import Up
+from tests.support.up import Up
 
-SERVER = {"order_service": ("order-service", "v1"), "product_v1": ("product-service", "v1"), "product_v2": ("product-service", "v2")}
+SERVER = {
+    "order_service": ("order-service", "v1"),
+    "product_v1": ("product-service", "v1"),
+    "product_v2": ("product-service", "v2"),
+}
 """What an Envoy cluster of the meshes stands for."""
 
 
@@ -31,7 +35,9 @@ def assert_balanced(ledger: dict[str, int]) -> None:
 
 
 def assert_edges_equal_counters(up: Up, counters: dict[str, dict[str, int]]) -> None:
-    """Calls by server, refused ones by the caller's Envoy cluster, against Envoy's ``upstream_rq_total`` and overflow counters."""
+    """Calls by server, refused ones by the caller's Envoy cluster, against Envoy's ``upstream_rq_total`` and
+    overflow counters.
+    """
     calls: dict[tuple[str, str, str], int] = {}
     refused: dict[tuple[str, str], int] = {}
     for name, counts in counters.items():

@@ -1,4 +1,6 @@
-"""The captured mesh through the real gRPC port: edges are Envoy's own counters, and every span is accounted for."""
+"""The captured mesh through the real gRPC port: edges are Envoy's own counters, and every span is accounted
+for.
+"""
 
 import json
 from collections.abc import Iterator
@@ -7,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.edges import assert_balanced, assert_edges_equal_counters, edges, unsent
-from tests.e2e.up import ROOT, Up, replay, running_up
+from tests.support.up import ROOT, Up, replay, running_up
 
 CAPTURE = ROOT / "tests/data/envoy/traces.bin.gz"
 CAPTURED_SPANS = CAPTURED_LOGS = 2195

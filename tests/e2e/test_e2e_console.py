@@ -8,8 +8,8 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
-from tests.e2e.up import LONG_S, MESHFLOW, ROOT, eventually
-from tests.storage.server import StoreServer
+from tests.support.store_server import StoreServer
+from tests.support.up import LONG_S, MESHFLOW, ROOT, eventually
 
 
 def ask(url: str, sql: str) -> tuple[int, str]:

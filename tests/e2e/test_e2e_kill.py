@@ -1,4 +1,6 @@
-"""Invariants 1 to 4 on the real process: killed at random moments under load, nothing acknowledged is lost or counted twice."""
+"""Invariants 1 to 4 on the real process: killed at random moments under load, nothing acknowledged is lost or
+counted twice.
+"""
 
 import asyncio
 import random
@@ -23,14 +25,14 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 )
 
 from benchmarks.load import make_requests
+from log.sqlite.log import SqliteLogReader
 from schemas.otlp import split
 from schemas.topics import SPANS, TOPICS
 from schemas.units import NS_PER_S
-from storage.sqlite_log import SqliteLogReader
 from tests.e2e.edges import assert_balanced
-from tests.e2e.load import Load
-from tests.e2e.up import KEEP_ALL, Up, eventually, running_up
-from tests.processors.span_log import read_requests
+from tests.support.load import Load
+from tests.support.span_log import read_requests
+from tests.support.up import KEEP_ALL, Up, eventually, running_up
 
 CAPTURES = Path(__file__).parents[1] / "data" / "envoy"
 EXPORT_METRICS = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
@@ -101,14 +103,32 @@ def forget_commits(log: Path) -> None:
 
 
 def span_requests(spans: int, seed: int) -> list[bytes]:
-    """Requests of 40 spans; every tenth one is of three hours ago, so that its rows are late ones, of every level."""
+    """Requests of 40 spans; every tenth one is of three hours ago, so that its rows are late ones, of every
+    level.
+    """
     fresh = make_requests(spans, 20, 5, 40, seed=seed, spans_per_s=1_000)
-    late = iter(make_requests(spans // 9 + 40, 5, 2, 40, seed=seed + 1, now_ns=time.time_ns() - 3 * 3600 * NS_PER_S, spans_per_s=1_000))
-    return [request for number, one in enumerate(fresh) for request in ([one, next(late)] if number % 9 == 0 else [one])]
+    late = iter(
+        make_requests(
+            spans // 9 + 40,
+            5,
+            2,
+            40,
+            seed=seed + 1,
+            now_ns=time.time_ns() - 3 * 3600 * NS_PER_S,
+            spans_per_s=1_000,
+        )
+    )
+    return [
+        request
+        for number, one in enumerate(fresh)
+        for request in ([one, next(late)] if number % 9 == 0 else [one])
+    ]
 
 
 def metric_requests() -> list[bytes]:
-    """What Envoys sent (thousands of points each), and after each some requests of the kinds of metrics that they do not have."""
+    """What Envoys sent (thousands of points each), and after each some requests of the kinds of metrics that
+    they do not have.
+    """
     time_ns = time.time_ns()
     requests = []
     for number, captured in enumerate(read_requests(CAPTURES / "metrics.bin.gz")[:10]):
@@ -116,7 +136,11 @@ def metric_requests() -> list[bytes]:
         summary = SummaryDataPoint(time_unix_nano=time_ns + number, count=number)
         requests += [
             captured,
-            metric_request(Metric(name="exponential", exponential_histogram=ExponentialHistogram(data_points=[exponential]))),
+            metric_request(
+                Metric(
+                    name="exponential", exponential_histogram=ExponentialHistogram(data_points=[exponential])
+                )
+            ),
             metric_request(Metric(name="summary", summary=Summary(data_points=[summary]))),
         ]
     return requests
@@ -124,12 +148,16 @@ def metric_requests() -> list[bytes]:
 
 def metric_request(metric: Metric) -> bytes:
     scope = ScopeMetrics(metrics=[metric])
-    request: bytes = ExportMetricsServiceRequest(resource_metrics=[ResourceMetrics(scope_metrics=[scope])]).SerializeToString()
+    request: bytes = ExportMetricsServiceRequest(
+        resource_metrics=[ResourceMetrics(scope_metrics=[scope])]
+    ).SerializeToString()
     return request
 
 
 def kill_under_load(up: Up, kills: int, spans: list[bytes], seed: int) -> list[bytes]:
-    """Spans, metrics and log records meet kill -9 at random moments; the requests of spans that were acknowledged."""
+    """Spans, metrics and log records meet kill -9 at random moments; the requests of spans that were
+    acknowledged.
+    """
     moments = random.Random(seed)
     loads = (
         Load(up, spans, gap_s=0.05),

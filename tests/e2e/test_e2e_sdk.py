@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from tests.e2e.up import KEEP_ALL, Up, running_up
+from tests.support.up import KEEP_ALL, Up, running_up
 
 
 @pytest.fixture
@@ -30,7 +30,9 @@ def export(service: str, exporter: SpanExporter) -> str:
     ) as span:
         span.set_status(StatusCode.ERROR, "no stock")
         span.add_event("reserved", {"items": 3})
-        with tracer.start_as_current_span("SELECT stock", kind=SpanKind.CLIENT, attributes={"db.system.name": "postgresql"}):
+        with tracer.start_as_current_span(
+            "SELECT stock", kind=SpanKind.CLIENT, attributes={"db.system.name": "postgresql"}
+        ):
             pass
     provider.shutdown()
     return f"{span.get_span_context().trace_id:032x}"
@@ -51,5 +53,9 @@ def test_sdk_exporters_deliver_over_grpc_and_http(up: Up) -> None:
             ["checkout", "Server", "Error", "no stock", "500", '["a","b"]', ["reserved"], "errors"],
             ["SELECT stock", "Client", "Unset", "", "", "", [], "errors"],
         ]
-        assert up.sql(f"SELECT sum(requests), sum(errors) FROM red_10s WHERE service = '{service}' AND kind = 'Server'") == [[1, 1]]
-        assert up.sql(f"SELECT connection FROM edges_10s WHERE client_service = '{service}'") == [["database"]]
+        assert up.sql(
+            f"SELECT sum(requests), sum(errors) FROM red_10s WHERE service = '{service}' AND kind = 'Server'"
+        ) == [[1, 1]]
+        assert up.sql(f"SELECT connection FROM edges_10s WHERE client_service = '{service}'") == [
+            ["database"]
+        ]

@@ -1,4 +1,6 @@
-"""`up` with its tables on a server: the server is killed in the middle of inserts, and no row is lost or doubled."""
+"""`up` with its tables on a server: the server is killed in the middle of inserts, and no row is lost or
+doubled.
+"""
 
 import random
 import shutil
@@ -10,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.load import make_requests
-from tests.e2e.load import Load
 from tests.e2e.test_e2e_kill import CONFIG, assert_accounted_for, forget_commits
-from tests.e2e.up import LONG_S, MESHFLOW, ROOT, Up, eventually, running_up
-from tests.storage.server import StoreServer
+from tests.support.load import Load
+from tests.support.store_server import StoreServer
+from tests.support.up import LONG_S, MESHFLOW, ROOT, Up, eventually, running_up
 
 KILLS = 6
 PANES = ("--pane", "1s", "--wait", "1")
@@ -26,7 +28,11 @@ def with_store(server: StoreServer, database: str) -> str:
 
 def caught_up(up: Up) -> None:
     """All that was sent is processed: a thousand inserts, on a busy machine."""
-    eventually(lambda: up.ledger()["received"] >= SPANS, lambda: f"{SPANS} spans in the ledger: {up.ledger()}", within_s=400)
+    eventually(
+        lambda: up.ledger()["received"] >= SPANS,
+        lambda: f"{SPANS} spans in the ledger: {up.ledger()}",
+        within_s=400,
+    )
 
 
 @pytest.mark.timeout(1200)
@@ -84,7 +90,10 @@ def test_migrate_and_query_speak_to_the_server(tmp_path: Path) -> None:
         server.start()
         assert "applied 0001_otel_traces_logs.sql" in run(server, "migrate").stdout
         assert run(server, "migrate").stdout == "the tables are up to date\n"
-        assert run(server, "query", "SELECT count(), currentDatabase() AS db FROM red").stdout == "count()\tdb\n0\tmesh\n"
+        assert (
+            run(server, "query", "SELECT count(), currentDatabase() AS db FROM red").stdout
+            == "count()\tdb\n0\tmesh\n"
+        )
         refused = run(server, "query", "DROP TABLE red_10s")
         assert (refused.returncode, "ACCESS_DENIED" in refused.stderr) == (1, True)
         assert "Syntax error" in run(server, "query", "SELEC 1").stderr

@@ -1,8 +1,9 @@
-"""Looks for bytes on which native code and the reference differ: ``python -m tests.fuzz.fuzz_otlp --seconds 60``.
+"""Looks for bytes on which native code and the reference differ: ``python -m tests.fuzz.fuzz_otlp --seconds
+60``.
 
-Each input is a function of its seed (grammar noise over OTLP's descriptors, then mutations of it); a difference is printed with its seed
-and exits 1. ``cargo fuzz`` would need a nightly compiler, and coverage of Rust code does not reach atheris; inputs made by the grammar get
-deep without.
+Each input is a function of its seed (grammar noise over OTLP's descriptors, then mutations of it); a
+difference is printed with its seed and exits 1. ``cargo fuzz`` would need a nightly compiler, and coverage of
+Rust code does not reach atheris; inputs made by the grammar get deep without.
 """
 
 import argparse
@@ -38,7 +39,10 @@ def main() -> None:
         try:
             check(seed)
         except BaseException:  # a panic in Rust is no Exception
-            print(f"seed {seed}: {sys.executable} -m tests.fuzz.fuzz_otlp --seed {seed} --seconds 0.01", file=sys.stderr)
+            print(
+                f"seed {seed}: {sys.executable} -m tests.fuzz.fuzz_otlp --seed {seed} --seconds 0.01",
+                file=sys.stderr,
+            )
             raise
         seed += 1
     print(f"{3 * (seed - first):,} inputs, no difference (seeds {first} to {seed - 1})")

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from tests.ingest.receiving import RECEIVERS, Serve, receiving
+from tests.support.receiving import RECEIVERS, Serve, receiving
 
 
 @pytest.fixture(params=RECEIVERS)

@@ -1,7 +1,9 @@
-"""What senders may rely on, under load: what was acknowledged is in the log, whatever the log and the receiver go through.
+"""What senders may rely on, under load: what was acknowledged is in the log, whatever the log and the
+receiver go through.
 
-After the OpenTelemetry Collector's receivertest (CheckConsumeContract) and the shutdown verifier of its componenttest: random errors,
-permanent ones and ones that the sender repeats; and stops in the middle of it all.
+After the OpenTelemetry Collector's receivertest (CheckConsumeContract) and the shutdown verifier of its
+componenttest: random errors, permanent ones and ones that the sender repeats; and stops in the middle of it
+all.
 """
 
 import asyncio
@@ -16,15 +18,24 @@ import grpc
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
-from ingest.http import PROTOBUF
+from ingest.http.server import PROTOBUF
 from ingest.server import IngestServer
+from log.sqlite.log import SqliteLogReader, SqliteLogWriter
+from log.sqlite.retention import Limits
 from schemas import topics
 from schemas.errors import LogFull, LogUnavailable
-from schemas.log import TopicPartition
-from storage.sqlite_log import SqliteLogReader, SqliteLogWriter
-from storage.sqlite_retention import Limits
-from tests.ingest.memory_log import MemoryLog
-from tests.ingest.receiving import PARTITIONS, Serve, export, grpc_client, numbers, retry_delay_s, span_ids, traces
+from schemas.records import TopicPartition
+from tests.support.memory_log import MemoryLog
+from tests.support.receiving import (
+    PARTITIONS,
+    Serve,
+    export,
+    grpc_client,
+    numbers,
+    retry_delay_s,
+    span_ids,
+    traces,
+)
 
 SPANS = 5
 
@@ -71,7 +82,9 @@ class Sender:
 
     async def _post(self, session: aiohttp.ClientSession, first: int) -> float | None:
         try:
-            async with session.post("/v1/traces", data=traces(first, SPANS), headers={"Content-Type": PROTOBUF}) as response:
+            async with session.post(
+                "/v1/traces", data=traces(first, SPANS), headers={"Content-Type": PROTOBUF}
+            ) as response:
                 await response.read()
         except aiohttp.ClientError:
             self.cut_off += 1
@@ -89,7 +102,9 @@ class Sender:
 
 
 @contextlib.asynccontextmanager
-async def _connection(server: IngestServer, protocol: str) -> AsyncIterator[grpc.aio.Channel | aiohttp.ClientSession]:
+async def _connection(
+    server: IngestServer, protocol: str
+) -> AsyncIterator[grpc.aio.Channel | aiohttp.ClientSession]:
     if protocol == "grpc":
         async with grpc_client(server) as channel:
             yield channel
@@ -123,7 +138,9 @@ async def test_random_errors_of_the_log(serve: Serve, protocol: str, seed: int) 
     assert failed
     assert refusals
     assert len(acknowledged(senders)) + failed == 8 * 25 * SPANS
-    assert log.counts("refused") == failed + refusals * SPANS, "whatever was turned away is counted in the log"
+    assert log.counts("refused") == failed + refusals * SPANS, (
+        "whatever was turned away is counted in the log"
+    )
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
@@ -178,11 +195,18 @@ async def test_a_stop_while_the_log_hangs_tells_senders_to_come_back(serve: Serv
 
 
 async def test_the_sqlite_log_behind_both_protocols(serve: Serve, tmp_path: Path) -> None:
-    writer = SqliteLogWriter(tmp_path, dict.fromkeys(topics.TOPICS, PARTITIONS), Limits(age=timedelta(days=1), max_bytes=1 << 30))
+    writer = SqliteLogWriter(
+        tmp_path, dict.fromkeys(topics.TOPICS, PARTITIONS), Limits(age=timedelta(days=1), max_bytes=1 << 30)
+    )
     senders = make_senders(8)
     async with serve(writer) as server:
         protocols = ["grpc", "http"] * 4
-        await asyncio.gather(*(sender.run(server, protocol, requests=20) for sender, protocol in zip(senders, protocols, strict=True)))
+        await asyncio.gather(
+            *(
+                sender.run(server, protocol, requests=20)
+                for sender, protocol in zip(senders, protocols, strict=True)
+            )
+        )
         for sender in senders:
             assert not sender.failed
             assert not sender.cut_off
@@ -193,7 +217,12 @@ async def test_the_sqlite_log_behind_both_protocols(serve: Serve, tmp_path: Path
         records = await reader.read(TopicPartition(topics.SPANS, partition), 0, 1 << 30)
         for record in records:
             data = TracesData.FromString(record.unpack())
-            logged += [span.span_id for resource in data.resource_spans for scope in resource.scope_spans for span in scope.spans]
+            logged += [
+                span.span_id
+                for resource in data.resource_spans
+                for scope in resource.scope_spans
+                for span in scope.spans
+            ]
     await reader.close()
     assert sorted(logged) == acknowledged(senders)
     assert len(logged) == 8 * 20 * SPANS

@@ -38,10 +38,22 @@ class Limits:
         (Limits(1024, 1 << 20, most=2048), 1024, (384, 128)),
         (Limits(100, 100), 100, (37, 12)),
     ],
-    ids=["raised", "raised from infinity", "no limit", "high enough", "hard limit", "may not raise", "very low"],
+    ids=[
+        "raised",
+        "raised from infinity",
+        "no limit",
+        "high enough",
+        "hard limit",
+        "may not raise",
+        "very low",
+    ],
 )
 def test_connections_fit_the_limit_of_files(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, limits: Limits, soft: int, connections: tuple[int, int]
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    limits: Limits,
+    soft: int,
+    connections: tuple[int, int],
 ) -> None:
     monkeypatch.setattr(resource, "getrlimit", limits.get)
     monkeypatch.setattr(resource, "setrlimit", limits.set)

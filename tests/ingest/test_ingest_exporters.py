@@ -22,8 +22,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 
 from ingest.server import IngestServer
 from schemas.errors import LogUnavailable
-from tests.ingest.memory_log import MemoryLog
-from tests.ingest.receiving import Serve
+from tests.support.memory_log import MemoryLog
+from tests.support.receiving import Serve
 
 SPANS = 700
 
@@ -33,7 +33,9 @@ SPAN_EXPORTERS: dict[str, Callable[[IngestServer], SpanExporter]] = {
         endpoint=f"127.0.0.1:{server.grpc_port}", insecure=True, compression=grpc.Compression.Gzip
     ),
     "http": lambda server: HttpSpanExporter(endpoint=f"http://127.0.0.1:{server.http_port}/v1/traces"),
-    "http gzip": lambda server: HttpSpanExporter(endpoint=f"http://127.0.0.1:{server.http_port}/v1/traces", compression=Compression.Gzip),
+    "http gzip": lambda server: HttpSpanExporter(
+        endpoint=f"http://127.0.0.1:{server.http_port}/v1/traces", compression=Compression.Gzip
+    ),
 }
 
 
@@ -85,7 +87,9 @@ async def test_metrics(serve: Serve, protocol: str) -> None:
     assert {"requests", "latency"} <= set(log.metric_names())
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of LoggingHandler, which has moved to another package
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning"
+)  # of LoggingHandler, which has moved to another package
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 async def test_logs(serve: Serve, protocol: str) -> None:
     log = MemoryLog()

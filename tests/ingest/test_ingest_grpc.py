@@ -15,8 +15,18 @@ from ingest.server import IngestServer
 from ingest.settings import IngestSettings
 from schemas import topics
 from schemas.errors import AddressInUse, LogFull, LogUnavailable
-from tests.ingest.memory_log import MemoryLog
-from tests.ingest.receiving import LOGS, METRICS, PARTITIONS, Serve, export, grpc_client, retry_delay_s, span_ids, traces
+from tests.support.memory_log import MemoryLog
+from tests.support.receiving import (
+    LOGS,
+    METRICS,
+    PARTITIONS,
+    Serve,
+    export,
+    grpc_client,
+    retry_delay_s,
+    span_ids,
+    traces,
+)
 
 
 async def test_spans_are_in_the_log_when_the_answer_comes(serve: Serve) -> None:
@@ -107,7 +117,9 @@ async def test_what_is_not_otlp_is_an_invalid_argument(serve: Serve, request_byt
 
 
 @pytest.mark.parametrize("compression", [grpc.Compression.NoCompression, grpc.Compression.Gzip])
-async def test_a_message_above_the_limit_is_refused_for_good(serve: Serve, compression: grpc.Compression) -> None:
+async def test_a_message_above_the_limit_is_refused_for_good(
+    serve: Serve, compression: grpc.Compression
+) -> None:
     log = MemoryLog()
     async with serve(log, max_message="1MiB") as server, grpc_client(server) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as error:
@@ -157,7 +169,10 @@ async def test_a_log_that_hangs_bounds_what_is_held_and_loses_nothing_acknowledg
     log.open.clear()
     limit = 1 << 20
     async with serve(log, buffer_size=limit) as server, grpc_client(server) as channel:
-        calls = [asyncio.ensure_future(export(channel, traces(first, 10, padding=1000))) for first in range(0, 2000, 10)]
+        calls = [
+            asyncio.ensure_future(export(channel, traces(first, 10, padding=1000)))
+            for first in range(0, 2000, 10)
+        ]
         while sum(call.done() for call in calls) < 100:
             assert server.held_bytes <= limit
             await asyncio.sleep(0.001)
@@ -167,7 +182,9 @@ async def test_a_log_that_hangs_bounds_what_is_held_and_loses_nothing_acknowledg
     assert {error.code() for error in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
     assert {retry_delay_s(error) for error in refused} == {0.02}
     answered = zip(range(0, 2000, 10), results, strict=True)
-    acknowledged = [identifier for first, result in answered if result == b"" for identifier in span_ids(first, 10)]
+    acknowledged = [
+        identifier for first, result in answered if result == b"" for identifier in span_ids(first, 10)
+    ]
     assert sorted(log.span_ids()) == acknowledged
     assert len(acknowledged) + log.counts("refused") == 2000
     assert server.held_bytes == 0
@@ -189,7 +206,10 @@ async def test_a_sender_that_gave_up_frees_its_place_when_the_log_is_back(serve:
 async def test_connections_are_asked_to_move_on_and_lose_nothing(serve: Serve) -> None:
     log = MemoryLog()
     sent = moves = 0
-    async with serve(log, max_connection_age="100ms", max_connection_age_grace="5s") as server, grpc_client(server) as channel:
+    async with (
+        serve(log, max_connection_age="100ms", max_connection_age_grace="5s") as server,
+        grpc_client(server) as channel,
+    ):
         while moves < 2:
             await export(channel, traces(sent, 1))
             sent += 1
@@ -219,7 +239,9 @@ async def test_a_stop_tells_those_who_watch_and_does_not_wait_for_them(serve: Se
 
 async def test_a_taken_port_is_an_error_that_names_it(serve: Serve) -> None:
     async with serve(MemoryLog()) as server:
-        second = IngestServer(IngestSettings(grpc_port=server.grpc_port, http_port=0), MemoryLog(), PARTITIONS)
+        second = IngestServer(
+            IngestSettings(grpc_port=server.grpc_port, http_port=0), MemoryLog(), PARTITIONS
+        )
         with pytest.raises(AddressInUse, match=f"127.0.0.1:{server.grpc_port}"):
             await second.start()
         third = IngestServer(IngestSettings(grpc_port=0, http_port=server.http_port), MemoryLog(), PARTITIONS)

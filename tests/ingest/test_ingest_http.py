@@ -17,14 +17,19 @@ from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 from prometheus_client import REGISTRY
 
 from ingest.admission import RequestTooLarge
-from ingest.http import JSON, PATHS, PROTOBUF, gunzip
+from ingest.http.server import JSON, PATHS, PROTOBUF, gunzip
 from ingest.server import IngestServer
 from schemas import topics
 from schemas.errors import LogFull, LogUnavailable, MalformedOtlp
-from tests.ingest.memory_log import MemoryLog
-from tests.ingest.receiving import Serve, span_ids, traces
+from tests.support.memory_log import MemoryLog
+from tests.support.receiving import Serve, span_ids, traces
 
-SPAN = {"traceId": "5b8efff798038103d269b633813fc60c", "spanId": "eee19b7ec3c1b174", "name": "GET /", "kind": 2}
+SPAN = {
+    "traceId": "5b8efff798038103d269b633813fc60c",
+    "spanId": "eee19b7ec3c1b174",
+    "name": "GET /",
+    "kind": 2,
+}
 
 
 def traces_json(*spans: dict[str, Any]) -> bytes:
@@ -38,7 +43,11 @@ async def client(server: IngestServer) -> AsyncIterator[aiohttp.ClientSession]:
 
 
 async def post(
-    session: aiohttp.ClientSession, body: bytes, content_type: str = PROTOBUF, path: str = "/v1/traces", encoding: str = ""
+    session: aiohttp.ClientSession,
+    body: bytes,
+    content_type: str = PROTOBUF,
+    path: str = "/v1/traces",
+    encoding: str = "",
 ) -> tuple[aiohttp.ClientResponse, bytes]:
     headers = {"Content-Type": content_type} | ({"Content-Encoding": encoding} if encoding else {})
     async with session.post(path, data=io.BytesIO(body), headers=headers) as response:
@@ -60,7 +69,9 @@ async def test_json_is_in_the_log_when_the_answer_comes(serve: Serve, encoding: 
     log = MemoryLog()
     body = traces_json(SPAN)
     async with serve(log) as server, client(server) as session:
-        response, answer = await post(session, gzip.compress(body) if encoding else body, JSON + "; charset=utf-8", encoding=encoding)
+        response, answer = await post(
+            session, gzip.compress(body) if encoding else body, JSON + "; charset=utf-8", encoding=encoding
+        )
         assert (response.status, response.content_type, answer) == (200, JSON, b"{}")
     assert log.span_ids() == [bytes.fromhex("eee19b7ec3c1b174")]
 
@@ -78,8 +89,16 @@ async def test_large_bodies_are_read_off_the_loop(serve: Serve) -> None:
 
 async def test_metrics_and_logs_in_json(serve: Serve) -> None:
     log = MemoryLog()
-    metrics = {"resourceMetrics": [{"scopeMetrics": [{"metrics": [{"name": "up", "gauge": {"dataPoints": [{"asInt": "1"}]}}]}]}]}
-    logs = {"resourceLogs": [{"scopeLogs": [{"logRecords": [{"body": {"stringValue": "hello"}, "traceId": SPAN["traceId"]}]}]}]}
+    metrics = {
+        "resourceMetrics": [
+            {"scopeMetrics": [{"metrics": [{"name": "up", "gauge": {"dataPoints": [{"asInt": "1"}]}}]}]}
+        ]
+    }
+    logs = {
+        "resourceLogs": [
+            {"scopeLogs": [{"logRecords": [{"body": {"stringValue": "hello"}, "traceId": SPAN["traceId"]}]}]}
+        ]
+    }
     async with serve(log) as server, client(server) as session:
         assert (await post(session, json.dumps(metrics).encode(), JSON, "/v1/metrics"))[0].status == 200
         assert (await post(session, json.dumps(logs).encode(), JSON, "/v1/logs"))[0].status == 200
@@ -161,7 +180,12 @@ async def test_bodies_that_have_not_come_to_their_end_are_bounded_together(serve
     """Half of a body takes the room; another one is turned away, and told when to come again."""
 
     def counted() -> float:
-        return REGISTRY.get_sample_value("meshflow_ingest_unread_requests_total", {"protocol": "http", "topic": topics.SPANS}) or 0
+        return (
+            REGISTRY.get_sample_value(
+                "meshflow_ingest_unread_requests_total", {"protocol": "http", "topic": topics.SPANS}
+            )
+            or 0
+        )
 
     before, log, rest = counted(), MemoryLog(), asyncio.Event()
     half, body = traces(0, 10, padding=30_000), traces(10, 10, padding=30_000)
@@ -172,7 +196,9 @@ async def test_bodies_that_have_not_come_to_their_end_are_bounded_together(serve
         yield half[200_000:]
 
     async with serve(log, max_receiving="400KiB", retry_after="3s") as server, client(server) as session:
-        first = asyncio.ensure_future(session.post("/v1/traces", data=slow(), headers={"Content-Type": PROTOBUF}))
+        first = asyncio.ensure_future(
+            session.post("/v1/traces", data=slow(), headers={"Content-Type": PROTOBUF})
+        )
         while server._http.receiving_bytes < 200_000:  # noqa: ASYNC110 - nothing else tells
             await asyncio.sleep(0.01)
         response, answer = await post(session, body)
@@ -186,7 +212,9 @@ async def test_bodies_that_have_not_come_to_their_end_are_bounded_together(serve
     assert sorted(log.span_ids()) == span_ids(0, 20)
 
 
-@pytest.mark.parametrize(("content_type", "encoding"), [("text/plain", ""), (PROTOBUF, "br"), ("application/octet-stream", "")])
+@pytest.mark.parametrize(
+    ("content_type", "encoding"), [("text/plain", ""), (PROTOBUF, "br"), ("application/octet-stream", "")]
+)
 async def test_other_types_are_unsupported(serve: Serve, content_type: str, encoding: str) -> None:
     async with serve(MemoryLog()) as server, client(server) as session:
         response, answer = await post(session, b"", content_type, encoding=encoding)
@@ -206,7 +234,11 @@ async def test_other_methods_and_paths(serve: Serve) -> None:
 
 @pytest.mark.parametrize(
     ("fault", "status", "retry_after"),
-    [(LogUnavailable("away"), 503, "1"), (LogFull("full", retry_after_s=2.5), 429, "3"), (RuntimeError("a bug"), 500, None)],
+    [
+        (LogUnavailable("away"), 503, "1"),
+        (LogFull("full", retry_after_s=2.5), 429, "3"),
+        (RuntimeError("a bug"), 500, None),
+    ],
 )
 @pytest.mark.parametrize("content_type", [PROTOBUF, JSON])
 async def test_what_the_log_does_not_take_is_not_acknowledged(
@@ -215,8 +247,14 @@ async def test_what_the_log_does_not_take_is_not_acknowledged(
     faults: list[Exception] = [fault]
     log = MemoryLog(lambda: faults.pop() if faults else None)
     async with serve(log) as server, client(server) as session:
-        response, answer = await post(session, traces_json(SPAN) if content_type == JSON else traces(0, 1), content_type)
-        assert (response.status, response.content_type, response.headers.get("Retry-After")) == (status, content_type, retry_after)
+        response, answer = await post(
+            session, traces_json(SPAN) if content_type == JSON else traces(0, 1), content_type
+        )
+        assert (response.status, response.content_type, response.headers.get("Retry-After")) == (
+            status,
+            content_type,
+            retry_after,
+        )
         if retry_after:
             assert b"google.rpc.RetryInfo" in answer
     assert log.span_ids() == []
@@ -232,11 +270,18 @@ async def test_a_full_buffer_bounds_large_requests_too(serve: Serve) -> None:
         calls = {first: asyncio.ensure_future(post(session, body)) for first, body in bodies.items()}
         while sum(call.done() for call in calls.values()) < 10:
             assert server.held_bytes <= limit
-            await asyncio.wait([call for call in calls.values() if not call.done()], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                [call for call in calls.values() if not call.done()], return_when=asyncio.FIRST_COMPLETED
+            )
         log.open.set()
         statuses = {first: (await call)[0].status for first, call in calls.items()}
     assert set(statuses.values()) == {200, 429}
-    taken = [identifier for first, status in statuses.items() if status == 200 for identifier in span_ids(first, 1000)]
+    taken = [
+        identifier
+        for first, status in statuses.items()
+        if status == 200
+        for identifier in span_ids(first, 1000)
+    ]
     assert sorted(log.span_ids()) == taken
 
 

@@ -14,7 +14,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status, TracesData
 
 from schemas import topics
 from schemas.errors import MalformedOtlp
-from schemas.otlp_json import to_protobuf
+from schemas.otlp.json import to_protobuf
 
 TRACE_ID, SPAN_ID, PARENT_ID = "5b8efff798038103d269b633813fc60c", "eee19b7ec3c1b174", "EEE19B7EC3C1B173"
 
@@ -36,7 +36,10 @@ CAMEL = {
                             "endTimeUnixNano": 1544712661000000000,
                             "attributes": [
                                 {"key": "count", "value": {"intValue": "7"}},
-                                {"key": "raw", "value": {"bytesValue": base64.b64encode(b"\x00\xff").decode()}},
+                                {
+                                    "key": "raw",
+                                    "value": {"bytesValue": base64.b64encode(b"\x00\xff").decode()},
+                                },
                             ],
                             "links": [{"traceId": TRACE_ID, "spanId": PARENT_ID}],
                             "status": {"code": 2, "message": "bad"},
@@ -56,11 +59,20 @@ def read(body: Any, topic: str = topics.SPANS) -> TracesData:
 
 def test_every_field_of_a_span() -> None:
     span = read(CAMEL).resource_spans[0].scope_spans[0].spans[0]
-    assert (span.trace_id, span.span_id, span.parent_span_id) == tuple(map(bytes.fromhex, (TRACE_ID, SPAN_ID, PARENT_ID)))
-    assert (span.name, span.kind, span.status.code) == ("GET /", Span.SPAN_KIND_SERVER, Status.STATUS_CODE_ERROR)
+    assert (span.trace_id, span.span_id, span.parent_span_id) == tuple(
+        map(bytes.fromhex, (TRACE_ID, SPAN_ID, PARENT_ID))
+    )
+    assert (span.name, span.kind, span.status.code) == (
+        "GET /",
+        Span.SPAN_KIND_SERVER,
+        Status.STATUS_CODE_ERROR,
+    )
     assert (span.start_time_unix_nano, span.end_time_unix_nano) == (1544712660000000000, 1544712661000000000)
     assert (span.attributes[0].value.int_value, span.attributes[1].value.bytes_value) == (7, b"\x00\xff")
-    assert (span.links[0].trace_id, span.links[0].span_id) == (bytes.fromhex(TRACE_ID), bytes.fromhex(PARENT_ID))
+    assert (span.links[0].trace_id, span.links[0].span_id) == (
+        bytes.fromhex(TRACE_ID),
+        bytes.fromhex(PARENT_ID),
+    )
 
 
 def test_snake_case_and_enum_names_are_the_same_request() -> None:
@@ -71,23 +83,40 @@ def test_snake_case_and_enum_names_are_the_same_request() -> None:
         "stringValue": "string_value", "intValue": "int_value", "bytesValue": "bytes_value",
     }.items():  # fmt: skip
         text = text.replace(f'"{camel}"', f'"{snake}"')
-    text = text.replace('"kind": 2', '"kind": "SPAN_KIND_SERVER"').replace('"code": 2', '"code": "STATUS_CODE_ERROR"')
+    text = text.replace('"kind": 2', '"kind": "SPAN_KIND_SERVER"').replace(
+        '"code": 2', '"code": "STATUS_CODE_ERROR"'
+    )
     assert read(json.loads(text)) == read(CAMEL)
 
 
 def test_ids_of_log_records_and_exemplars() -> None:
     logs = {"resourceLogs": [{"scopeLogs": [{"logRecords": [{"traceId": TRACE_ID, "spanId": SPAN_ID}]}]}]}
-    record = LogsData.FromString(to_protobuf(topics.LOGS, json.dumps(logs).encode())).resource_logs[0].scope_logs[0].log_records[0]
+    record = (
+        LogsData.FromString(to_protobuf(topics.LOGS, json.dumps(logs).encode()))
+        .resource_logs[0]
+        .scope_logs[0]
+        .log_records[0]
+    )
     assert (record.trace_id, record.span_id) == (bytes.fromhex(TRACE_ID), bytes.fromhex(SPAN_ID))
     point = {"exemplars": [{"traceId": TRACE_ID, "spanId": SPAN_ID, "asDouble": "NaN"}]}
     for kind in ("gauge", "sum", "histogram", "exponentialHistogram"):
-        metrics = {"resourceMetrics": [{"scopeMetrics": [{"metrics": [{"name": "m", kind: {"dataPoints": [point]}}]}]}]}
+        metrics = {
+            "resourceMetrics": [
+                {"scopeMetrics": [{"metrics": [{"name": "m", kind: {"dataPoints": [point]}}]}]}
+            ]
+        }
         data = MetricsData.FromString(to_protobuf(topics.METRICS, json.dumps(metrics).encode()))
         assert TRACE_ID in str(MessageToDict(data)) or bytes.fromhex(TRACE_ID) in data.SerializeToString()
 
 
 def test_absent_and_short_ids_pass_for_the_split_to_reject() -> None:
-    spans = read({"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": "abcd"}, {"name": "x"}, {"traceId": ""}]}]}]})
+    spans = read(
+        {
+            "resourceSpans": [
+                {"scopeSpans": [{"spans": [{"traceId": "abcd"}, {"name": "x"}, {"traceId": ""}]}]}
+            ]
+        }
+    )
     assert [span.trace_id for span in spans.resource_spans[0].scope_spans[0].spans] == [b"\xab\xcd", b"", b""]
 
 
@@ -98,7 +127,10 @@ def test_absent_and_short_ids_pass_for_the_split_to_reject() -> None:
         (b"\xff", "not JSON"),
         (b"1", "not an object"),
         (b'{"resourceSpans": {"a": 1}}', "not OTLP/JSON"),
-        (b'{"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": "xy"}]}]}]}', "traceId 'xy' is not hexadecimal"),
+        (
+            b'{"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": "xy"}]}]}]}',
+            "traceId 'xy' is not hexadecimal",
+        ),
         (b'{"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": 5}]}]}]}', "not OTLP/JSON"),
         (b'{"resourceSpans": [{"scopeSpans": [{"spans": [{"startTimeUnixNano": -1}]}]}]}', "not OTLP/JSON"),
     ],

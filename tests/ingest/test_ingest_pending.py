@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from ingest.admission import RequestTooLarge
-from ingest.native import NativePending, make_receiver
 from ingest.pending import RECORDS_PER_APPEND, REQUEST_OVERHEAD_BYTES, Batch, Pending
+from ingest.rust import NativePending, make_receiver
 from ingest.settings import IngestSettings
 from schemas import topics
 from schemas.errors import LogFull, LogUnavailable
-from schemas.log import TopicPartition
+from schemas.records import TopicPartition
 
 WINDOW_NS = 50
 RETRY_NS = 1000
@@ -37,7 +37,15 @@ def add(
     rejected: int = 0,
 ) -> None:
     request_bytes = sum(map(len, parts.values()))
-    pending.add(topic, parts, items=len(parts), rejected=rejected, request_bytes=request_bytes, now_ns=now_ns, reply=answers.append)
+    pending.add(
+        topic,
+        parts,
+        items=len(parts),
+        rejected=rejected,
+        request_bytes=request_bytes,
+        now_ns=now_ns,
+        reply=answers.append,
+    )
 
 
 def make_python(limit_bytes: int = LIMIT_BYTES) -> AnyPending:
@@ -119,7 +127,9 @@ def test_no_room_refuses_counts_and_says_when_to_come_back(make_pending: Make) -
 
 def test_a_request_larger_than_the_buffer_is_told_so(make_pending: Make) -> None:
     pending, answers = make_pending(limit_bytes=REQUEST_OVERHEAD_BYTES + 100), list[Exception | None]()
-    with pytest.raises(RequestTooLarge, match=r"takes 16,584 bytes to hold; the whole buffer has 16,484 \(buffer_size\)"):
+    with pytest.raises(
+        RequestTooLarge, match=r"takes 16,584 bytes to hold; the whole buffer has 16,484 \(buffer_size\)"
+    ):
         add(pending, {0: b"x" * 100}, answers)
     assert pending.held_bytes == 0
 
@@ -137,13 +147,17 @@ def test_rejected_items_alone_are_logged_before_the_sender_is_told(make_pending:
     assert answers == [None]
 
 
-def test_counts_of_refused_items_go_alone_when_nothing_else_does_and_again_when_that_fails(make_pending: Make) -> None:
+def test_counts_of_refused_items_go_alone_when_nothing_else_does_and_again_when_that_fails(
+    make_pending: Make,
+) -> None:
     pending = make_pending()
     pending.refuse(topics.LOGS, 7, now_ns=0)
     assert pending.take(WINDOW_NS - 1) is None
     batch = pending.take(WINDOW_NS)
     assert batch is not None
-    assert [(append.tp, dict(append.headers)) for append in batch.appends] == [(TopicPartition(topics.LOGS, 0), {"refused": 7})]
+    assert [(append.tp, dict(append.headers)) for append in batch.appends] == [
+        (TopicPartition(topics.LOGS, 0), {"refused": 7})
+    ]
     pending.finish(batch, LogUnavailable("away"), WINDOW_NS)
     pending.refuse(topics.LOGS, 1, now_ns=WINDOW_NS)
     assert pending.due_ns() == WINDOW_NS + RETRY_NS, "not before the retry time: the log is away"

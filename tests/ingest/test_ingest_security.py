@@ -1,4 +1,6 @@
-"""Tokens and client certificates: who is let in, what the others are told, and files that change while the receiver runs."""
+"""Tokens and client certificates: who is let in, what the others are told, and files that change while the
+receiver runs.
+"""
 
 import asyncio
 import contextlib
@@ -17,13 +19,22 @@ from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import REGISTRY
 
-from ingest.http import PROTOBUF
-from ingest.security import NO_TOKEN, NOT_BEARER, UNKNOWN_TOKEN, CredentialsInvalid, authorize, exposure, parse_tokens, read_credentials
+from ingest.http.server import PROTOBUF
+from ingest.security import (
+    NO_TOKEN,
+    NOT_BEARER,
+    UNKNOWN_TOKEN,
+    CredentialsInvalid,
+    authorize,
+    exposure,
+    parse_tokens,
+    read_credentials,
+)
 from ingest.server import IngestServer
 from ingest.settings import AuthSettings, IngestSettings, TlsSettings
-from tests.ingest.memory_log import MemoryLog
-from tests.ingest.pki import NEXT_TOKEN, TOKEN, Pki
-from tests.ingest.receiving import PARTITIONS, Serve, export, grpc_client, span_ids, traces
+from tests.support.memory_log import MemoryLog
+from tests.support.pki import NEXT_TOKEN, TOKEN, Pki
+from tests.support.receiving import PARTITIONS, Serve, export, grpc_client, span_ids, traces
 
 LONG_S = 60.0
 GZIP_BOMB = gzip.compress(bytes(64 << 20))
@@ -38,19 +49,27 @@ def bearer(token: str) -> tuple[tuple[str, str], ...]:
     return (("authorization", f"Bearer {token}"),)
 
 
-async def refused(channel: grpc.aio.Channel, request: bytes, *metadata: tuple[str, str]) -> grpc.aio.AioRpcError:
+async def refused(
+    channel: grpc.aio.Channel, request: bytes, *metadata: tuple[str, str]
+) -> grpc.aio.AioRpcError:
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await export(channel, request, metadata=metadata or None)
     return error.value
 
 
 async def post(
-    server: IngestServer, body: bytes, headers: Mapping[str, str] | None = None, context: ssl.SSLContext | None = None
+    server: IngestServer,
+    body: bytes,
+    headers: Mapping[str, str] | None = None,
+    context: ssl.SSLContext | None = None,
 ) -> aiohttp.ClientResponse:
     """One request on a connection of its own; the answer, read."""
     url = f"http{'s' if context else ''}://127.0.0.1:{server.http_port}/v1/traces"
     headers = {"Content-Type": PROTOBUF, **(headers or {})}
-    async with aiohttp.ClientSession() as session, session.post(url, data=body, headers=headers, ssl=context or True) as response:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(url, data=body, headers=headers, ssl=context or True) as response,
+    ):
         await response.read()
         return response
 
@@ -65,7 +84,12 @@ def trusting(ca: trustme.CA, client_ca: trustme.CA | None = None) -> ssl.SSLCont
 
 
 def unauthenticated(protocol: str, reason: str) -> float:
-    return REGISTRY.get_sample_value("meshflow_ingest_unauthenticated_total", {"protocol": protocol, "reason": reason}) or 0
+    return (
+        REGISTRY.get_sample_value(
+            "meshflow_ingest_unauthenticated_total", {"protocol": protocol, "reason": reason}
+        )
+        or 0
+    )
 
 
 @pytest.mark.parametrize(
@@ -120,7 +144,10 @@ def test_what_is_wrong_with_a_file_of_tokens_is_said_without_showing_it(text: by
         ({"host": "::1"}, None),
         ({"host": "0.0.0.0"}, "without TLS: anybody who reaches it may write"),
         ({"host": "::", "auth": {"tokens": "t"}}, "without TLS: tokens and telemetry can be read on the way"),
-        ({"host": "10.0.0.1", "tls": {"certificate": "c", "key": "k"}}, "for anybody: set ingest.auth.tokens"),
+        (
+            {"host": "10.0.0.1", "tls": {"certificate": "c", "key": "k"}},
+            "for anybody: set ingest.auth.tokens",
+        ),
         ({"host": "10.0.0.1", "tls": {"certificate": "c", "key": "k"}, "auth": {"tokens": "t"}}, None),
         ({"host": "10.0.0.1", "tls": {"certificate": "c", "key": "k", "client_ca": "a"}}, None),
     ],
@@ -146,11 +173,17 @@ def test_half_of_tls_is_an_error(tls: dict[str, str]) -> None:
         ("tokens", None, "tokens cannot be read: No such file"),
     ],
 )
-async def test_a_receiver_with_a_broken_file_does_not_start(pki: Pki, name: str, content: bytes | None, message: str) -> None:
+async def test_a_receiver_with_a_broken_file_does_not_start(
+    pki: Pki, name: str, content: bytes | None, message: str
+) -> None:
     path = pki.folder / name
     path.unlink() if content is None else path.write_bytes(content)
     with pytest.raises(CredentialsInvalid, match=message) as error:
-        IngestServer(IngestSettings(grpc_port=0, http_port=0, **pki.settings(mtls=True, tokens=True)), MemoryLog(), PARTITIONS)
+        IngestServer(
+            IngestSettings(grpc_port=0, http_port=0, **pki.settings(mtls=True, tokens=True)),
+            MemoryLog(),
+            PARTITIONS,
+        )
     assert "PRIVATE" not in str(error.value)
 
 
@@ -174,9 +207,13 @@ async def test_grpc_asks_for_a_token(serve: Serve, pki: Pki) -> None:
         assert await export(channel, traces(1, 1), metadata=bearer(TOKEN)) == b""
         assert await export(channel, traces(2, 1), metadata=bearer(NEXT_TOKEN)) == b""
         answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
-        assert answer.status == health_pb2.HealthCheckResponse.SERVING, "health is open: those who ask have no tokens"
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING, (
+            "health is open: those who ask have no tokens"
+        )
     assert sorted(log.span_ids()) == span_ids(1, 2)
-    assert {reason: unauthenticated("grpc", reason) - count for reason, count in before.items()} == dict.fromkeys(before, 1)
+    assert {
+        reason: unauthenticated("grpc", reason) - count for reason, count in before.items()
+    } == dict.fromkeys(before, 1)
 
 
 async def test_http_asks_for_a_token(serve: Serve, pki: Pki) -> None:
@@ -194,13 +231,20 @@ async def test_http_asks_for_a_token(serve: Serve, pki: Pki) -> None:
         async with session.get(f"{url}/health") as health:
             assert health.status == 200
     assert log.span_ids() == span_ids(1, 1)
-    assert {reason: unauthenticated("http", reason) - count for reason, count in before.items()} == dict.fromkeys(before, 1)
+    assert {
+        reason: unauthenticated("http", reason) - count for reason, count in before.items()
+    } == dict.fromkeys(before, 1)
 
 
 async def test_what_a_stranger_sends_is_neither_unpacked_nor_measured(serve: Serve, pki: Pki) -> None:
-    """Who has no token is told that, not that the message unpacks to too much, or is not OTLP, or is not gzip."""
+    """Who has no token is told that, not that the message unpacks to too much, or is not OTLP, or is not
+    gzip.
+    """
     log = MemoryLog()
-    async with serve(log, max_message="1MiB", **pki.settings(tokens=True)) as server, grpc_client(server) as channel:
+    async with (
+        serve(log, max_message="1MiB", **pki.settings(tokens=True)) as server,
+        grpc_client(server) as channel,
+    ):
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await export(channel, bytes(64 << 20), compression=grpc.Compression.Gzip)
         assert error.value.code() is grpc.StatusCode.UNAUTHENTICATED
@@ -212,9 +256,17 @@ async def test_what_a_stranger_sends_is_neither_unpacked_nor_measured(serve: Ser
 
 async def test_a_stranger_is_not_asked_for_the_body(serve: Serve, pki: Pki) -> None:
     async with serve(MemoryLog(), **pki.settings(tokens=True)) as server:
-        for token, status in (("Bearer nobody-knows-this-one", b"HTTP/1.1 401"), (f"Bearer {TOKEN}", b"HTTP/1.1 100")):
+        for token, status in (
+            ("Bearer nobody-knows-this-one", b"HTTP/1.1 401"),
+            (f"Bearer {TOKEN}", b"HTTP/1.1 100"),
+        ):
             reader, writer = await asyncio.open_connection("127.0.0.1", server.http_port)
-            lines = ["POST /v1/traces HTTP/1.1", "Host: x", f"Content-Type: {PROTOBUF}", "Content-Length: 1000000"]
+            lines = [
+                "POST /v1/traces HTTP/1.1",
+                "Host: x",
+                f"Content-Type: {PROTOBUF}",
+                "Content-Length: 1000000",
+            ]
             lines += ["Expect: 100-continue", f"Authorization: {token}", "", ""]
             writer.write("\r\n".join(lines).encode())
             async with asyncio.timeout(LONG_S):
@@ -224,16 +276,22 @@ async def test_a_stranger_is_not_asked_for_the_body(serve: Serve, pki: Pki) -> N
                 await writer.wait_closed()
 
 
-async def test_tokens_are_replaced_on_connections_that_are_open(serve: Serve, pki: Pki, caplog: pytest.LogCaptureFixture) -> None:
+async def test_tokens_are_replaced_on_connections_that_are_open(
+    serve: Serve, pki: Pki, caplog: pytest.LogCaptureFixture
+) -> None:
     log = MemoryLog()
     async with (
         serve(log, **pki.settings(tokens=True)) as server,
         grpc_client(server) as channel,
-        aiohttp.ClientSession(f"http://127.0.0.1:{server.http_port}", headers={"Content-Type": PROTOBUF}) as session,
+        aiohttp.ClientSession(
+            f"http://127.0.0.1:{server.http_port}", headers={"Content-Type": PROTOBUF}
+        ) as session,
     ):
 
         async def statuses(token: str, first: int) -> tuple[bool, int]:
-            async with session.post("/v1/traces", data=traces(first, 1), headers=dict(bearer(token))) as response:
+            async with session.post(
+                "/v1/traces", data=traces(first, 1), headers=dict(bearer(token))
+            ) as response:
                 await response.read()
             with contextlib.suppress(grpc.aio.AioRpcError):
                 await export(channel, traces(first + 1, 1), metadata=bearer(token))
@@ -263,7 +321,9 @@ async def test_a_changed_file_is_noticed(serve: Serve, pki: Pki) -> None:
         assert (await post(server, b"", dict(bearer(TOKEN)))).status == 401
 
 
-async def test_a_broken_file_changes_nothing_and_is_told_of_once(serve: Serve, pki: Pki, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_broken_file_changes_nothing_and_is_told_of_once(
+    serve: Serve, pki: Pki, caplog: pytest.LogCaptureFixture
+) -> None:
     async with serve(MemoryLog(), **pki.settings(tls=True, tokens=True)) as server:
         caplog.set_level(logging.WARNING)
         whole = {path: path.read_bytes() for path in pki.folder.iterdir()}
@@ -290,7 +350,10 @@ async def test_a_broken_file_changes_nothing_and_is_told_of_once(serve: Serve, p
 async def test_tls_shows_the_new_certificate_to_new_connections(serve: Serve, pki: Pki) -> None:
     log = MemoryLog()
     old, new = pki.ca, trustme.CA()
-    async with serve(log, **pki.settings(tls=True)) as server, grpc_client(server, pki.channel(old)) as before:
+    async with (
+        serve(log, **pki.settings(tls=True)) as server,
+        grpc_client(server, pki.channel(old)) as before,
+    ):
         assert await export(before, traces(0, 1)) == b""
         assert (await post(server, traces(1, 1), context=trusting(old))).status == 200
         pki.renew(new)
@@ -321,7 +384,9 @@ async def mtls(serve: Serve, pki: Pki, log: MemoryLog) -> AsyncIterator[IngestSe
         yield server
 
 
-async def let_in(server: IngestServer, pki: Pki, client_ca: trustme.CA | None, first: int) -> tuple[bool, bool]:
+async def let_in(
+    server: IngestServer, pki: Pki, client_ca: trustme.CA | None, first: int
+) -> tuple[bool, bool]:
     """Whether a client with a certificate of that CA gets through gRPC and HTTP, on new connections."""
     grpc_in = http_in = True
     async with grpc_client(server, pki.channel(client_ca=client_ca)) as channel:
@@ -354,7 +419,9 @@ async def test_clients_need_a_certificate_of_the_right_ca(serve: Serve, pki: Pki
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-async def test_a_session_does_not_outlive_the_ca_it_was_made_with(serve: Serve, pki: Pki, version: ssl.TLSVersion) -> None:
+async def test_a_session_does_not_outlive_the_ca_it_was_made_with(
+    serve: Serve, pki: Pki, version: ssl.TLSVersion
+) -> None:
     """OpenSSL resumes sessions without asking for the certificate again."""
     context = trusting(pki.ca, pki.client_ca)
     context.minimum_version = context.maximum_version = version

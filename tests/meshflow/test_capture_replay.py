@@ -11,12 +11,15 @@ from typing import Any
 
 import grpc
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
 
-from meshflow.capture import CaptureBroken, read_captures
-from meshflow.replay import METHODS, TargetUnreachable, replay
+from meshflow.tools.capture import CaptureBroken, read_captures
+from meshflow.tools.replay import METHODS, TargetUnreachable, replay
 from schemas.errors import MalformedOtlp
-from schemas.otlp_shift import Captured, read
+from schemas.otlp.shift import Captured, read
 from schemas.topics import LOGS, METRICS, SPANS
 
 ENVOY = Path(__file__).parents[1] / "data" / "envoy"
@@ -39,8 +42,12 @@ def write(path: Path, requests: Sequence[bytes]) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("topic", "requests", "items"), [(SPANS, 490, 2195), (METRICS, 360, 91454), (LOGS, 626, 2195)])
-def test_signals_are_told_apart_whatever_the_file_is_called(tmp_path: Path, topic: str, requests: int, items: int) -> None:
+@pytest.mark.parametrize(
+    ("topic", "requests", "items"), [(SPANS, 490, 2195), (METRICS, 360, 91454), (LOGS, 626, 2195)]
+)
+def test_signals_are_told_apart_whatever_the_file_is_called(
+    tmp_path: Path, topic: str, requests: int, items: int
+) -> None:
     misnamed = tmp_path / ("metrics.bin" if topic == SPANS else "traces.bin")
     misnamed.write_bytes(gzip.decompress(FILES[topic].read_bytes()))
     captured = list(read_captures([misnamed]))
@@ -73,11 +80,17 @@ def test_envoys_start_times_in_microseconds_stay_microseconds() -> None:
     moved = type(captured.message).FromString(captured.shifted(1_000_000_000))
 
     def starts(message: Any) -> list[int]:
-        metrics = [metric for metric in message.resource_metrics[0].scope_metrics[0].metrics if metric.HasField("sum")]
+        metrics = [
+            metric
+            for metric in message.resource_metrics[0].scope_metrics[0].metrics
+            if metric.HasField("sum")
+        ]
         return [point.start_time_unix_nano for metric in metrics for point in metric.sum.data_points]
 
     assert starts(captured.message)
-    assert {after - before for before, after in zip(starts(captured.message), starts(moved), strict=True)} == {1_000_000}
+    assert {
+        after - before for before, after in zip(starts(captured.message), starts(moved), strict=True)
+    } == {1_000_000}
 
 
 @pytest.mark.parametrize(
@@ -166,7 +179,11 @@ async def test_rejected_items_and_failed_requests_are_counted(receiver: Receiver
     assert (rejected.accepted[SPANS], rejected.rejected[SPANS], rejected.reasons) == (0, 2, {"a bad id": 2})
     receiver.answer = grpc.StatusCode.RESOURCE_EXHAUSTED
     failed = await replay(captured(0), receiver.target, now=False, speed=0)
-    assert (failed.failed, failed.accepted[SPANS], failed.reasons) == (1, 0, {"RESOURCE_EXHAUSTED: told to": 1})
+    assert (failed.failed, failed.accepted[SPANS], failed.reasons) == (
+        1,
+        0,
+        {"RESOURCE_EXHAUSTED: told to": 1},
+    )
 
 
 async def test_nobody_at_the_target_is_a_clear_error() -> None:

@@ -1,4 +1,6 @@
-"""The command line as its users meet it: help, settings, clear errors, and a whole ``up`` from start to restart."""
+"""The command line as its users meet it: help, settings, clear errors, and a whole ``up`` from start to
+restart.
+"""
 
 import logging
 import signal
@@ -13,8 +15,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from meshflow.cli import EXIT_BROKEN, main
-from tests.e2e.up import ROOT, Up, eventually, running_up
-from tests.e2e.up import replay as replay_into
+from tests.support.up import ROOT, Up, eventually, running_up
+from tests.support.up import replay as replay_into
 
 CAPTURE = ROOT / "tests" / "data" / "envoy" / "traces.bin.gz"
 QUICK = ("--pane", "300ms", "--wait", "1")
@@ -69,7 +71,10 @@ def test_config_hides_the_stores_password(monkeypatch: pytest.MonkeyPatch) -> No
         (("up", "--pane", "5x"), "command line: processing.pane = '5x'"),
         (("up", "--grpc-port", "70000"), "command line: ingest.grpc_port = 70000"),
         (("--config", "/nowhere.toml", "config"), "settings file /nowhere.toml is not there"),
-        (("query", "--data", "/nowhere", "SELECT 1"), "there is no running meshflow and no data in /nowhere/store"),
+        (
+            ("query", "--data", "/nowhere", "SELECT 1"),
+            "there is no running meshflow and no data in /nowhere/store",
+        ),
         (("query", "--url", "http://127.0.0.1:1", "SELECT 1"), "127.0.0.1:1 does not answer"),
         (("query", "--url", "localhost", "SELECT 1"), "write it like http://127.0.0.1:8123"),
     ],
@@ -109,7 +114,17 @@ def test_up_from_start_to_restart(tmp_path: Path) -> None:
         assert (at_rest.exit_code, at_rest.stdout) == (0, "2195\n")
         assert "up to date" in call("migrate", "--data", str(up.data)).stdout
 
-        fewer = call("--config", str(fewer_partitions), "up", "--data", str(up.data), "--grpc-port", "0", "--http-port", "0")
+        fewer = call(
+            "--config",
+            str(fewer_partitions),
+            "up",
+            "--data",
+            str(up.data),
+            "--grpc-port",
+            "0",
+            "--http-port",
+            "0",
+        )
         assert fewer.exit_code == 1
         assert_one_line(fewer, "otlp_logs has 2 partitions by the settings, but the log has a partition 2")
 
@@ -122,7 +137,9 @@ def test_up_from_start_to_restart(tmp_path: Path) -> None:
 def test_a_port_in_use_is_a_clear_error(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        result = call("up", "--data", str(tmp_path), "--grpc-port", port, "--http-port", "0", "--sql-port", "0")
+        result = call(
+            "up", "--data", str(tmp_path), "--grpc-port", port, "--http-port", "0", "--sql-port", "0"
+        )
     assert result.exit_code == 1
     assert_one_line(result, f"OTLP/gRPC cannot listen on 127.0.0.1:{port}")
 
@@ -138,14 +155,23 @@ def test_processing_that_fails_ends_the_process_with_a_reason(tmp_path: Path) ->
     code = subprocess.Popen.wait(up._process, 90)  # type: ignore[arg-type]  # started above
     assert code == EXIT_BROKEN
     log = (tmp_path / "up.log").read_text()
-    assert log.strip().splitlines()[-1].startswith("meshflow: processing failed: SinkRejected: insert of ledger:otlp_spans:")
+    assert (
+        log.strip()
+        .splitlines()[-1]
+        .startswith("meshflow: processing failed: SinkRejected: insert of ledger:otlp_spans:")
+    )
     assert not (up.data / "ports.json").exists()
 
 
 def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     slow = "[ingest]\ndrain_time = '60s'\n"
-    with running_up(tmp_path, slow, *QUICK) as up, socket.create_connection(("127.0.0.1", up.ports["http"])) as half:
-        half.sendall(b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\nContent-Length: 9\r\n\r\nhalf")
+    with (
+        running_up(tmp_path, slow, *QUICK) as up,
+        socket.create_connection(("127.0.0.1", up.ports["http"])) as half,
+    ):
+        half.sendall(
+            b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\nContent-Length: 9\r\n\r\nhalf"
+        )
         time.sleep(0.3)
         assert up._process is not None
         up._process.send_signal(signal.SIGTERM)

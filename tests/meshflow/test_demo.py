@@ -5,13 +5,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.e2e.up import ROOT
+from tests.support.up import ROOT
 
 
 def test_demo_shows_services_and_edges_and_ends(tmp_path: Path) -> None:
     environ = {**os.environ, "DEMO_SECONDS": "25", "PYTHONPATH": str(ROOT), "COLUMNS": "160"}
     done = subprocess.run(
-        [sys.executable, "-m", "meshflow.demo"], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=200, check=False
+        [sys.executable, "-m", "meshflow.tools.demo"],
+        cwd=tmp_path,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     for shown in ("Services", "order-service", "Edges", "front-proxy", "product-service", "SQL to try"):
@@ -19,5 +25,13 @@ def test_demo_shows_services_and_edges_and_ends(tmp_path: Path) -> None:
     commands = [line for line in done.stdout.splitlines() if " query --data " in line]
     assert len(commands) >= 3
     for command in commands:
-        answer = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=90, check=False)
+        answer = subprocess.run(
+            ["bash", "-c", command],
+            cwd=tmp_path,
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
         assert (answer.returncode, len(answer.stdout.splitlines()) > 1) == (0, True), (command, answer.stderr)

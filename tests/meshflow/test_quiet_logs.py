@@ -25,4 +25,4 @@ def test_a_line_of_a_kafka_client_logs_once_in_a_while_and_says_how_often_it_was
 
 def test_meshflows_own_lines_always_pass() -> None:
     noise = Repetition(10.0, lambda: 0.0)
-    assert all(noise.filter(record("processors.app", 5)) for _ in range(3))
+    assert all(noise.filter(record("processors.readers.faust", 5)) for _ in range(3))

@@ -25,7 +25,9 @@ async def test_a_roll_up_that_fails_is_told_but_not_when_a_stop_cut_it_short(
         raise SinkUnavailable(reason)
 
     await wiring.keep_rolling_up(roll_up, stop)
-    assert [record.getMessage() for record in caplog.records] == ["closed hours are rolled up later: the database is away"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "closed hours are rolled up later: the database is away"
+    ]
 
 
 async def test_whatever_a_roll_up_fails_of_it_is_told_and_made_again(
@@ -43,4 +45,7 @@ async def test_whatever_a_roll_up_fails_of_it_is_told_and_made_again(
 
     await asyncio.wait_for(wiring.keep_rolling_up(roll_up, stop), 60)
     assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
-    assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == ["no such column", "a fault of ours"]
+    assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == [
+        "no such column",
+        "a fault of ours",
+    ]

@@ -26,7 +26,9 @@ def test_defaults_need_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_later_sources_win_and_each_value_knows_its_own(tmp_path: Path) -> None:
-    file = write(tmp_path, '[ingest]\ngrpc_port = 1\nhttp_port = 2\nhost = "::"\n[processing.labels]\nseries = 9\n')
+    file = write(
+        tmp_path, '[ingest]\ngrpc_port = 1\nhttp_port = 2\nhost = "::"\n[processing.labels]\nseries = 9\n'
+    )
     environ = {
         "MESHFLOW_INGEST__HTTP_PORT": "3",
         "MESHFLOW_INGEST__HOST": "0.0.0.0",
@@ -45,7 +47,10 @@ def test_later_sources_win_and_each_value_knows_its_own(tmp_path: Path) -> None:
     assert loaded.origin(("ingest", "http_port")) == "environment variable MESHFLOW_INGEST__HTTP_PORT"
     assert loaded.origin(("ingest", "host")) == "command line"
     assert loaded.origin(("storage", "log")) == "environment variable MESHFLOW_LOG"
-    assert loaded.origin(("processing", "labels", "services")) == "environment variable MESHFLOW_PROCESSING__LABELS__SERVICES"
+    assert (
+        loaded.origin(("processing", "labels", "services"))
+        == "environment variable MESHFLOW_PROCESSING__LABELS__SERVICES"
+    )
     assert loaded.origin(("processing", "wait")) == "default"
 
 
@@ -59,12 +64,16 @@ def test_storage_follows_processing(tmp_path: Path) -> None:
     file = write(tmp_path, '[processing]\npartitions = 2\nrollup_grace = "5m"\n')
     storage = load(file, environ={}).settings.storage
     assert (storage.partitions, storage.rollup_grace) == (2, timedelta(minutes=5))
-    with pytest.raises(SettingsInvalid, match=r"storage\.partitions follows processing\.partitions; set that instead"):
+    with pytest.raises(
+        SettingsInvalid, match=r"storage\.partitions follows processing\.partitions; set that instead"
+    ):
         load(write(tmp_path, "[storage]\npartitions = 3\n"), environ={})
 
 
 def test_policies_come_from_the_file_or_as_json(tmp_path: Path) -> None:
-    file = write(tmp_path, '[[sampling.policies]]\nname = "slow"\ntype = "latency"\nlatency = { threshold_ms = 500 }\n')
+    file = write(
+        tmp_path, '[[sampling.policies]]\nname = "slow"\ntype = "latency"\nlatency = { threshold_ms = 500 }\n'
+    )
     assert [policy.name for policy in load(file, environ={}).settings.sampling.policies] == ["slow"]
     environ = {"MESHFLOW_SAMPLING__POLICIES": '[{"name": "all", "type": "always_sample"}]'}
     assert [policy.name for policy in load(file, environ=environ).settings.sampling.policies] == ["all"]
@@ -73,12 +82,24 @@ def test_policies_come_from_the_file_or_as_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[ingest]\ngrpc_prot = 1", r"settings.toml: there is no setting ingest.grpc_prot \(do you mean grpc_port\?\)"),
-        ("[ingset]\ngrpc_port = 1", r"settings.toml: there is no section ingset.grpc_port|there is no section ingset"),
-        ("[ingest]\ngrpc_port = 'many'", r"settings.toml: ingest.grpc_port = 'many': input should be a valid integer"),
+        (
+            "[ingest]\ngrpc_prot = 1",
+            r"settings.toml: there is no setting ingest.grpc_prot \(do you mean grpc_port\?\)",
+        ),
+        (
+            "[ingset]\ngrpc_port = 1",
+            r"settings.toml: there is no section ingset.grpc_port|there is no section ingset",
+        ),
+        (
+            "[ingest]\ngrpc_port = 'many'",
+            r"settings.toml: ingest.grpc_port = 'many': input should be a valid integer",
+        ),
         ("[processing]\npane = '5 parsec'", r"processing.pane = '5 parsec': .*write it like 5s, 250ms"),
         ("[storage]\nstore = 'mysql://me:secret@db'", r"write chdb:///DIR or clickhouse://"),
-        ("[[sampling.policies]]\nname = 'x'\ntype = 'latencies'", r"sampling.policies.0: unknown policy type 'latencies'; supported: "),
+        (
+            "[[sampling.policies]]\nname = 'x'\ntype = 'latencies'",
+            r"sampling.policies.0: unknown policy type 'latencies'; supported: ",
+        ),
         ("[ingest", "is not TOML"),
     ],
 )
@@ -95,9 +116,14 @@ def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
 
 
 def test_errors_of_the_environment_name_the_variable(tmp_path: Path) -> None:
-    with pytest.raises(SettingsInvalid, match=r"MESHFLOW_INGEST__GRPC_PROT names no setting \(do you mean MESHFLOW_INGEST__GRPC_PORT\?\)"):
+    with pytest.raises(
+        SettingsInvalid,
+        match=r"MESHFLOW_INGEST__GRPC_PROT names no setting \(do you mean MESHFLOW_INGEST__GRPC_PORT\?\)",
+    ):
         load(write(tmp_path, ""), environ={"MESHFLOW_INGEST__GRPC_PROT": "1"})
-    with pytest.raises(SettingsInvalid, match=r"environment variable MESHFLOW_INGEST__GRPC_PORT: ingest.grpc_port = 'z'"):
+    with pytest.raises(
+        SettingsInvalid, match=r"environment variable MESHFLOW_INGEST__GRPC_PORT: ingest.grpc_port = 'z'"
+    ):
         load(write(tmp_path, ""), environ={"MESHFLOW_INGEST__GRPC_PORT": "z"})
     with pytest.raises(SettingsInvalid, match="lists are written as JSON"):
         load(write(tmp_path, ""), environ={"MESHFLOW_SAMPLING__POLICIES": "[{"})
@@ -110,7 +136,10 @@ def test_a_missing_file_is_an_error_when_it_was_asked_for(tmp_path: Path) -> Non
 
 def test_all_settings_written_as_toml_read_back(tmp_path: Path) -> None:
     first = load(write(tmp_path, ""), environ={}).settings
-    lines = [f"{'.'.join(name)} = {all_settings.toml_of(all_settings.value_of(first, name))}" for name in all_settings.names()]
+    lines = [
+        f"{'.'.join(name)} = {all_settings.toml_of(all_settings.value_of(first, name))}"
+        for name in all_settings.names()
+    ]
     file = write(tmp_path, "\n".join(lines))
     assert tomllib.loads(file.read_text())["ingest"]["max_message"] == "64MiB"
     assert load(file, environ={}).settings == first

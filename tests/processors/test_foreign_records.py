@@ -1,4 +1,6 @@
-"""Records that ingest would never have appended: broken ones, and spans without ids. Each is counted, none ends the processing."""
+"""Records that ingest would never have appended: broken ones, and spans without ids. Each is counted, none
+ends the processing.
+"""
 
 from dataclasses import replace
 
@@ -11,18 +13,22 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 from processors.items import ItemProcessor
 from processors.logs import LogsProcessor
 from processors.metrics import MetricsProcessor
-from processors.pipeline import SpanProcessor
 from processors.settings import ProcessorSettings
+from processors.spans.pipeline import SpanProcessor
 from schemas import topics
 from schemas.errors import MalformedOtlp
-from schemas.log import Record, TopicPartition
-from tests.processors.span_log import KEEP_ALL, T0_S, Span, make_log, process, rows
+from schemas.records import Record, TopicPartition
+from tests.support.span_log import KEEP_ALL, T0_S, Span, make_log, process, rows
 
 SETTINGS = ProcessorSettings(partitions=1)
 
 
 def test_a_record_that_cannot_be_unpacked_says_so() -> None:
-    for broken in (Record(0, 0, b"\0\1\2", 1_000, "lz4"), Record(0, 0, b"", 1_000, "zstd"), Record(0, 0, b"x", 1_000, "no codec")):
+    for broken in (
+        Record(0, 0, b"\0\1\2", 1_000, "lz4"),
+        Record(0, 0, b"", 1_000, "zstd"),
+        Record(0, 0, b"x", 1_000, "no codec"),
+    ):
         with pytest.raises(MalformedOtlp, match="cannot be unpacked"):
             broken.unpack()
 
@@ -31,7 +37,9 @@ def test_a_record_of_spans_that_cannot_be_unpacked_is_set_aside() -> None:
     log = make_log((0, [Span("a", 1)]), (0.5, []), (0.6, [Span("a", 2)]))
     log[1] = replace(log[1], payload=b"\0 broken", size=100, codec="lz4")
     emits = process(log, SETTINGS)
-    assert [(letter.offset, letter.record.payload) for emit in emits for letter in emit.dead_letters] == [(1, b"\0 broken")]
+    assert [(letter.offset, letter.record.payload) for emit in emits for letter in emit.dead_letters] == [
+        (1, b"\0 broken")
+    ]
     (row,) = rows(emits, "ledger")
     assert (row["received"], row["rejected"], row["kept"]) == (3, 1, 2)
 
@@ -42,12 +50,21 @@ def test_a_record_of_items_that_cannot_be_unpacked_is_set_aside(topic: str) -> N
     if topic == topics.LOGS:
         processor, good = (
             LogsProcessor(TopicPartition(topic, 0), SETTINGS),
-            LogsData(resource_logs=[ResourceLogs(scope_logs=[ScopeLogs(log_records=[LogRecord()])])]).SerializeToString(),
+            LogsData(
+                resource_logs=[ResourceLogs(scope_logs=[ScopeLogs(log_records=[LogRecord()])])]
+            ).SerializeToString(),
         )
     else:
-        processor, good = MetricsProcessor(TopicPartition(topic, 0), SETTINGS), MetricsData().SerializeToString()
+        processor, good = (
+            MetricsProcessor(TopicPartition(topic, 0), SETTINGS),
+            MetricsData().SerializeToString(),
+        )
     start_ns = T0_S * 10**9
-    records = [Record(0, start_ns, good, len(good)), Record(1, start_ns, b"\0 broken", 100, "lz4"), Record(2, start_ns, b"\xff", 1)]
+    records = [
+        Record(0, start_ns, good, len(good)),
+        Record(1, start_ns, b"\0 broken", 100, "lz4"),
+        Record(2, start_ns, b"\xff", 1),
+    ]
     emits = processor.feed([*records, Record(3, start_ns + 10**12, b"", 0)])
     assert [letter.offset for emit in emits for letter in emit.dead_letters] == [1, 2]
     (row,) = rows(emits, "ledger")
@@ -65,23 +82,42 @@ def test_a_record_over_a_panes_limit_that_cannot_be_unpacked_counts_as_one_item(
 
 def spans_without_ids() -> list[Span]:
     """200 spans that would be one giant trace, and 100 that would be copies of one another."""
-    return [*(Span("a", number + 1, trace=0) for number in range(200)), *(Span("a", 0, trace=number + 1) for number in range(100))]
+    return [
+        *(Span("a", number + 1, trace=0) for number in range(200)),
+        *(Span("a", 0, trace=number + 1) for number in range(100)),
+    ]
 
 
 def test_spans_without_ids_are_rejected_and_not_taken_for_one_trace() -> None:
     emits = process(make_log((0, [*spans_without_ids(), Span("a", 1)])), SETTINGS)
     (row,) = rows(emits, "ledger")
-    assert (row["received"], row["rejected"], row["duplicate"], row["kept"], row["dropped"]) == (301, 300, 0, 1, 0)
+    assert (row["received"], row["rejected"], row["duplicate"], row["kept"], row["dropped"]) == (
+        301,
+        300,
+        0,
+        1,
+        0,
+    )
     assert [row["SpanId"] for row in rows(emits, "otel_traces")] == [f"{1:016x}"]
     assert len(rows(emits, "red_10s")) == 1
 
 
 def test_ids_of_a_wrong_length_are_none() -> None:
-    ids = [(b"t" * 15, b"s" * 8), (b"t" * 17, b"s" * 8), (b"", b"s" * 8), (b"t" * 16, b"s" * 7), (b"t" * 16, b"")]
+    ids = [
+        (b"t" * 15, b"s" * 8),
+        (b"t" * 17, b"s" * 8),
+        (b"", b"s" * 8),
+        (b"t" * 16, b"s" * 7),
+        (b"t" * 16, b""),
+    ]
     spans = [OtlpSpan(trace_id=trace_id, span_id=span_id) for trace_id, span_id in ids]
-    value = TracesData(resource_spans=[ResourceSpans(scope_spans=[ScopeSpans(spans=spans)])]).SerializeToString()
+    value = TracesData(
+        resource_spans=[ResourceSpans(scope_spans=[ScopeSpans(spans=spans)])]
+    ).SerializeToString()
     processor = SpanProcessor(TopicPartition(topics.SPANS, 0), SETTINGS, KEEP_ALL)
-    emits = processor.feed([Record(0, T0_S * 10**9, value, len(value)), Record(1, (T0_S + 900) * 10**9, b"", 0)])
+    emits = processor.feed(
+        [Record(0, T0_S * 10**9, value, len(value)), Record(1, (T0_S + 900) * 10**9, b"", 0)]
+    )
     assert [(row["received"], row["rejected"]) for row in rows(emits, "ledger")] == [(5, 5)]
     assert {block.table for emit in emits for block in emit.blocks} == {"ledger"}
 

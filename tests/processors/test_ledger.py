@@ -4,7 +4,7 @@ from pydantic import ValidationError
 from processors.ledger import Fates, ledger
 from processors.panes import Pane
 from processors.settings import ProcessorSettings
-from schemas.log import TopicPartition
+from schemas.records import TopicPartition
 from schemas.tables import SCHEMAS
 from schemas.units import NS_PER_S
 
@@ -23,7 +23,9 @@ def test_received_is_the_sum_of_fates() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("pane", [Pane(7, 0, 100, lost=1), Pane(7, 0, 100, refused=1), Pane(7, 0, 100, rejected=1)])
+@pytest.mark.parametrize(
+    "pane", [Pane(7, 0, 100, lost=1), Pane(7, 0, 100, refused=1), Pane(7, 0, 100, rejected=1)]
+)
 def test_a_pane_of_counts_only_has_a_row_and_one_of_ticks_has_none(pane: Pane) -> None:
     assert ledger(TP, pane, Fates()).num_rows == 1
     assert ledger(TP, Pane(7, 0, 100), Fates()).num_rows == 0

@@ -41,9 +41,9 @@ from processors.panes import Emit
 from processors.settings import ProcessorSettings
 from schemas import topics
 from schemas.errors import MalformedOtlp
-from schemas.log import Commit, Record, TopicPartition
-from schemas.otlp_logs import decode_logs
-from schemas.otlp_metrics import decode_points
+from schemas.otlp.logs import decode_logs
+from schemas.otlp.points import decode_points
+from schemas.records import Commit, Record, TopicPartition
 from schemas.tables import SCHEMAS
 
 CAPTURES = Path(__file__).parents[1] / "data" / "envoy"
@@ -68,17 +68,25 @@ def text(key: str, value: str) -> KeyValue:
 
 def metrics(*given: Metric) -> bytes:
     resource = Resource(attributes=[text("service.name", "shop"), text("zone", "z1")])
-    scope = InstrumentationScope(name="meter", version="2", attributes=[text("s", "t")], dropped_attributes_count=3)
+    scope = InstrumentationScope(
+        name="meter", version="2", attributes=[text("s", "t")], dropped_attributes_count=3
+    )
     of_scope = ScopeMetrics(scope=scope, metrics=given, schema_url="scope-url")
     return MetricsData(
-        resource_metrics=[ResourceMetrics(resource=resource, scope_metrics=[of_scope], schema_url="resource-url")]
+        resource_metrics=[
+            ResourceMetrics(resource=resource, scope_metrics=[of_scope], schema_url="resource-url")
+        ]
     ).SerializeToString()
 
 
 def logs(*records: LogRecord, service: str = "shop") -> bytes:
     resource = Resource(attributes=[text("service.name", service)])
-    of_scope = ScopeLogs(scope=InstrumentationScope(name="logger"), log_records=records, schema_url="scope-url")
-    return LogsData(resource_logs=[ResourceLogs(resource=resource, scope_logs=[of_scope], schema_url="resource-url")]).SerializeToString()
+    of_scope = ScopeLogs(
+        scope=InstrumentationScope(name="logger"), log_records=records, schema_url="scope-url"
+    )
+    return LogsData(
+        resource_logs=[ResourceLogs(resource=resource, scope_logs=[of_scope], schema_url="resource-url")]
+    ).SerializeToString()
 
 
 def only(table: pa.Table) -> dict[str, Any]:
@@ -87,7 +95,11 @@ def only(table: pa.Table) -> dict[str, Any]:
 
 
 EXEMPLAR = Exemplar(
-    time_unix_nano=TIME, as_int=4, trace_id=bytes(15) + b"\1", span_id=bytes(7) + b"\2", filtered_attributes=[text("user", "u")]
+    time_unix_nano=TIME,
+    as_int=4,
+    trace_id=bytes(15) + b"\1",
+    span_id=bytes(7) + b"\2",
+    filtered_attributes=[text("user", "u")],
 )
 HEAD = {
     "ResourceAttributes": {"service.name": "shop", "zone": "z1"}, "ResourceSchemaUrl": "resource-url", "ScopeName": "meter",
@@ -95,7 +107,12 @@ HEAD = {
     "MetricName": "m", "MetricDescription": "d", "MetricUnit": "By", "Attributes": {"a": "b"}, "StartTimeUnix": TIME - 5, "TimeUnix": TIME,
     "Flags": 1,
 }  # fmt: skip
-POINT: dict[str, Any] = {"attributes": [text("a", "b")], "start_time_unix_nano": TIME - 5, "time_unix_nano": TIME, "flags": 1}
+POINT: dict[str, Any] = {
+    "attributes": [text("a", "b")],
+    "start_time_unix_nano": TIME - 5,
+    "time_unix_nano": TIME,
+    "flags": 1,
+}
 EXTREMES: dict[str, Any] = {"count": 6, "sum": 7.5, "min": 0.5, "max": 3}
 EXEMPLARS = {
     "Exemplars.FilteredAttributes": [{"user": "u"}], "Exemplars.Value": [4.0], "Exemplars.SpanId": ["0000000000000002"],
@@ -176,7 +193,9 @@ def test_a_point_column_by_column(table: str, data: dict[str, Any], values: dict
 def test_envoys_microseconds_are_set_right() -> None:
     point = NumberDataPoint(start_time_unix_nano=TIME // 1000 - 7, time_unix_nano=TIME)
     assert (
-        only(decode_points([metrics(Metric(name="m", sum=Sum(data_points=[point])))])["otel_metrics_sum"].rows)["StartTimeUnix"]
+        only(
+            decode_points([metrics(Metric(name="m", sum=Sum(data_points=[point])))])["otel_metrics_sum"].rows
+        )["StartTimeUnix"]
         == TIME - 7_000
     )
 
@@ -196,7 +215,10 @@ def test_a_log_record_column_by_column() -> None:
 
 def test_equal_records_of_one_message_are_two_and_a_message_sent_again_is_a_copy() -> None:
     record = LogRecord(time_unix_nano=TIME, body=AnyValue(string_value="again"))
-    once, twice = decode_logs([logs(record, record)]).identities, decode_logs([logs(record, record)] * 2).identities
+    once, twice = (
+        decode_logs([logs(record, record)]).identities,
+        decode_logs([logs(record, record)] * 2).identities,
+    )
     assert len(set(once.to_pylist())) == 2
     assert twice.to_pylist() == once.to_pylist() * 2
     assert decode_logs([logs(record, service="other")]).identities[0] not in once.to_pylist()
@@ -211,7 +233,9 @@ def test_a_malformed_payload_is_named(decode: Any) -> None:
 
 def log_of(payloads: Sequence[bytes], per_pane: int) -> list[Record]:
     """Payloads as records of a log, then a record far later that closes the last pane."""
-    records = [Record(i, TIME + i * PANE_NS // per_pane, payload, len(payload)) for i, payload in enumerate(payloads)]
+    records = [
+        Record(i, TIME + i * PANE_NS // per_pane, payload, len(payload)) for i, payload in enumerate(payloads)
+    ]
     return [*records, Record(len(records), TIME + 10**12, b"", 0)]
 
 
@@ -227,7 +251,12 @@ def totals(emits: Sequence[Emit]) -> Counter[str]:
         assert block.rows.schema == SCHEMAS[block.table]
         if block.table == "ledger":
             (row,) = block.rows.to_pylist()
-            sums.update({name: row[name] for name in ("received", "rejected", "duplicate", "kept", "dropped", "stored")})
+            sums.update(
+                {
+                    name: row[name]
+                    for name in ("received", "rejected", "duplicate", "kept", "dropped", "stored")
+                }
+            )
         else:
             sums[block.table] += block.rows.num_rows
     return sums
@@ -247,7 +276,9 @@ def test_envoys_metrics() -> None:
     assert len(requests) == 360
     sample = requests[:60]
     sums = totals(processor(MetricsProcessor).feed(log_of([*sample, sample[0]], 30)))
-    per_request = [sum(items.rows.num_rows for items in decode_points([request]).values()) for request in sample]
+    per_request = [
+        sum(items.rows.num_rows for items in decode_points([request]).values()) for request in sample
+    ]
     assert sums["stored"] == sums["kept"] == sum(per_request)
     assert sums["duplicate"] == per_request[0]
     assert sum(sums[table] for table in sums if table.startswith("otel_")) == sums["stored"]
@@ -255,12 +286,16 @@ def test_envoys_metrics() -> None:
 
 def test_copies_older_than_the_lookback_are_not_known() -> None:
     payload = logs(LogRecord(time_unix_nano=TIME))
-    sums = totals(processor(LogsProcessor).feed(log_of([payload, b"", b"", payload, b"", b"", b"", b"", payload], 1)))
+    sums = totals(
+        processor(LogsProcessor).feed(log_of([payload, b"", b"", payload, b"", b"", b"", b"", payload], 1))
+    )
     assert (sums["kept"], sums["duplicate"]) == (2, 1)
 
 
 def test_a_malformed_record_is_set_aside() -> None:
-    emits = processor(LogsProcessor).feed(log_of([logs(LogRecord(time_unix_nano=TIME)), b"\x0a\x05", logs(LogRecord(time_unix_nano=1))], 3))
+    emits = processor(LogsProcessor).feed(
+        log_of([logs(LogRecord(time_unix_nano=TIME)), b"\x0a\x05", logs(LogRecord(time_unix_nano=1))], 3)
+    )
     assert [letter.offset for emit in emits for letter in emit.dead_letters] == [1]
     sums = totals(emits)
     assert (sums["received"], sums["rejected"], sums["kept"]) == (3, 1, 2)
@@ -271,7 +306,10 @@ def test_silence_emits_nothing() -> None:
     assert [block for emit in emits for block in emit.blocks] == []
 
 
-PAYLOADS = [logs(*(LogRecord(time_unix_nano=TIME + i * 7 + j) for j in range(3)), service=f"s{i % 2}") for i in range(8)]
+PAYLOADS = [
+    logs(*(LogRecord(time_unix_nano=TIME + i * 7 + j) for j in range(3)), service=f"s{i % 2}")
+    for i in range(8)
+]
 
 
 @settings(max_examples=60, deadline=None)
@@ -279,7 +317,9 @@ PAYLOADS = [logs(*(LogRecord(time_unix_nano=TIME + i * 7 + j) for j in range(3))
 def test_blocks_do_not_depend_on_polls_and_restarts(choice: list[int], per_pane: int, seed: int) -> None:
     chance = random.Random(seed)
     records = log_of([PAYLOADS[i] if i else b"" for i in choice], per_pane)
-    expected = {block.token: block.rows for emit in processor(LogsProcessor).feed(records) for block in emit.blocks}
+    expected = {
+        block.token: block.rows for emit in processor(LogsProcessor).feed(records) for block in emit.blocks
+    }
     found: dict[str, pa.Table] = {}
     it, commit, at = processor(LogsProcessor), None, 0
     while at < len(records):
@@ -294,4 +334,6 @@ def test_blocks_do_not_depend_on_polls_and_restarts(choice: list[int], per_pane:
             at = it.offset or 0
     assert found.keys() == expected.keys()
     assert all(found[token].equals(rows) for token, rows in expected.items())
-    assert sum(rows.num_rows for token, rows in expected.items() if token.startswith("otel_logs")) >= 3 * bool(any(choice))
+    assert sum(
+        rows.num_rows for token, rows in expected.items() if token.startswith("otel_logs")
+    ) >= 3 * bool(any(choice))

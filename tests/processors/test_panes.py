@@ -3,7 +3,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from processors.panes import PaneClock, Panes, Step
-from schemas.log import Commit, Record, TopicPartition
+from schemas.records import Commit, Record, TopicPartition
 from schemas.units import NS_PER_S
 
 CLOCK = PaneClock(5 * NS_PER_S, NS_PER_S)
@@ -24,21 +24,33 @@ def feed(cutter: Panes, records: list[Record]) -> list[Step]:
 
 def test_partitions_are_staggered_and_a_partition_too_many_is_an_error() -> None:
     clocks = [PaneClock.of(TopicPartition("otlp_spans", number), 4, 5 * NS_PER_S) for number in range(4)]
-    assert [clock.start_ns(7) for clock in clocks] == [35 * NS_PER_S + number * 1_250_000_000 for number in range(4)]
-    assert all(clock.pane_at(clock.start_ns(7)) == 7 and clock.pane_at(clock.start_ns(7) - 1) == 6 for clock in clocks)
+    assert [clock.start_ns(7) for clock in clocks] == [
+        35 * NS_PER_S + number * 1_250_000_000 for number in range(4)
+    ]
+    assert all(
+        clock.pane_at(clock.start_ns(7)) == 7 and clock.pane_at(clock.start_ns(7) - 1) == 6
+        for clock in clocks
+    )
     with pytest.raises(ValueError, match="has 4 partitions"):
         PaneClock.of(TopicPartition("otlp_spans", 4), 4, 5 * NS_PER_S)
 
 
 def test_a_pane_closes_with_the_first_record_of_a_later_one_and_is_decided_after_the_wait() -> None:
     steps = feed(panes(), [record(0, 6), record(1, 10.9), record(2, 11), record(3, 16), record(4, 21)])
-    assert [(step.closed.number, [one.offset for one in step.closed.records]) for step in steps] == [(1, [0, 1]), (2, [2]), (3, [3])]
+    assert [(step.closed.number, [one.offset for one in step.closed.records]) for step in steps] == [
+        (1, [0, 1]),
+        (2, [2]),
+        (3, [3]),
+    ]
     assert [step.decided for step in steps] == [(), (), (1,)]
     assert all(step.emit_closed for step in steps)
 
 
 def test_ticks_close_panes_and_their_headers_count() -> None:
-    (step,) = feed(panes(), [record(0, 6, b"", rejected=3, refused=2), record(1, 8, b"ab", rejected=1), record(2, 11, b"")])
+    (step,) = feed(
+        panes(),
+        [record(0, 6, b"", rejected=3, refused=2), record(1, 8, b"ab", rejected=1), record(2, 11, b"")],
+    )
     assert (step.closed.rejected, step.closed.refused, step.closed.bytes) == (4, 2, 2)
     assert [one.offset for one in step.closed.records] == [1]
 
@@ -103,19 +115,39 @@ def test_another_pane_length_reads_the_lookback_and_decides_what_was_not_decided
     longer = Panes(PaneClock(10 * NS_PER_S, 0), 2, 4, MIB, commit)
     assert longer.offset == commit.offset == 1
     steps = feed(longer, [*log[1:], record(8, 1000)])
-    assert [one.offset for step in steps if not step.emit_closed for one in step.closed.records] == [1, 2, 3, 4]
+    assert [one.offset for step in steps if not step.emit_closed for one in step.closed.records] == [
+        1,
+        2,
+        3,
+        4,
+    ]
     first_undecided = 5  # pane 8 is open and waits for 6 and 7
-    assert [one.offset for step in steps if step.emit_closed for one in step.closed.records] == [first_undecided, 6, 7]
+    assert [one.offset for step in steps if step.emit_closed for one in step.closed.records] == [
+        first_undecided,
+        6,
+        7,
+    ]
     assert {step.closed_until for step in steps} == {7}, "panes 6 and 7 closed before"
 
 
-CLOCKS = st.builds(PaneClock, st.integers(1, 20).map(lambda s: s * NS_PER_S), st.integers(0, 4).map(lambda s: s * NS_PER_S // 5))
+CLOCKS = st.builds(
+    PaneClock,
+    st.integers(1, 20).map(lambda s: s * NS_PER_S),
+    st.integers(0, 4).map(lambda s: s * NS_PER_S // 5),
+)
 
 
 @settings(max_examples=300)
-@example(gaps_s=[0] * 16 + [1, 3, 12], changes=[(19, PaneClock(NS_PER_S, 0))])  # a lookback that is longer than the new one
-@given(st.lists(st.integers(0, 12), min_size=1, max_size=40), st.lists(st.tuples(st.integers(0, 40), CLOCKS), max_size=4))
-def test_each_record_counts_once_however_panes_change(gaps_s: list[int], changes: list[tuple[int, PaneClock]]) -> None:
+@example(
+    gaps_s=[0] * 16 + [1, 3, 12], changes=[(19, PaneClock(NS_PER_S, 0))]
+)  # a lookback that is longer than the new one
+@given(
+    st.lists(st.integers(0, 12), min_size=1, max_size=40),
+    st.lists(st.tuples(st.integers(0, 40), CLOCKS), max_size=4),
+)
+def test_each_record_counts_once_however_panes_change(
+    gaps_s: list[int], changes: list[tuple[int, PaneClock]]
+) -> None:
     log = [record(offset, 1000 + sum(gaps_s[: offset + 1])) for offset in range(len(gaps_s))]
     log.append(record(len(log), 1_000_000, b""))  # a tick that settles everything
     closed: list[int] = []
@@ -147,7 +179,9 @@ def test_lost_records_count_in_the_pane_that_comes_after_them_but_not_when_they_
     commit = feed(panes(), [record(pane, 6 + 5 * pane) for pane in range(8)])[-1].commit
     resumed = panes(commit=commit)
     resumed.gap(commit.offset, 7)
-    assert feed(resumed, [record(7, 41), record(8, 46)])[0].closed.lost == 2  # 5 and 6; what came before was emitted
+    assert (
+        feed(resumed, [record(7, 41), record(8, 46)])[0].closed.lost == 2
+    )  # 5 and 6; what came before was emitted
 
 
 def test_a_pane_over_the_limit_sets_the_rest_aside_and_holds_no_payload_of_it() -> None:

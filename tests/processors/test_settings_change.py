@@ -1,4 +1,6 @@
-"""Panes of another length, or more partitions, from one start to the next: what is counted is counted once all the same."""
+"""Panes of another length, or more partitions, from one start to the next: what is counted is counted once
+all the same.
+"""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processors.pipeline import SpanProcessor
 from processors.settings import ProcessorSettings
+from processors.spans.pipeline import SpanProcessor
 from schemas import topics
-from schemas.log import Commit, Record, TopicPartition
+from schemas.records import Commit, Record, TopicPartition
 from schemas.tables import Block
-from tests.processors.span_log import CLIENT, KEEP_ALL, SERVER, T0_S, Span, make_log
+from tests.support.span_log import CLIENT, KEEP_ALL, SERVER, T0_S, Span, make_log
 
 TP = TopicPartition(topics.SPANS, 1)
 CALLS = 60
@@ -21,11 +23,15 @@ COUNTED = {"red_10s": "requests", "red_1m": "requests", "edges_10s": "calls", "l
 
 
 def with_panes(pane_s: float, partitions: int = 2) -> ProcessorSettings:
-    return ProcessorSettings(partitions=partitions, pane=timedelta(seconds=pane_s), lookback=timedelta(seconds=60))
+    return ProcessorSettings(
+        partitions=partitions, pane=timedelta(seconds=pane_s), lookback=timedelta(seconds=60)
+    )
 
 
 def calls(every_s: float = 0.5, start_s: float | None = None, first_s: float = 0) -> list[Record]:
-    """A call from a to b in each record; ``start_s``: when all of them began, instead of when they arrived."""
+    """A call from a to b in each record; ``start_s``: when all of them began, instead of when they
+    arrived.
+    """
     arrivals = []
     for number in range(CALLS):
         at_s = first_s + number * every_s
@@ -40,7 +46,9 @@ def calls(every_s: float = 0.5, start_s: float | None = None, first_s: float = 0
 
 
 def store(log: Sequence[Record], runs: Sequence[tuple[int, ProcessorSettings]]) -> list[Block]:
-    """What is stored when readers with these settings follow one another, each up to its record; of a token the first block only."""
+    """What is stored when readers with these settings follow one another, each up to its record; of a token
+    the first block only.
+    """
     stored: dict[str, Block] = {}
     commit: Commit | None = None
     for stop, given_settings in runs:
@@ -55,7 +63,11 @@ def store(log: Sequence[Record], runs: Sequence[tuple[int, ProcessorSettings]]) 
 def sums(blocks: Sequence[Block]) -> dict[str, int]:
     counted: Counter[str] = Counter()
     for block in blocks:
-        counted[block.table] += sum(block.rows.column(COUNTED[block.table]).to_pylist()) if block.table in COUNTED else block.rows.num_rows
+        counted[block.table] += (
+            sum(block.rows.column(COUNTED[block.table]).to_pylist())
+            if block.table in COUNTED
+            else block.rows.num_rows
+        )
     return {table: counted[table] for table in ("red_10s", "edges_10s", "otel_traces", "ledger")}
 
 
@@ -74,14 +86,18 @@ OTHERS = st.builds(with_panes, st.sampled_from([1, 2.5, 5, 5.001, 7, 10, 30]), s
         (with_panes(5, 4), with_panes(5, 2)),
     ],
 )
-def test_a_change_counts_nothing_twice_and_loses_nothing(before: ProcessorSettings, after: ProcessorSettings, stop: int) -> None:
+def test_a_change_counts_nothing_twice_and_loses_nothing(
+    before: ProcessorSettings, after: ProcessorSettings, stop: int
+) -> None:
     log = calls()
     assert sums(store(log, [(stop, before), (len(log), after)])) == EVERYTHING
 
 
 @settings(max_examples=12)
 @given(st.lists(st.tuples(st.integers(0, CALLS), OTHERS), max_size=3), OTHERS)
-def test_changes_follow_one_another(changes: list[tuple[int, ProcessorSettings]], last: ProcessorSettings) -> None:
+def test_changes_follow_one_another(
+    changes: list[tuple[int, ProcessorSettings]], last: ProcessorSettings
+) -> None:
     log = calls()
     runs = [*sorted(changes, key=lambda change: change[0]), (len(log), last)]
     assert sums(store(log, runs)) == EVERYTHING
@@ -94,6 +110,10 @@ def test_rows_of_an_hour_that_is_rolled_up_stay_late_with_longer_panes(pane_s: f
     blocks = store(log, [(20, with_panes(1)), (len(log), with_panes(pane_s))])
     rows = [row for block in blocks if block.table == "red_10s" for row in block.rows.to_pylist()]
     assert all(row["slot"] < T0_S for row in rows)
-    assert sum(row["requests"] for row in rows if not row["late"]) <= 2 * 2, "panes that began before the grace had passed"
-    minutes = sum(sum(block.rows.column("requests").to_pylist()) for block in blocks if block.table == "red_1m")
+    assert sum(row["requests"] for row in rows if not row["late"]) <= 2 * 2, (
+        "panes that began before the grace had passed"
+    )
+    minutes = sum(
+        sum(block.rows.column("requests").to_pylist()) for block in blocks if block.table == "red_1m"
+    )
     assert minutes == sum(row["requests"] for row in rows if row["late"])

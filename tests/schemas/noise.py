@@ -1,7 +1,7 @@
 """OTLP as no SDK writes it but protobuf allows (or just does not).
 
-Every field of every message by its descriptor, in any order, any number of times, with unknown fields, wrong wire types, groups, overlong
-varints, and now and then something malformed.
+Every field of every message by its descriptor, in any order, any number of times, with unknown fields, wrong
+wire types, groups, overlong varints, and now and then something malformed.
 """
 
 from collections.abc import Sequence
@@ -16,14 +16,62 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import MetricsData
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from schemas import topics
-from schemas.semantics import RESOURCE_KEYS, SPAN_KEYS
+from schemas.otlp.semantics import RESOURCE_KEYS, SPAN_KEYS
 
-MESSAGES: dict[str, type[Message]] = {topics.SPANS: TracesData, topics.METRICS: MetricsData, topics.LOGS: LogsData}
+MESSAGES: dict[str, type[Message]] = {
+    topics.SPANS: TracesData,
+    topics.METRICS: MetricsData,
+    topics.LOGS: LogsData,
+}
 
-_KEYS = [key for keys in (*SPAN_KEYS.values(), *RESOURCE_KEYS.values()) for key in keys] + ["k", "http.method", "", "größe", "x" * 200]
-_TEXTS = ["", "-", "true", "200", "404", "70000", "proxy", "envoy", "UO", "a", "größe", '\u2028"\\\n\x01', "y" * 130, "日本"]
-_INTEGERS = [0, 1, 2, 3, 5, 6, 404, 127, 128, 1 << 31, (1 << 32) - 1, 1 << 32, (1 << 63) - 1, 1 << 63, (1 << 64) - 1]
-_DOUBLES = ["0000000000000000", "0000000000000080", "000000000000f07f", "000000000000f87f", "9a9999999999b93f", "50efe2d6e41a4b44"]
+_KEYS = [key for keys in (*SPAN_KEYS.values(), *RESOURCE_KEYS.values()) for key in keys] + [
+    "k",
+    "http.method",
+    "",
+    "größe",
+    "x" * 200,
+]
+_TEXTS = [
+    "",
+    "-",
+    "true",
+    "200",
+    "404",
+    "70000",
+    "proxy",
+    "envoy",
+    "UO",
+    "a",
+    "größe",
+    '\u2028"\\\n\x01',
+    "y" * 130,
+    "日本",
+]
+_INTEGERS = [
+    0,
+    1,
+    2,
+    3,
+    5,
+    6,
+    404,
+    127,
+    128,
+    1 << 31,
+    (1 << 32) - 1,
+    1 << 32,
+    (1 << 63) - 1,
+    1 << 63,
+    (1 << 64) - 1,
+]
+_DOUBLES = [
+    "0000000000000000",
+    "0000000000000080",
+    "000000000000f07f",
+    "000000000000f87f",
+    "9a9999999999b93f",
+    "50efe2d6e41a4b44",
+]
 _IDS = [bytes(range(16)), bytes(range(8)), b"\x07" * 16, b"\x07" * 8, bytes(16), bytes(8), b"", b"short"]
 _LENGTH = {FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_MESSAGE}
 _FIXED64 = {FieldDescriptor.TYPE_FIXED64, FieldDescriptor.TYPE_SFIXED64, FieldDescriptor.TYPE_DOUBLE}
@@ -31,7 +79,9 @@ _MAX_DEPTH = 9
 
 
 def make_noise(random: Random, topic: str, malformed: float = 0.0) -> bytes:
-    """A request of this topic; ``malformed``: the share of strings that are not UTF-8 and of lengths that are wrong."""
+    """A request of this topic; ``malformed``: the share of strings that are not UTF-8 and of lengths that are
+    wrong.
+    """
     return _Noise(random, malformed).message(cast("Descriptor", MESSAGES[topic].DESCRIPTOR), 0)
 
 
@@ -68,12 +118,18 @@ class _Noise:
         body = b"".join(self.field(descriptor, depth) for _ in range(count))
         if descriptor.name in ("Span", "LogRecord") and self.random.random() < 0.8:
             trace_id, span_id = (1, 2) if descriptor.name == "Span" else (9, 10)
-            body += self.framed(trace_id, self.random.randbytes(16)) + self.framed(span_id, self.random.randbytes(8))
+            body += self.framed(trace_id, self.random.randbytes(16)) + self.framed(
+                span_id, self.random.randbytes(8)
+            )
         return body
 
     def attribute(self, depth: int) -> bytes:
         """As SDKs write them: key, then value."""
-        value = self.framed(1, self.text(_TEXTS)) if self.random.random() < 0.6 else self.message(AnyValue.DESCRIPTOR, depth + 1)
+        value = (
+            self.framed(1, self.text(_TEXTS))
+            if self.random.random() < 0.6
+            else self.message(AnyValue.DESCRIPTOR, depth + 1)
+        )
         return self.framed(1, self.text(_KEYS)) + self.framed(2, value)
 
     def field(self, descriptor: Descriptor, depth: int) -> bytes:
@@ -85,16 +141,22 @@ class _Noise:
             return self.unknown(self.random.choice([17, 99, 2047, (1 << 29) - 1]), depth)
         field = self.random.choice(fields)
         if roll < 0.12:  # a wire type that is not the field's
-            return self.unknown(field.number, depth, [0, 1, 3, 5] if field.type in _LENGTH or field.is_repeated else [2, 3])
+            return self.unknown(
+                field.number, depth, [0, 1, 3, 5] if field.type in _LENGTH or field.is_repeated else [2, 3]
+            )
         return self.known(field, depth)
 
     def known(self, field: FieldDescriptor, depth: int) -> bytes:
         kind = field.type
         if field.is_repeated and kind not in _LENGTH and self.random.random() < 0.7:
             packed = b"".join(self.scalar(kind) for _ in range(self.random.randrange(4)))
-            return self.framed(field.number, packed if self.random.random() >= self.malformed else packed + b"\x80")
+            return self.framed(
+                field.number, packed if self.random.random() >= self.malformed else packed + b"\x80"
+            )
         if field.message_type:
-            return self.framed(field.number, self.message(field.message_type, depth + 1) if depth < _MAX_DEPTH else b"")
+            return self.framed(
+                field.number, self.message(field.message_type, depth + 1) if depth < _MAX_DEPTH else b""
+            )
         if kind == FieldDescriptor.TYPE_STRING:
             return self.framed(field.number, self.text(_TEXTS))
         if kind == FieldDescriptor.TYPE_BYTES:
@@ -129,7 +191,9 @@ class _Noise:
 
     def text(self, choices: list[str]) -> bytes:
         if self.random.random() < self.malformed:
-            return self.random.choice([b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"abcdefgh\xe2\x82"])
+            return self.random.choice(
+                [b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"abcdefgh\xe2\x82"]
+            )
         return self.random.choice(choices).encode()
 
     def framed(self, number: int, body: bytes) -> bytes:

@@ -4,12 +4,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from hypothesis import strategies as st
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList
+from opentelemetry.proto.common.v1.common_pb2 import (
+    AnyValue,
+    ArrayValue,
+    InstrumentationScope,
+    KeyValue,
+    KeyValueList,
+)
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, LogsData, ResourceLogs, ScopeLogs
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status, TracesData
 
-from schemas.semantics import RESOURCE_KEYS, SPAN_KEYS
+from schemas.otlp.semantics import RESOURCE_KEYS, SPAN_KEYS
 
 TRACE_ID, SPAN_ID = bytes(range(16)), bytes(range(1, 9))
 _KEYS = [key for keys in (*SPAN_KEYS.values(), *RESOURCE_KEYS.values()) for key in keys]
@@ -31,14 +37,21 @@ any_values = st.recursive(
         st.builds(AnyValue, array_value=st.builds(ArrayValue, values=st.lists(inner, max_size=3)))
         | st.builds(
             AnyValue,
-            kvlist_value=st.builds(KeyValueList, values=st.lists(st.builds(KeyValue, key=st.text(max_size=3), value=inner), max_size=3)),
+            kvlist_value=st.builds(
+                KeyValueList,
+                values=st.lists(st.builds(KeyValue, key=st.text(max_size=3), value=inner), max_size=3),
+            ),
         )
     ),
     max_leaves=5,
 )
 attributes = st.lists(st.builds(KeyValue, key=keys, value=any_values), max_size=6)
-events = st.builds(Span.Event, time_unix_nano=uint64s, name=texts, attributes=attributes, dropped_attributes_count=uint32s)
-links = st.builds(Span.Link, trace_id=trace_ids, span_id=span_ids, trace_state=texts, attributes=attributes, flags=uint32s)
+events = st.builds(
+    Span.Event, time_unix_nano=uint64s, name=texts, attributes=attributes, dropped_attributes_count=uint32s
+)
+links = st.builds(
+    Span.Link, trace_id=trace_ids, span_id=span_ids, trace_state=texts, attributes=attributes, flags=uint32s
+)
 spans = st.builds(
     Span,
     trace_id=trace_ids,
@@ -57,22 +70,36 @@ spans = st.builds(
     status=st.builds(Status, message=texts, code=st.integers(-1, 4)),
 )
 log_records = st.builds(
-    LogRecord, trace_id=trace_ids, span_id=span_ids, body=any_values, attributes=attributes, severity_text=texts, event_name=texts
+    LogRecord,
+    trace_id=trace_ids,
+    span_id=span_ids,
+    body=any_values,
+    attributes=attributes,
+    severity_text=texts,
+    event_name=texts,
 )
 resources = st.builds(Resource, attributes=attributes)
 scopes = st.builds(InstrumentationScope, name=texts, version=texts, attributes=attributes)
 scope_spans = st.builds(ScopeSpans, scope=scopes, spans=st.lists(spans, max_size=3), schema_url=texts)
-scope_logs = st.builds(ScopeLogs, scope=scopes, log_records=st.lists(log_records, max_size=3), schema_url=texts)
+scope_logs = st.builds(
+    ScopeLogs, scope=scopes, log_records=st.lists(log_records, max_size=3), schema_url=texts
+)
 traces = st.builds(
     TracesData,
     resource_spans=st.lists(
-        st.builds(ResourceSpans, resource=resources, scope_spans=st.lists(scope_spans, max_size=2), schema_url=texts), max_size=2
+        st.builds(
+            ResourceSpans, resource=resources, scope_spans=st.lists(scope_spans, max_size=2), schema_url=texts
+        ),
+        max_size=2,
     ),
 ).map(lambda message: message.SerializeToString())
 logs = st.builds(
     LogsData,
     resource_logs=st.lists(
-        st.builds(ResourceLogs, resource=resources, scope_logs=st.lists(scope_logs, max_size=2), schema_url=texts), max_size=2
+        st.builds(
+            ResourceLogs, resource=resources, scope_logs=st.lists(scope_logs, max_size=2), schema_url=texts
+        ),
+        max_size=2,
     ),
 ).map(lambda message: message.SerializeToString())
 
@@ -112,5 +139,7 @@ def make_traces(*spans: Span, resource: Mapping[str, Any] = {}) -> bytes:
     """A TracesData with one resource and scope."""
     scope_spans = ScopeSpans(scope=InstrumentationScope(name="scope", version="1"), spans=spans)
     return TracesData(
-        resource_spans=[ResourceSpans(resource=Resource(attributes=key_values(resource)), scope_spans=[scope_spans])]
+        resource_spans=[
+            ResourceSpans(resource=Resource(attributes=key_values(resource)), scope_spans=[scope_spans])
+        ]
     ).SerializeToString()

@@ -12,7 +12,11 @@ from schemas import topics
 from tests.schemas.twins import compare_decode, compare_split
 
 CAPTURES = Path(__file__).parents[1] / "data" / "envoy"
-FILES = {topics.SPANS: ("traces", 490, 2195), topics.METRICS: ("metrics", 360, 91_454), topics.LOGS: ("logs", 626, 2195)}
+FILES = {
+    topics.SPANS: ("traces", 490, 2195),
+    topics.METRICS: ("metrics", 360, 91_454),
+    topics.LOGS: ("logs", 626, 2195),
+}
 
 
 def _requests(name: str) -> list[bytes]:
@@ -32,12 +36,21 @@ def test_spans(decoder: ModuleType) -> None:
     assert pc.all(spans["proxy"]).as_py()
     assert spans["attr:node_id"].null_count == 0
     texts = strings.to_pylist()
-    assert {texts[code] for code in resources["service"].to_pylist()} == {"front-proxy", "order-service", "product-service"}
-    flags = {texts[entry["values"]]: entry["counts"] for entry in spans["response_flags"].value_counts().to_pylist()}
+    assert {texts[code] for code in resources["service"].to_pylist()} == {
+        "front-proxy",
+        "order-service",
+        "product-service",
+    }
+    flags = {
+        texts[entry["values"]]: entry["counts"]
+        for entry in spans["response_flags"].value_counts().to_pylist()
+    }
     assert flags["UO"] == 222  # circuit breakers: 210 and 6 requests, and 6 whose retry went through
     failed = spans.filter(spans["error"])
     assert len(failed) == 429
-    assert pc.sum(pc.equal(failed["status_code"], 0)).as_py() == 91  # timeouts and resets: `error`, but status UNSET
+    assert (
+        pc.sum(pc.equal(failed["status_code"], 0)).as_py() == 91
+    )  # timeouts and resets: `error`, but status UNSET
     assert pc.sum(pc.equal(spans["status_code"], 2)).as_py() - 18 + 91 == 429  # 18 are a CLIENT's 404
 
 

@@ -9,7 +9,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from schemas.errors import MalformedOtlp
 from schemas.histogram import UPPER_NS, bucket_of
-from schemas.semantics import MAX_TIME_NS, RESOURCE_KEYS, SPAN_KEYS
+from schemas.otlp.semantics import MAX_TIME_NS, RESOURCE_KEYS, SPAN_KEYS
 from schemas.spans import RESOURCE_SCHEMA, SCOPE_SCHEMA, SPAN_SCHEMA
 from tests.schemas.otlp_messages import SPAN_ID, TRACE_ID, make_span, make_traces
 
@@ -26,11 +26,15 @@ def _rows(decoder: ModuleType, *payloads: bytes, extra_keys: tuple[str, ...] = (
         for name in (*_CODES, *(f"attr:{key}" for key in extra_keys)):
             row[name] = None if row[name] is None else texts[row[name]]
         resource = resources.slice(row["resource"], 1).to_pylist()[0]
-        row["resource"] = {name: value if name == "attributes" else texts[value] for name, value in resource.items()}
+        row["resource"] = {
+            name: value if name == "attributes" else texts[value] for name, value in resource.items()
+        }
     return rows
 
 
-def _row(decoder: ModuleType, attributes: Mapping[str, Any] | list[tuple[str, Any]], **fields: Any) -> dict[str, Any]:
+def _row(
+    decoder: ModuleType, attributes: Mapping[str, Any] | list[tuple[str, Any]], **fields: Any
+) -> dict[str, Any]:
     (row,) = _rows(decoder, make_traces(make_span(attributes, **fields)))
     return row
 
@@ -52,10 +56,19 @@ def test_own_fields(decoder: ModuleType) -> None:
     assert row["trace_lo"] == int.from_bytes(TRACE_ID[8:], "big")
     assert row["span_id"] == int.from_bytes(SPAN_ID, "big")
     assert row["parent_id"] == 2**64 - 1
-    assert (row["start_ns"], row["end_ns"], row["duration_ns"]) == (1_700_000_000_000_000_000, 1_700_000_000_000_001_000, 1000)
+    assert (row["start_ns"], row["end_ns"], row["duration_ns"]) == (
+        1_700_000_000_000_000_000,
+        1_700_000_000_000_001_000,
+        1000,
+    )
     assert row["bucket"] == bucket_of(1000)
     assert (row["kind"], row["status_code"], row["flags"]) == (2, 2, 0x301)
-    assert (row["name"], row["operation"], row["trace_state"], row["status_message"]) == ("GET /", "GET /", "a=b", "no")
+    assert (row["name"], row["operation"], row["trace_state"], row["status_message"]) == (
+        "GET /",
+        "GET /",
+        "a=b",
+        "no",
+    )
     assert row["record"] == 1
     assert payload[row["offset"] : row["offset"] + row["length"]] == span.SerializeToString()
 
@@ -63,7 +76,10 @@ def test_own_fields(decoder: ModuleType) -> None:
 def test_absent_fields(decoder: ModuleType) -> None:
     (row,) = _rows(decoder, make_traces(Span()))
     resource = row.pop("resource")
-    assert {value for name, value in row.items() if name not in ("offset", "bucket")} == {0, ""}  # and False, which is 0
+    assert {value for name, value in row.items() if name not in ("offset", "bucket")} == {
+        0,
+        "",
+    }  # and False, which is 0
     assert row["bucket"] == bucket_of(0)
     assert resource == {
         "service": "unknown_service",
@@ -99,7 +115,9 @@ def test_times(decoder: ModuleType, start: int, end: int, expected: tuple[int, i
 
 
 def test_buckets_are_those_of_the_histogram(decoder: ModuleType) -> None:
-    durations = sorted({max(0, bound + delta) for bound in UPPER_NS for delta in (-1, 0, 1) if bound + delta <= MAX_TIME_NS})
+    durations = sorted(
+        {max(0, bound + delta) for bound in UPPER_NS for delta in (-1, 0, 1) if bound + delta <= MAX_TIME_NS}
+    )
     spans = [make_span(end_time_unix_nano=duration) for duration in durations]
     table, _, _, _ = decoder.decode_spans([make_traces(*spans)], [])
     assert table["duration_ns"].to_pylist() == durations
@@ -107,13 +125,20 @@ def test_buckets_are_those_of_the_histogram(decoder: ModuleType) -> None:
 
 
 @pytest.mark.parametrize(("kind", "status", "expected"), [(5, 2, (5, 2)), (6, 3, (0, 0)), (-1, -1, (0, 0))])
-def test_unknown_enum_numbers_read_as_zero(decoder: ModuleType, kind: int, status: int, expected: tuple[int, int]) -> None:
+def test_unknown_enum_numbers_read_as_zero(
+    decoder: ModuleType, kind: int, status: int, expected: tuple[int, int]
+) -> None:
     row = _row(decoder, {}, kind=kind, status=Status(code=status))  # type: ignore[arg-type]  # any int32 is allowed on the wire
     assert (row["kind"], row["status_code"]) == expected
 
 
 @pytest.mark.parametrize(
-    "field", [field for field in SPAN_KEYS if field not in ("http_status", "retry_count", "error", "component", "route")]
+    "field",
+    [
+        field
+        for field in SPAN_KEYS
+        if field not in ("http_status", "retry_count", "error", "component", "route")
+    ],
 )
 def test_each_key_of_a_text_field_and_their_order(decoder: ModuleType, field: str) -> None:
     keys = SPAN_KEYS[field]
@@ -167,7 +192,9 @@ CLIENT, SERVER = Span.SPAN_KIND_CLIENT, Span.SPAN_KIND_SERVER
         ({"http.status_code": "0", "error": "true"}, CLIENT, 0, True),
     ],
 )
-def test_errors(decoder: ModuleType, attributes: dict[str, Any], kind: Any, status: Any, expected: bool) -> None:
+def test_errors(
+    decoder: ModuleType, attributes: dict[str, Any], kind: Any, status: Any, expected: bool
+) -> None:
     assert _row(decoder, attributes, kind=kind, status=Status(code=status))["error"] is expected
 
 
@@ -182,7 +209,10 @@ def test_proxies_are_named_by_their_route(decoder: ModuleType) -> None:
     row = _row(decoder, {**routed, "component": "proxy"}, name="n")
     assert (row["proxy"], row["operation"], row["name"]) == (True, "a", "n")
     assert _row(decoder, {"component": "proxy"}, name="n")["operation"] == "n"
-    (row,) = _rows(decoder, make_traces(make_span({"route_name": "r"}, name="n"), resource={"telemetry.sdk.name": "envoy"}))
+    (row,) = _rows(
+        decoder,
+        make_traces(make_span({"route_name": "r"}, name="n"), resource={"telemetry.sdk.name": "envoy"}),
+    )
     assert (row["proxy"], row["operation"]) == (True, "r")
 
 
@@ -190,7 +220,9 @@ def test_proxies_are_named_by_their_route(decoder: ModuleType) -> None:
 def test_each_key_of_a_resource_field_and_their_order(decoder: ModuleType, field: str) -> None:
     keys = RESOURCE_KEYS[field]
     for index, key in enumerate(keys):
-        (row,) = _rows(decoder, make_traces(make_span(), resource={name: name for name in reversed(keys[index:])}))
+        (row,) = _rows(
+            decoder, make_traces(make_span(), resource={name: name for name in reversed(keys[index:])})
+        )
         assert row["resource"][field] == key
 
 
@@ -199,26 +231,36 @@ def test_equal_resources_are_one_row(decoder: ModuleType) -> None:
     spans, resources, scopes, strings = decoder.decode_spans(payloads, [])
     assert spans["resource"].to_pylist() == [0, 1, 0]
     assert [strings[code].as_py() for code in resources["service"].to_pylist()] == ["a", "b"]
-    assert resources["attributes"].to_pylist() == [[("service.name", "a"), ("n", "1")], [("service.name", "b"), ("n", "1")]]
+    assert resources["attributes"].to_pylist() == [
+        [("service.name", "a"), ("n", "1")],
+        [("service.name", "b"), ("n", "1")],
+    ]
     assert scopes.to_pylist() == [{"name": "scope", "version": "1"}]
 
 
 def test_strings_are_interned_in_the_order_of_first_use(decoder: ModuleType) -> None:
-    payload = make_traces(*(make_span({"peer.service": "p"}, name=name) for name in ("b", "a", "b")), resource={"service.name": "a"})
+    payload = make_traces(
+        *(make_span({"peer.service": "p"}, name=name) for name in ("b", "a", "b")),
+        resource={"service.name": "a"},
+    )
     spans, _, _, strings = decoder.decode_spans([payload], [])
     assert strings.to_pylist() == ["", "a", "b", "p"]
     assert spans["name"].to_pylist() == [2, 1, 2]
 
 
 def test_the_last_of_equal_keys_counts(decoder: ModuleType) -> None:
-    row = _row(decoder, [("error", "true"), ("upstream_cluster", "x"), ("error", "false"), ("upstream_cluster", "y")])
+    row = _row(
+        decoder, [("error", "true"), ("upstream_cluster", "x"), ("error", "false"), ("upstream_cluster", "y")]
+    )
     assert (row["error"], row["upstream_cluster"]) == (False, "y")
 
 
 def test_extra_keys_come_from_the_span_else_from_its_resource(decoder: ModuleType) -> None:
     keys = ("k", "error", "größe")
     spans = (make_span({"k": "span"}), make_span({"k": ""}), make_span({"error": True, "größe": [1, "a"]}))
-    rows = _rows(decoder, make_traces(*spans, resource={"k": "resource"}), make_traces(make_span()), extra_keys=keys)
+    rows = _rows(
+        decoder, make_traces(*spans, resource={"k": "resource"}), make_traces(make_span()), extra_keys=keys
+    )
     assert [row["attr:k"] for row in rows] == ["span", "", "resource", None]
     assert [row["attr:error"] for row in rows] == [None, None, "true", None]
     assert [row["attr:größe"] for row in rows] == [None, None, '[1,"a"]', None]

@@ -16,15 +16,19 @@ from schemas import otlp
 from tests.schemas.otlp_messages import make_span, make_traces
 
 
-@pytest.mark.parametrize("choice", ["reference", pytest.param("native", marks=pytest.mark.component("native"))])
+@pytest.mark.parametrize(
+    "choice", ["reference", pytest.param("native", marks=pytest.mark.component("native"))]
+)
 def test_the_environment_chooses(choice: str) -> None:
     code = "from schemas import otlp; print(otlp.decoder_name, otlp.native)"
-    answer = subprocess.check_output([sys.executable, "-c", code], env={**os.environ, "MESHFLOW_DECODER": choice}, text=True)
+    answer = subprocess.check_output(
+        [sys.executable, "-c", code], env={**os.environ, "MESHFLOW_DECODER": choice}, text=True
+    )
     assert answer.split() == [choice, str(choice == "native")]
 
 
 def test_without_native_code_the_reference_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "schemas.otlp_native", None)  # importing it fails
+    monkeypatch.setitem(sys.modules, "schemas.otlp.native", None)  # importing it fails
     assert otlp.load("auto")[0] == "reference"
     with pytest.raises(ImportError):
         otlp.load("native")
@@ -47,8 +51,12 @@ def test_positions_may_be_arrow_or_numpy_or_slices() -> None:
     every = [spans[name] for name in ("record", "offset", "length")]
     rows = otlp.decode_details(payloads, *every)
     assert rows["SpanAttributes"].to_pylist() == [[("k", "1")], [("k", "2")]]
-    assert otlp.decode_details(payloads, *(pa.chunked_array([column.slice(1)]) for column in every)).equals(rows.slice(1))
-    assert otlp.decode_details(payloads, *(column.to_numpy()[::-1] for column in every))["SpanAttributes"][0].as_py() == [("k", "2")]
+    assert otlp.decode_details(payloads, *(pa.chunked_array([column.slice(1)]) for column in every)).equals(
+        rows.slice(1)
+    )
+    assert otlp.decode_details(payloads, *(column.to_numpy()[::-1] for column in every))["SpanAttributes"][
+        0
+    ].as_py() == [("k", "2")]
     with pytest.raises(ValueError, match="differ in length"):
         otlp.decode_details(payloads, every[0], every[1], np.zeros(1, np.uint32))
 
@@ -88,6 +96,10 @@ def _checked(field: FieldDescriptor) -> str:
     if field.type == FieldDescriptor.TYPE_STRING:
         return "text"
     if field.is_repeated and field.type != FieldDescriptor.TYPE_BYTES:
-        is_fixed64 = field.type in (FieldDescriptor.TYPE_FIXED64, FieldDescriptor.TYPE_SFIXED64, FieldDescriptor.TYPE_DOUBLE)
+        is_fixed64 = field.type in (
+            FieldDescriptor.TYPE_FIXED64,
+            FieldDescriptor.TYPE_SFIXED64,
+            FieldDescriptor.TYPE_DOUBLE,
+        )
         return "fixed64s" if is_fixed64 else "varints"
     return ""

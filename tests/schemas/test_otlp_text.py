@@ -54,7 +54,10 @@ TEXTS: list[tuple[Any, str]] = [
     ([None, True, 1, 1.0, 1e21, "a", b"\xff", [], {}], '[null,true,1,1,1e+21,"a","/w==",[],{}]'),
     ([float("nan"), float("-inf")], '["NaN","-Inf"]'),
     ({"b": 1, "a": {"d": [2], "c": None}, "ä": "", "": 0}, '{"":0,"a":{"c":null,"d":[2]},"b":1,"ä":""}'),
-    (['"\\/<>&\x00\x08\t\n\x0c\r\x1f\x7f\u2028\u2029é日𝄞'], '["\\"\\\\/<>&\\u0000\\b\\t\\n\\f\\r\\u001f\x7f\\u2028\\u2029é日𝄞"]'),
+    (
+        ['"\\/<>&\x00\x08\t\n\x0c\r\x1f\x7f\u2028\u2029é日𝄞'],
+        '["\\"\\\\/<>&\\u0000\\b\\t\\n\\f\\r\\u001f\x7f\\u2028\\u2029é日𝄞"]',
+    ),
 ]
 
 
@@ -85,7 +88,9 @@ def test_events_and_links(decoder: ModuleType) -> None:
             Span.Event(time_unix_nano=2**64 - 1, name="e2"),
         ],
         links=[
-            Span.Link(trace_id=TRACE_ID, span_id=SPAN_ID, trace_state="s", attributes=key_values({"b": [True]})),
+            Span.Link(
+                trace_id=TRACE_ID, span_id=SPAN_ID, trace_state="s", attributes=key_values({"b": [True]})
+            ),
             Span.Link(trace_id=bytes(16), span_id=b"short"),
         ],
     )

@@ -1,4 +1,6 @@
-"""Native code equals the reference: on real messages, on every oddity of the wire format, and on bytes that are no OTLP at all."""
+"""Native code equals the reference: on real messages, on every oddity of the wire format, and on bytes that
+are no OTLP at all.
+"""
 
 from collections.abc import Callable
 from random import Random
@@ -10,10 +12,17 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from schemas import topics
 from schemas.ids import resource_partition, trace_partition
-from schemas.otlp_wire import framed
+from schemas.otlp.wire import framed
 from tests.schemas.noise import make_noise, mutated
 from tests.schemas.otlp_messages import SPAN_ID, TRACE_ID, key_values, logs, make_span, make_traces, traces
-from tests.schemas.twins import MALFORMED, compare_all, compare_decode, compare_details, compare_split, decoders
+from tests.schemas.twins import (
+    MALFORMED,
+    compare_all,
+    compare_decode,
+    compare_details,
+    compare_split,
+    decoders,
+)
 
 pytestmark = pytest.mark.component("native")
 seeds = st.integers(0, 2**64 - 1)
@@ -58,7 +67,10 @@ def test_any_bytes(data: bytes) -> None:
 @pytest.mark.parametrize("topic", topics.TOPICS)
 def test_truncated_at_every_byte(topic: str) -> None:
     for seed in range(3):
-        request = max((make_noise(Random(seed * 100 + offset), topic) for offset in range(50)), key=lambda noise: len(noise) % 700)
+        request = max(
+            (make_noise(Random(seed * 100 + offset), topic) for offset in range(50)),
+            key=lambda noise: len(noise) % 700,
+        )
         assert compare_all(topic, request, 3)[0] != MALFORMED
         for end in range(len(request)):
             compare_all(topic, request[:end], 3)
@@ -127,17 +139,37 @@ ODDITIES = [
             (framed(1, b"k"), True, "no value"),
             (framed(2, b"\x10\x01"), True, "no key"),
             (framed(1, b"error") + framed(2, b"\x10\x01")[:-1], False, "cut off"),
-            (framed(1, b"error") + framed(2, framed(1, b"x") + b"\x10\x01"), True, "string and bool, the last counts"),
-            (framed(1, b"error") + framed(2, b"\x10\x01" + framed(1, b"x")), True, "bool and string, the last counts"),
+            (
+                framed(1, b"error") + framed(2, framed(1, b"x") + b"\x10\x01"),
+                True,
+                "string and bool, the last counts",
+            ),
+            (
+                framed(1, b"error") + framed(2, b"\x10\x01" + framed(1, b"x")),
+                True,
+                "bool and string, the last counts",
+            ),
             (framed(1, b"error") + framed(2, b"\x10\x01") + framed(2, b""), True, "value twice, merged"),
             (framed(2, b"\x10\x01") + framed(1, b"error"), True, "value before its key"),
             (framed(1, b"k") + framed(1, b"error") + framed(2, b"\x10\x01"), True, "key twice"),
             (framed(1, b"k") + framed(2, framed(5, _ONE) + framed(5, _ONE)), True, "arrays in a row, merged"),
-            (framed(1, b"k") + framed(2, framed(5, _ONE)) + framed(2, framed(5, _ONE)), True, "arrays in two values, merged"),
-            (framed(1, b"k") + framed(2, framed(5, _ONE) + b"\x18\x07" + framed(5, _ONE)), True, "arrays with an int between"),
+            (
+                framed(1, b"k") + framed(2, framed(5, _ONE)) + framed(2, framed(5, _ONE)),
+                True,
+                "arrays in two values, merged",
+            ),
+            (
+                framed(1, b"k") + framed(2, framed(5, _ONE) + b"\x18\x07" + framed(5, _ONE)),
+                True,
+                "arrays with an int between",
+            ),
             (framed(1, b"k") + framed(2, framed(5, _ONE[:-1])), False, "array cut off"),
             (framed(1, b"k") + framed(2, b"\x40\x05"), True, "string of the profiles' table"),
-            (framed(1, b"k") + framed(2, framed(5, _ONE) + b"\x40\x05" + framed(5, _ONE)), True, "arrays with such a string between"),
+            (
+                framed(1, b"k") + framed(2, framed(5, _ONE) + b"\x40\x05" + framed(5, _ONE)),
+                True,
+                "arrays with such a string between",
+            ),
             (framed(1, b"k" * 127) + framed(2, framed(1, b"v" * 126)), True, "lengths of 127 and 128"),
             (framed(1, b"k" * 128) + framed(2, framed(1, b"v" * 125)), True, "lengths of 128 and 127"),
             (framed(1, b"\xff") + framed(2, framed(1, b"v")), False, "key that is not UTF-8"),
@@ -157,14 +189,22 @@ def test_oddities(fields: str, well_formed: bool, _what: str) -> None:
     for topic in (topics.SPANS, topics.LOGS):
         compare_split(topic, request, 3)
     # Higher up the same bytes are fields that OTLP does not know, or of other types.
-    for outer in (bytes.fromhex(fields), framed(1, bytes.fromhex(fields)), framed(1, framed(2, bytes.fromhex(fields)))):
+    for outer in (
+        bytes.fromhex(fields),
+        framed(1, bytes.fromhex(fields)),
+        framed(1, framed(2, bytes.fromhex(fields))),
+    ):
         for topic in topics.TOPICS:
             compare_all(topic, outer, 3)
 
 
 @pytest.mark.parametrize("inner", [b"", b"\xfb\x07\xfc\x07", framed(1, b"v")], ids=["empty", "group", "text"])
 @pytest.mark.parametrize(
-    "nest", [lambda value: framed(5, framed(1, value)), lambda value: framed(6, framed(1, framed(1, b"k") + framed(2, value)))]
+    "nest",
+    [
+        lambda value: framed(5, framed(1, value)),
+        lambda value: framed(6, framed(1, framed(1, b"k") + framed(2, value))),
+    ],
 )
 @pytest.mark.parametrize("shift", [False, True])  # by one level, since a step takes two or three
 def test_nesting_limit(inner: bytes, nest: Callable[[bytes], bytes], shift: bool) -> None:
@@ -182,7 +222,10 @@ def test_nesting_limit(inner: bytes, nest: Callable[[bytes], bytes], shift: bool
 
 
 def test_a_resource_in_pieces() -> None:
-    resource = b"".join(framed(1, attribute.SerializeToString()) for attribute in key_values({"service.name": "shop", "host.name": "h"}))
+    resource = b"".join(
+        framed(1, attribute.SerializeToString())
+        for attribute in key_values({"service.name": "shop", "host.name": "h"})
+    )
     span = framed(2, framed(2, make_span().SerializeToString()))
     half = len(framed(1, key_values({"service.name": "shop"})[0].SerializeToString()))
     whole = framed(1, framed(1, resource) + span)
@@ -191,8 +234,12 @@ def test_a_resource_in_pieces() -> None:
     assert spans["resource"].to_pylist() == [0, 0]  # merged, they are the same
     assert strings[resources["instance"][0].as_py()].as_py() == "h"
     torn = framed(1, framed(1, resource[: half - 1]) + span + framed(1, resource[half - 1 :]))
-    torn_later = framed(1, framed(1, b"") + framed(1, resource[: half - 1]) + span + framed(1, resource[half - 1 :]))
-    torn_first = framed(1, framed(1, b"\x0a\x02") + span + framed(1, b"\x0a\x00"))  # the second is well-formed alone as well
+    torn_later = framed(
+        1, framed(1, b"") + framed(1, resource[: half - 1]) + span + framed(1, resource[half - 1 :])
+    )
+    torn_first = framed(
+        1, framed(1, b"\x0a\x02") + span + framed(1, b"\x0a\x00")
+    )  # the second is well-formed alone as well
     for request in (torn, torn_later, torn_first):
         assert compare_decode([request]) == (MALFORMED, 0)  # well-formed only when joined
     for topic in topics.TOPICS:
@@ -203,7 +250,11 @@ def test_a_resource_in_pieces() -> None:
 def test_large_spans() -> None:
     """10 MB of text, 10 MB of attributes, and many that share a key."""
     wide = {f"key-{number}": "v" * 20 for number in range(100_000)}
-    for span in (make_span({"error": "x" * 10_000_000}), make_span(wide), make_span([("error", "true")] * 100_000)):
+    for span in (
+        make_span({"error": "x" * 10_000_000}),
+        make_span(wide),
+        make_span([("error", "true")] * 100_000),
+    ):
         request = make_traces(span)
         spans, _, _, _ = compare_decode([request])
         assert len(spans) == 1
@@ -212,10 +263,17 @@ def test_large_spans() -> None:
 
 
 def test_hostile_repetition_takes_no_longer_than_its_bytes() -> None:
-    """A resource in 100,000 pieces, and 100,000 spans that take a long text from their resource: quadratic work would not end."""
+    """A resource in 100,000 pieces, and 100,000 spans that take a long text from their resource: quadratic
+    work would not end.
+    """
     native, _ = decoders()
     long = framed(1, key_values({"k": "x" * 1_000_000})[0].SerializeToString())
-    pieces = framed(1, framed(1, framed(1, framed(1, b"key"))) * 100_000 + framed(1, long) + framed(2, framed(2, b"") * 100_000))
+    pieces = framed(
+        1,
+        framed(1, framed(1, framed(1, b"key"))) * 100_000
+        + framed(1, long)
+        + framed(2, framed(2, b"") * 100_000),
+    )
     spans, resources, _, _ = native.decode_spans([pieces], ["k"])
     assert (len(spans), len(resources)) == (100_000, 1)
     assert spans["attr:k"].unique().to_pylist() == [2]  # after "" and "unknown_service"
@@ -223,7 +281,9 @@ def test_hostile_repetition_takes_no_longer_than_its_bytes() -> None:
 
 
 def test_many_resources_and_scopes() -> None:
-    payload = b"".join(make_traces(make_span(), resource={"service.name": f"s{number % 700}"}) for number in range(1000))
+    payload = b"".join(
+        make_traces(make_span(), resource={"service.name": f"s{number % 700}"}) for number in range(1000)
+    )
     spans, resources, scopes, _ = compare_decode([payload])
     assert (len(spans), len(resources), len(scopes)) == (1000, 700, 1)
 

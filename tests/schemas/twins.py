@@ -40,7 +40,9 @@ def assert_equal_batches(first: Any, second: Any) -> None:
 
 
 def compare_decode(payloads: list[bytes]) -> Any:
-    """Both decoders on TracesData payloads, and on the details of all their spans. Returns what the reference said."""
+    """Both decoders on TracesData payloads, and on the details of all their spans. Returns what the reference
+    said.
+    """
     native, reference = decoders()
     result = outcome(lambda: reference.decode_spans(payloads, EXTRA_KEYS))
     assert_equal_batches(outcome(lambda: native.decode_spans(payloads, EXTRA_KEYS)), result)

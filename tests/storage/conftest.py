@@ -1,4 +1,6 @@
-"""The two places that every test of the contract runs against: chdb in this process, and `meshflow store --writable` over HTTP."""
+"""The two places that every test of the contract runs against: chdb in this process, and `meshflow store
+--writable` over HTTP.
+"""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -8,19 +10,10 @@ from pathlib import Path
 import clickhouse_connect
 import pytest
 
-from tests.storage.server import StoreServer
-from tests.storage.stores import ChdbPlace, HttpPlace, Place
+from tests.support.store_server import StoreServer
+from tests.support.stores import ChdbPlace, HttpPlace, Place
 
 _numbers = count()
-
-
-@pytest.fixture(scope="session")
-def store_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreServer]:
-    server = StoreServer(tmp_path_factory.mktemp("store-server"))
-    try:
-        yield server.start()
-    finally:
-        server.kill()
 
 
 @pytest.fixture(params=["chdb", "http"])
@@ -31,7 +24,9 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
         return
     server: StoreServer = request.getfixturevalue("store_server")
     database = f"test_{next(_numbers)}"
-    with closing(clickhouse_connect.get_client(host="127.0.0.1", port=server.port, autogenerate_session_id=False)) as client:
+    with closing(
+        clickhouse_connect.get_client(host="127.0.0.1", port=server.port, autogenerate_session_id=False)
+    ) as client:
         client.command(f"CREATE DATABASE {database}")
         yield HttpPlace(tmp_path, server, database)
         client.command(f"DROP DATABASE {database} SYNC")

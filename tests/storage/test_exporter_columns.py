@@ -1,6 +1,8 @@
-"""The columns that the OpenTelemetry Collector's ClickHouse exporter inserts, by name: what Grafana and ClickStack read.
+"""The columns that the OpenTelemetry Collector's ClickHouse exporter inserts, by name: what Grafana and
+ClickStack read.
 
-Written down from what its INSERT statements name (exporter/clickhouseexporter/internal/sqltemplates), not from our own tables.
+Written down from what its INSERT statements name (exporter/clickhouseexporter/internal/sqltemplates), not
+from our own tables.
 """
 
 import pytest
@@ -9,7 +11,9 @@ from schemas.tables import SCHEMAS
 
 POINT = """ResourceAttributes ResourceSchemaUrl ScopeName ScopeVersion ScopeAttributes ScopeDroppedAttrCount ScopeSchemaUrl ServiceName
     MetricName MetricDescription MetricUnit Attributes StartTimeUnix TimeUnix Flags"""
-EXEMPLARS = "Exemplars.FilteredAttributes Exemplars.TimeUnix Exemplars.Value Exemplars.SpanId Exemplars.TraceId"
+EXEMPLARS = (
+    "Exemplars.FilteredAttributes Exemplars.TimeUnix Exemplars.Value Exemplars.SpanId Exemplars.TraceId"
+)
 DISTRIBUTION = f"{POINT} {EXEMPLARS} Count Sum Min Max AggregationTemporality"
 EXPORTER = {
     "otel_traces": """Timestamp TraceId SpanId ParentSpanId TraceState SpanName SpanKind ServiceName ResourceAttributes ScopeName

@@ -1,4 +1,6 @@
-"""What is run on a cluster. No Keeper runs here: the statements are held against a snapshot, and parsed by the engine."""
+"""What is run on a cluster. No Keeper runs here: the statements are held against a snapshot, and parsed by
+the engine.
+"""
 
 import re
 from collections.abc import Iterator
@@ -12,11 +14,12 @@ from clickhouse_connect.driver.client import Client
 
 from schemas.errors import SinkUnavailable
 from schemas.tables import SCHEMAS
-from storage import cluster, rollups
+from storage import cluster
 from storage.client import open_client
+from storage.jobs import rollups
 from storage.migrate import ddl, expiry, migrations, statements
 from storage.settings import ClickHouseStore, StorageSettings
-from tests.storage.stores import settings_for
+from tests.support.stores import settings_for
 
 ON_CLUSTER = StorageSettings(store="clickhouse://db/meshflow", cluster="mesh")
 CLUSTER_SNAPSHOT = Path(__file__).parent / "ddl_cluster.sql"
@@ -45,14 +48,17 @@ def test_every_statement_is_one_that_the_engine_parses(client: Client) -> None:
 
 def test_every_statement_goes_to_every_server() -> None:
     for statement in made():
-        assert re.match(r"CREATE (TABLE IF NOT EXISTS|OR REPLACE (VIEW|FUNCTION)) \w+ ON CLUSTER mesh\b", statement), statement
+        assert re.match(
+            r"CREATE (TABLE IF NOT EXISTS|OR REPLACE (VIEW|FUNCTION)) \w+ ON CLUSTER mesh\b", statement
+        ), statement
 
 
 def test_every_table_is_a_replicated_one_under_a_distributed_one() -> None:
     text = ddl(ON_CLUSTER)
     local = re.findall(r"CREATE TABLE IF NOT EXISTS (\w+)_local ", text)
     over = re.findall(
-        r"CREATE TABLE IF NOT EXISTS (\w+) ON CLUSTER mesh AS (\w+)_local\nENGINE = Distributed\('mesh', 'meshflow', '(\w+)_local'", text
+        r"CREATE TABLE IF NOT EXISTS (\w+) ON CLUSTER mesh AS (\w+)_local\nENGINE = Distributed\('mesh', 'meshflow', '(\w+)_local'",
+        text,
     )
     assert set(SCHEMAS) <= set(local)
     assert over == [(table, table, table) for table in local]
@@ -79,23 +85,37 @@ def test_rows_that_merge_meet_on_one_shard() -> None:
 
 
 def test_the_engine_knows_the_settings_of_the_tables(client: Client) -> None:
-    known = {row[0] for row in client.query("SELECT name FROM system.replicated_merge_tree_settings").result_rows}
-    used = {name for clause in re.findall(r"^SETTINGS (.*)", ddl(ON_CLUSTER), re.MULTILINE) for name in re.findall(r"(\w+) =", clause)}
+    known = {
+        row[0] for row in client.query("SELECT name FROM system.replicated_merge_tree_settings").result_rows
+    }
+    used = {
+        name
+        for clause in re.findall(r"^SETTINGS (.*)", ddl(ON_CLUSTER), re.MULTILINE)
+        for name in re.findall(r"(\w+) =", clause)
+    }
     assert used <= known
     assert "replicated_deduplication_window_seconds" in used
 
 
 def test_an_alteration_is_made_of_local_tables_and_columns_of_both() -> None:
-    spread = cluster.spread("ALTER TABLE red_10s ON CLUSTER mesh ADD COLUMN IF NOT EXISTS mesh String", ON_CLUSTER)
+    spread = cluster.spread(
+        "ALTER TABLE red_10s ON CLUSTER mesh ADD COLUMN IF NOT EXISTS mesh String", ON_CLUSTER
+    )
     assert [statement.split()[2] for statement in spread] == ["red_10s_local", "red_10s"]
-    spread = cluster.spread("ALTER TABLE red_10s ON CLUSTER mesh MODIFY TTL slot + toIntervalDay(1)", ON_CLUSTER)
+    spread = cluster.spread(
+        "ALTER TABLE red_10s ON CLUSTER mesh MODIFY TTL slot + toIntervalDay(1)", ON_CLUSTER
+    )
     assert [statement.split()[2] for statement in spread] == ["red_10s_local"]
-    assert cluster.spread("ALTER TABLE red_10s MODIFY TTL slot", StorageSettings()) == ["ALTER TABLE red_10s MODIFY TTL slot"]
+    assert cluster.spread("ALTER TABLE red_10s MODIFY TTL slot", StorageSettings()) == [
+        "ALTER TABLE red_10s MODIFY TTL slot"
+    ]
 
 
 def test_a_migration_without_a_cluster_is_what_its_file_says() -> None:
     for migration in migrations():
-        assert not re.search(r"_local|Distributed|Replicated", "\n".join(statements(migration.text, StorageSettings())))
+        assert not re.search(
+            r"_local|Distributed|Replicated", "\n".join(statements(migration.text, StorageSettings()))
+        )
 
 
 class Recorder:
@@ -118,7 +138,9 @@ def test_roll_ups_read_and_write_all_shards_and_drop_local_partitions(client: Cl
         "SELECT level": [],
         "AS hour FROM red_10s": [(0,)],
         "SELECT DISTINCT toString": [("shop",)],
-        "clusterAllReplicas('mesh', system.parts) WHERE database = 'meshflow' AND table = 'red_10s_local'": [("1970-01-01",)],
+        "clusterAllReplicas('mesh', system.parts) WHERE database = 'meshflow' AND table = 'red_10s_local'": [
+            ("1970-01-01",)
+        ],
     }
     recorder = Recorder(answers)
     rollups.run_rollups(recorder, 10**18, ON_CLUSTER)  # type: ignore[arg-type]
@@ -142,4 +164,6 @@ def test_asynchronous_inserts_go_to_the_local_tables_of_the_only_shard() -> None
 
 
 def test_ttls_are_those_of_local_tables() -> None:
-    assert {cluster.local_name(table, ON_CLUSTER) for table in expiry(ON_CLUSTER)} == {f"{table}_local" for table in expiry(ON_CLUSTER)}
+    assert {cluster.local_name(table, ON_CLUSTER) for table in expiry(ON_CLUSTER)} == {
+        f"{table}_local" for table in expiry(ON_CLUSTER)
+    }

@@ -13,9 +13,9 @@ from storage import migrate as migration
 from storage.client import open_client
 from storage.migrate import MigrationError, ddl, migrate
 from storage.settings import StorageSettings
-from tests.storage.server import StoreServer
-from tests.storage.stores import Place, opened, scalar
 from tests.storage.test_store_cluster import CLUSTER_SNAPSHOT, ON_CLUSTER
+from tests.support.store_server import StoreServer
+from tests.support.stores import Place, opened, scalar
 
 SNAPSHOT = Path(__file__).parent / "ddl.sql"
 
@@ -55,12 +55,18 @@ def test_columns_are_those_of_the_blocks(place: Place) -> None:
         tables.setdefault(table, []).append((name, _plain(kind)))
     for table, schema in SCHEMAS.items():
         assert [name for name, _ in tables[table]] == schema.names, table
-        wrong = [(field, kind) for field, (_, kind) in zip(schema, tables[table], strict=True) if kind not in _names(field.type)]
+        wrong = [
+            (field, kind)
+            for field, (_, kind) in zip(schema, tables[table], strict=True)
+            if kind not in _names(field.type)
+        ]
         assert not wrong, table
 
 
 def test_ddl_is_the_snapshot() -> None:
-    """What is run, word for word. A released migration must not change; to renew: `python -m tests.storage.test_store_migrations`."""
+    """What is run, word for word. A released migration must not change; to renew: `python -m
+    tests.storage.test_store_migrations`.
+    """
     assert ddl(StorageSettings()) == SNAPSHOT.read_text()
 
 
@@ -72,7 +78,9 @@ def test_migrating_again_does_nothing(place: Place) -> None:
     client.close()
     client = open_client(settings.store_place)
     assert migrate(client, settings) == []
-    assert scalar(client, "SELECT quantileOfHistogram(map(toInt16(0), toUInt64(1)), 0.5)") > 0, "functions are there after a restart"
+    assert scalar(client, "SELECT quantileOfHistogram(map(toInt16(0), toUInt64(1)), 0.5)") > 0, (
+        "functions are there after a restart"
+    )
     client.close()
 
 
@@ -80,11 +88,21 @@ def test_migrating_again_does_nothing(place: Place) -> None:
 def test_a_migration_that_was_killed_in_the_middle_is_finished(place: Place, statements: int) -> None:
     settings = place.settings()
     client = open_client(settings.store_place)
-    everything = [text for each in migration.migrations() for text in migration._statements(migration._render(each.text, settings))]
+    everything = [
+        text
+        for each in migration.migrations()
+        for text in migration._statements(migration._render(each.text, settings))
+    ]
     for text in everything[:statements]:
         client.command(text)
     assert len(migrate(client, settings)) == 3
-    assert scalar(client, "SELECT count() FROM system.tables WHERE database = currentDatabase() AND name LIKE 'otel%'") == 8
+    assert (
+        scalar(
+            client,
+            "SELECT count() FROM system.tables WHERE database = currentDatabase() AND name LIKE 'otel%'",
+        )
+        == 8
+    )
     client.close()
 
 
@@ -124,14 +142,23 @@ def test_a_table_that_somebody_dropped_is_named(place: Place) -> None:
 
 def test_settings_that_changed_are_applied(place: Place) -> None:
     with opened(place.settings()) as client:
-        changed = place.settings(error_traces_ttl=timedelta(days=30), rollup_10s_ttl=timedelta(days=3), deduplication_window=5_000)
+        changed = place.settings(
+            error_traces_ttl=timedelta(days=30), rollup_10s_ttl=timedelta(days=3), deduplication_window=5_000
+        )
         done = migrate(client, changed)
         assert any(line.startswith("otel_traces: TTL") for line in done)
-        engine = scalar(client, "SELECT engine_full FROM system.tables WHERE database = currentDatabase() AND name = 'otel_traces'")
+        engine = scalar(
+            client,
+            "SELECT engine_full FROM system.tables WHERE database = currentDatabase() AND name = 'otel_traces'",
+        )
         assert "if(TraceError = 1, 2678400, 691200)" in engine, "to the end of the day"
         assert "non_replicated_deduplication_window = 5000" in engine
-        kept = client.query("SELECT level, dateDiff('hour', max(kept_from), now('UTC')) FROM rollups GROUP BY level ORDER BY 1").result_rows
-        assert kept == [("edges_10s", 48), ("red_10s", 48)], "rows older than the former TTL will not come back"
+        kept = client.query(
+            "SELECT level, dateDiff('hour', max(kept_from), now('UTC')) FROM rollups GROUP BY level ORDER BY 1"
+        ).result_rows
+        assert kept == [("edges_10s", 48), ("red_10s", 48)], (
+            "rows older than the former TTL will not come back"
+        )
         assert migrate(client, changed) == []
 
 
@@ -140,7 +167,9 @@ def test_expired_traces_go_by_class_and_by_whole_parts(place: Place) -> None:
         client.command("SYSTEM STOP MERGES otel_traces")
         for error in (0, 1):
             for days in (1, 10, 20):
-                client.command(f"INSERT INTO otel_traces (TraceId, TraceError, LogTime) SELECT 'x', {error}, now() - INTERVAL {days} DAY")
+                client.command(
+                    f"INSERT INTO otel_traces (TraceId, TraceError, LogTime) SELECT 'x', {error}, now() - INTERVAL {days} DAY"
+                )
         client.command("SYSTEM START MERGES otel_traces")
         client.command("OPTIMIZE TABLE otel_traces FINAL")
         ages = "SELECT TraceError, dateDiff('day', LogTime, now()) AS days FROM otel_traces ORDER BY ALL"

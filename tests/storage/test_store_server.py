@@ -1,4 +1,6 @@
-"""`meshflow store` as ClickHouse's own clients meet it: inserts, refusals, several at once, SIGTERM, kill -9."""
+"""`meshflow store` as ClickHouse's own clients meet it: inserts, refusals, several at once, SIGTERM, kill
+-9.
+"""
 
 import base64
 import http.client
@@ -18,8 +20,8 @@ import pytest
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError, OperationalError
 
-from tests.e2e.up import LONG_S, eventually, run_meshflow
-from tests.storage.server import StoreServer
+from tests.support.store_server import StoreServer
+from tests.support.up import LONG_S, eventually, run_meshflow
 
 COMPRESSIONS = ("lz4", "zstd", "gzip", "")
 CREATE = (
@@ -47,12 +49,18 @@ def rows(count: int, start: int = 0) -> list[list[Any]]:
 
 
 def send(
-    server: StoreServer, body: bytes | None = None, *, headers: dict[str, str] | None = None, **parameters: str
+    server: StoreServer,
+    body: bytes | None = None,
+    *,
+    headers: dict[str, str] | None = None,
+    **parameters: str,
 ) -> tuple[int, str, str]:
     """Status, ClickHouse's error code, and the answer."""
     url = f"http://127.0.0.1:{server.port}/?{urllib.parse.urlencode(parameters)}"
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, body, headers or {}), timeout=LONG_S) as response:
+        with urllib.request.urlopen(
+            urllib.request.Request(url, body, headers or {}), timeout=LONG_S
+        ) as response:
             return response.status, "", response.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.headers.get("X-ClickHouse-Exception-Code", ""), error.read().decode()
@@ -73,9 +81,16 @@ def test_native_inserts_of_the_ordinary_client(store_server: StoreServer, compre
         client.insert(table, rows(10), column_names=COLUMNS, settings={"insert_deduplication_token": "two"})
         assert client.command(f"SELECT count() FROM {table}") == 70_010
         client.command(f"INSERT INTO {table} (n, name) VALUES", data="(1, 'a;b'), (2, 'c')")
-        assert client.query(f"SELECT name FROM {table} WHERE name IN ('a;b', 'c') ORDER BY name").result_rows == [("a;b",), ("c",)]
+        assert client.query(
+            f"SELECT name FROM {table} WHERE name IN ('a;b', 'c') ORDER BY name"
+        ).result_rows == [("a;b",), ("c",)]
         with pytest.raises(DatabaseError) as failed:
-            client.insert("nowhere", rows(1), column_names=COLUMNS, column_type_names=["UInt64", "String", "Map(String, String)"])
+            client.insert(
+                "nowhere",
+                rows(1),
+                column_names=COLUMNS,
+                column_type_names=["UInt64", "String", "Map(String, String)"],
+            )
         assert failed.value.code == 60
         client.command(f"DROP TABLE {table}")
 
@@ -84,7 +99,9 @@ def test_what_is_wrong_is_refused_and_stores_nothing(server: StoreServer) -> Non
     with closing(connect(server)) as client:
         client.command(CREATE.format("calls"))
         insert = "INSERT INTO calls (n) FORMAT CSV"
-        assert send(server, b"\x04\x22M\x18 this is no frame", headers={"Content-Encoding": "lz4"}, query=insert)[:2] == (500, "271")
+        assert send(
+            server, b"\x04\x22M\x18 this is no frame", headers={"Content-Encoding": "lz4"}, query=insert
+        )[:2] == (500, "271")
         assert send(server, b"1\n", headers={"Content-Encoding": "snappy"}, query=insert)[:2] == (501, "48")
         assert send(server, b"not a number\n", query=insert)[:2] == (400, "117")
         assert send(server, b"1\n", query="INSERT INTO calls (nothing) FORMAT CSV")[1] == "16"
@@ -100,13 +117,17 @@ def test_rows_that_do_not_all_arrive_are_not_stored(server: StoreServer) -> None
     with closing(connect(server)) as client:
         client.command(CREATE.format("calls"))
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=LONG_S)
-        connection.putrequest("POST", "/?" + urllib.parse.urlencode({"query": "INSERT INTO calls (n) FORMAT CSV"}))
+        connection.putrequest(
+            "POST", "/?" + urllib.parse.urlencode({"query": "INSERT INTO calls (n) FORMAT CSV"})
+        )
         connection.putheader("Transfer-Encoding", "chunked")
         connection.endheaders()
         rows = b"1\n" * 800_000  # more than a statement may have
         connection.send(b"%x\r\n%s\r\n" % (len(rows), rows))
         try:
-            eventually(lambda: len(list((server.data / "rows").iterdir())) == 1, "the rows that came are in a file")
+            eventually(
+                lambda: len(list((server.data / "rows").iterdir())) == 1, "the rows that came are in a file"
+            )
         finally:
             connection.close()
         eventually(lambda: list((server.data / "rows").iterdir()) == [], "the file is removed")
@@ -165,7 +186,10 @@ def test_user_and_password(tmp_path: Path) -> None:
             assert client.command("SELECT 1") == 1
         with pytest.raises(DatabaseError, match="Authentication failed"):
             connect(server, username="mesh", password="sesame")
-        assert run_meshflow("--config", str(server.config), "query", "SELECT 1 AS n", "--data", str(server.data)) == "n\n1\n"
+        assert (
+            run_meshflow("--config", str(server.config), "query", "SELECT 1 AS n", "--data", str(server.data))
+            == "n\n1\n"
+        )
         assert "sesame" not in server.log()
     finally:
         server.kill()
@@ -219,8 +243,14 @@ def test_sigterm_finishes_what_writes_and_ends_what_reads(server: StoreServer) -
     with closing(connect(server)) as client:
         client.command(CREATE.format("calls"))
         kinds = "SELECT query_kind FROM system.processes WHERE query NOT LIKE '%processes%' ORDER BY 1"
-        reading, read = in_thread(lambda: send(server, b"SELECT sum(sipHash64(number)) FROM numbers(1e13)", max_execution_time="300"))
-        eventually(lambda: [row[0] for row in client.query(kinds).result_rows] == ["Select"], "the query runs")
+        reading, read = in_thread(
+            lambda: send(
+                server, b"SELECT sum(sipHash64(number)) FROM numbers(1e13)", max_execution_time="300"
+            )
+        )
+        eventually(
+            lambda: [row[0] for row in client.query(kinds).result_rows] == ["Select"], "the query runs"
+        )
         slow = b"INSERT INTO calls (n) SELECT number FROM numbers(20) WHERE sleepEachRow(1) = 0 SETTINGS max_block_size = 1"
         writing, written = in_thread(lambda: send(server, slow))
         eventually(lambda: "Insert" in [row[0] for row in client.query(kinds).result_rows], "the insert runs")
@@ -240,15 +270,27 @@ def test_kill_9_between_a_name_and_its_part(server: StoreServer) -> None:
         client.command(CREATE.format("calls"))
         client.command("SYSTEM STOP MERGES calls")
         for block in range(3):
-            client.insert("calls", rows(10, 10 * block), column_names=COLUMNS, settings={"insert_deduplication_token": f"{block}"})
-        path = client.command("SELECT path FROM system.parts WHERE table = 'calls' AND active ORDER BY max_block_number DESC LIMIT 1")
+            client.insert(
+                "calls",
+                rows(10, 10 * block),
+                column_names=COLUMNS,
+                settings={"insert_deduplication_token": f"{block}"},
+            )
+        path = client.command(
+            "SELECT path FROM system.parts WHERE table = 'calls' AND active ORDER BY max_block_number DESC LIMIT 1"
+        )
     server.kill()
     shutil.rmtree(str(path))
     server.start()
     with closing(connect(server)) as client:
         assert client.command("SELECT count() FROM calls") == 20
         for block in range(3):
-            client.insert("calls", rows(10, 10 * block), column_names=COLUMNS, settings={"insert_deduplication_token": f"{block}"})
+            client.insert(
+                "calls",
+                rows(10, 10 * block),
+                column_names=COLUMNS,
+                settings={"insert_deduplication_token": f"{block}"},
+            )
         assert client.query("SELECT count(), uniqExact(n) FROM calls").result_rows == [(30, 30)]
 
 
@@ -262,8 +304,14 @@ def test_rows_that_a_killed_process_left_are_removed(server: StoreServer) -> Non
 
 
 def test_health_and_metrics(store_server: StoreServer) -> None:
-    for path, text in (("/ping", "Ok.\n"), ("/replicas_status", "Ok.\n"), ("/metrics", "meshflow_sql_queries_total")):
-        with urllib.request.urlopen(f"http://127.0.0.1:{store_server.port}{path}", timeout=LONG_S) as response:
+    for path, text in (
+        ("/ping", "Ok.\n"),
+        ("/replicas_status", "Ok.\n"),
+        ("/metrics", "meshflow_sql_queries_total"),
+    ):
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{store_server.port}{path}", timeout=LONG_S
+        ) as response:
             assert text in response.read().decode()
     ports = json.loads((store_server.data / "ports.json").read_text())
     assert (ports["host"], ports["sql"], ports["pid"]) == ("127.0.0.1", store_server.port, store_server.pid)

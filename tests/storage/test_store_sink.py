@@ -15,14 +15,14 @@ import pyarrow as pa
 import pytest
 
 from schemas.errors import SinkRejected, SinkUnavailable
-from schemas.log import TopicPartition
+from schemas.records import TopicPartition
 from schemas.tables import SCHEMAS, Block
 from schemas.units import NS_PER_S
 from storage.client import open_client
 from storage.deduplication_log import repair
 from storage.settings import ChdbStore, ClickHouseStore, StorageSettings
 from storage.sink import RetryingSink, open_sink
-from tests.storage.stores import TP, Place, block, opened, scalar, settings_for, write
+from tests.support.stores import TP, Place, block, opened, scalar, settings_for, write
 
 DAY = 86_400
 NOW = int(time.time())  # what is older than its TTL would expire under the tests
@@ -50,7 +50,9 @@ def red_rows(count: int, *, slot: int = NOON, days: int = 1) -> list[dict[str, o
     ]
 
 
-def total(settings: StorageSettings, table: str = "red_10s", what: str = "count(), sum(requests)") -> tuple[Any, ...]:
+def total(
+    settings: StorageSettings, table: str = "red_10s", what: str = "count(), sum(requests)"
+) -> tuple[Any, ...]:
     with closing(open_client(settings.store_place)) as client:
         return tuple(client.query(f"SELECT {what} FROM {table}").result_rows[0])
 
@@ -116,7 +118,9 @@ def test_a_block_of_many_chunks_is_one_part_in_each_partition(settings: StorageS
     for _ in range(2):
         write(settings, Block("red_10s", TP, 1, chunks))
         assert total(
-            settings, "system.parts WHERE database = currentDatabase() AND table = 'red_10s'", "count(), uniqExact(partition), sum(rows)"
+            settings,
+            "system.parts WHERE database = currentDatabase() AND table = 'red_10s'",
+            "count(), uniqExact(partition), sum(rows)",
         ) == (3, 3, count)
 
 
@@ -157,7 +161,9 @@ def test_a_folder_in_use_and_a_server_away_are_unavailable(tmp_path: Path) -> No
 
 def _assert_in_use(settings: StorageSettings) -> None:
     code = "import sys; from storage import client, settings; client.open_client(settings.parse_store_url(sys.argv[1]))"
-    other = subprocess.run([sys.executable, "-c", code, settings.store_url], capture_output=True, text=True, check=False)
+    other = subprocess.run(
+        [sys.executable, "-c", code, settings.store_url], capture_output=True, text=True, check=False
+    )
     assert "SinkUnavailable" in other.stderr
     assert "in use by another process (PID: " in other.stderr
 
@@ -211,7 +217,7 @@ _CHILD = """
 import sys
 from storage.settings import parse_store_url
 from storage.sink import open_sink
-from tests.storage.stores import block
+from tests.support.stores import block
 from tests.storage.test_store_sink import red_rows, rows_of
 sink = open_sink(parse_store_url(sys.argv[1]))
 for pane in range(int(sys.argv[2]), 10_000):
@@ -224,7 +230,9 @@ for pane in range(int(sys.argv[2]), 10_000):
 def rows_of(table: str, pane: int) -> list[dict[str, object]]:
     if table == "red_10s":
         return red_rows(50, slot=NOON + pane * 10, days=3)
-    return [{"LogTime": NOON + pane % 2 * DAY, "TraceError": i % 2, "TraceId": f"{pane}-{i}"} for i in range(50)]
+    return [
+        {"LogTime": NOON + pane % 2 * DAY, "TraceError": i % 2, "TraceId": f"{pane}-{i}"} for i in range(50)
+    ]
 
 
 def test_kill_9_leaves_each_block_whole_or_repeatable(place: Place) -> None:
@@ -234,7 +242,9 @@ def test_kill_9_leaves_each_block_whole_or_repeatable(place: Place) -> None:
     chance = random.Random(5)
     begun = 0
     for _ in range(3):
-        child = subprocess.Popen([sys.executable, "-c", _CHILD, settings.store_url, str(begun)], stdout=subprocess.PIPE, text=True)
+        child = subprocess.Popen(
+            [sys.executable, "-c", _CHILD, settings.store_url, str(begun)], stdout=subprocess.PIPE, text=True
+        )
         assert child.stdout is not None
         child.stdout.readline()
         time.sleep(chance.uniform(0, 0.1))
@@ -242,23 +252,40 @@ def test_kill_9_leaves_each_block_whole_or_repeatable(place: Place) -> None:
         seen = [int(line) for line in child.stdout.read().splitlines() if line]
         child.stdout.close()
         child.wait()
-        begun = max([begun, *(pane - 1 for pane in seen)])  # as after a commit: the last panes are written again
+        begun = max(
+            [begun, *(pane - 1 for pane in seen)]
+        )  # as after a commit: the last panes are written again
     with opened(settings):
         panes = range(begun + 3)
-        write(settings, *(block(table, rows_of(table, pane), pane) for pane in panes for table in ("red_10s", "otel_traces")))
+        write(
+            settings,
+            *(
+                block(table, rows_of(table, pane), pane)
+                for pane in panes
+                for table in ("red_10s", "otel_traces")
+            ),
+        )
         assert total(settings, what="count(), sum(requests)") == (50 * len(panes), 1225 * len(panes))
-        assert total(settings, "otel_traces", "count(), uniqExact(TraceId)") == (50 * len(panes), 50 * len(panes))
+        assert total(settings, "otel_traces", "count(), uniqExact(TraceId)") == (
+            50 * len(panes),
+            50 * len(panes),
+        )
 
 
 def test_a_name_without_its_part_is_forgotten(tmp_path: Path) -> None:
-    """A kill between the name and the part: the folder is put into that state, as a timed kill hits it too rarely."""
+    """A kill between the name and the part: the folder is put into that state, as a timed kill hits it too
+    rarely.
+    """
     settings = settings_for(tmp_path)
     with opened(settings) as client:
         for pane in range(3):
             write(settings, block("red_10s", red_rows(10, days=2), pane))
         before = total(settings, what="sum(requests)")
         path = Path(
-            scalar(client, "SELECT path FROM system.parts WHERE table = 'red_10s' AND active ORDER BY max_block_number DESC LIMIT 1")
+            scalar(
+                client,
+                "SELECT path FROM system.parts WHERE table = 'red_10s' AND active ORDER BY max_block_number DESC LIMIT 1",
+            )
         )
         client.command("SYSTEM STOP MERGES")
     place = settings.store_place

@@ -15,9 +15,9 @@ from schemas.errors import QueryFailed, SinkUnavailable
 from schemas.sql import Limits, Query
 from storage.client import open_client
 from storage.migrate import migrate
-from storage.server_engine import ServerEngine
 from storage.settings import ClickHouseStore, StorageSettings, parse_store_url
-from tests.storage.server import StoreServer
+from storage.sql.server_engine import ServerEngine
+from tests.support.store_server import StoreServer
 
 PASSWORD = "open:/ sesame"
 LIMITS = Limits(time_s=60, memory_bytes=512 << 20, threads=1, result_bytes=4 << 20)
@@ -81,7 +81,9 @@ async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> N
 
 @pytest.fixture(scope="module")
 def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreServer]:
-    server = StoreServer(tmp_path_factory.mktemp("locked"), f'[console]\nusername = "mesh"\npassword = "{PASSWORD}"\n')
+    server = StoreServer(
+        tmp_path_factory.mktemp("locked"), f'[console]\nusername = "mesh"\npassword = "{PASSWORD}"\n'
+    )
     try:
         yield server.start()
     finally:
@@ -94,7 +96,9 @@ def ca() -> trustme.CA:
 
 
 @contextmanager
-def front(server: StoreServer, ca: trustme.CA, name: str = "127.0.0.1", clients: trustme.CA | None = None) -> Iterator[int]:
+def front(
+    server: StoreServer, ca: trustme.CA, name: str = "127.0.0.1", clients: trustme.CA | None = None
+) -> Iterator[int]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ca.issue_cert(name).configure_cert(context)
     if clients:
@@ -106,7 +110,9 @@ def front(server: StoreServer, ca: trustme.CA, name: str = "127.0.0.1", clients:
 
 def settings(folder: Path, port: int, **options: object) -> StorageSettings:
     clickhouse = {"username": "mesh", "password": PASSWORD, **options}
-    return StorageSettings.model_validate({"data": folder, "store": f"clickhouses://127.0.0.1:{port}/default", "clickhouse": clickhouse})
+    return StorageSettings.model_validate(
+        {"data": folder, "store": f"clickhouses://127.0.0.1:{port}/default", "clickhouse": clickhouse}
+    )
 
 
 def ca_file(folder: Path, ca: trustme.CA) -> str:
@@ -137,20 +143,28 @@ def refused(made: StorageSettings, reason: str) -> None:
         assert "sesame" not in str(error)
 
 
-def test_a_certificate_of_the_given_authority_is_trusted_no_other(locked: StoreServer, ca: trustme.CA, tmp_path: Path) -> None:
+def test_a_certificate_of_the_given_authority_is_trusted_no_other(
+    locked: StoreServer, ca: trustme.CA, tmp_path: Path
+) -> None:
     with front(locked, ca) as port:
         use(settings(tmp_path, port, ca_file=ca_file(tmp_path, ca)))
         refused(settings(tmp_path, port), "CERTIFICATE_VERIFY_FAILED")
-        refused(settings(tmp_path, port, ca_file=ca_file(tmp_path, trustme.CA())), "CERTIFICATE_VERIFY_FAILED")
+        refused(
+            settings(tmp_path, port, ca_file=ca_file(tmp_path, trustme.CA())), "CERTIFICATE_VERIFY_FAILED"
+        )
 
 
-def test_the_name_is_checked_unless_told_otherwise(locked: StoreServer, ca: trustme.CA, tmp_path: Path) -> None:
+def test_the_name_is_checked_unless_told_otherwise(
+    locked: StoreServer, ca: trustme.CA, tmp_path: Path
+) -> None:
     with front(locked, ca, name="elsewhere.example") as port:
         refused(settings(tmp_path, port, ca_file=ca_file(tmp_path, ca)), "IP address mismatch")
         use(settings(tmp_path, port, check_certificate=False))
 
 
-def test_a_client_certificate_where_the_server_asks_for_one(locked: StoreServer, ca: trustme.CA, tmp_path: Path) -> None:
+def test_a_client_certificate_where_the_server_asks_for_one(
+    locked: StoreServer, ca: trustme.CA, tmp_path: Path
+) -> None:
     clients = trustme.CA()
     issued = clients.issue_cert("mesh")
     issued.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
@@ -159,16 +173,23 @@ def test_a_client_certificate_where_the_server_asks_for_one(locked: StoreServer,
     with front(locked, ca, clients=clients) as port:
         use(settings(tmp_path, port, ca_file=ca_file(tmp_path, ca), **files))
         refused(settings(tmp_path, port, ca_file=ca_file(tmp_path, ca)), "cannot be opened")
-        refused(settings(tmp_path, port, ca_file=str(tmp_path / "nowhere.pem")), "storage.clickhouse.ca_file = ")
+        refused(
+            settings(tmp_path, port, ca_file=str(tmp_path / "nowhere.pem")), "storage.clickhouse.ca_file = "
+        )
 
 
 def test_a_wrong_password_is_refused(locked: StoreServer, ca: trustme.CA, tmp_path: Path) -> None:
     with front(locked, ca) as port:
-        refused(settings(tmp_path, port, ca_file=ca_file(tmp_path, ca), password="sesame"), "Authentication failed")
+        refused(
+            settings(tmp_path, port, ca_file=ca_file(tmp_path, ca), password="sesame"),
+            "Authentication failed",
+        )
 
 
 def test_a_password_in_the_url_does_as_well(locked: StoreServer, tmp_path: Path) -> None:
-    made = StorageSettings(data=tmp_path, store=f"clickhouse://mesh:open%3A%2F%20sesame@127.0.0.1:{locked.port}/default")
+    made = StorageSettings(
+        data=tmp_path, store=f"clickhouse://mesh:open%3A%2F%20sesame@127.0.0.1:{locked.port}/default"
+    )
     use(made)
     assert "sesame" not in repr(made.store_place)
 
@@ -182,7 +203,12 @@ def test_forms_of_the_url() -> None:
     assert parsed("clickhouse://db") == ("db", 8123, "default", False)
     assert parsed("clickhouse://db/mesh?secure=true") == ("db", 8443, "mesh", True)
     assert parsed("clickhouses://[::1]:99/mesh") == ("::1", 99, "mesh", True)
-    for wrong in ("clickhouse://db/a-b", "clickhouse://db?secure=perhaps", "clickhouse://db?verify=no", "clickhouse:///mesh"):
+    for wrong in (
+        "clickhouse://db/a-b",
+        "clickhouse://db?secure=perhaps",
+        "clickhouse://db?verify=no",
+        "clickhouse:///mesh",
+    ):
         with pytest.raises(ValueError, match="store"):
             parse_store_url(wrong)
 
@@ -195,12 +221,20 @@ def test_secrets_are_not_shown(tmp_path: Path) -> None:
     }
     loaded = load(environ=environ)
     shown = " ".join(f"{name} {value_of(loaded.settings, name)}" for name in names())
-    assert "sesame" not in shown + repr(loaded.settings.storage.clickhouse) + repr(loaded.settings.storage.store_place)
+    assert "sesame" not in shown + repr(loaded.settings.storage.clickhouse) + repr(
+        loaded.settings.storage.store_place
+    )
     place = loaded.settings.storage.store_place
     assert isinstance(place, ClickHouseStore)
     assert place.password == "sesame-2"
     with pytest.raises(SettingsInvalid, match="certificates in") as invalid:
-        load(environ={**environ, "MESHFLOW_STORE": "clickhouse://mesh:sesame-1@db/mesh", "MESHFLOW_STORAGE__CLICKHOUSE__CA_FILE": "x"})
+        load(
+            environ={
+                **environ,
+                "MESHFLOW_STORE": "clickhouse://mesh:sesame-1@db/mesh",
+                "MESHFLOW_STORAGE__CLICKHOUSE__CA_FILE": "x",
+            }
+        )
     assert "sesame" not in str(invalid.value)
     with pytest.raises(SettingsInvalid) as invalid:
         load(environ={**environ, "MESHFLOW_STORE": "clickhouse://mesh:sesame-1@db:99999/mesh"})

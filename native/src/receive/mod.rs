@@ -1,4 +1,4 @@
-//! The OTLP/gRPC receiver: requests in, gathers for the log out. Python (`ingest/native.py`) takes gathers, appends them, and says so.
+//! The OTLP/gRPC receiver: requests in, gathers for the log out. Python (`ingest/rust.py`) takes gathers, appends them, and says so.
 //!
 //! A request's way: `server` and `connection` (HTTP/2 with its limits), `call` (one request), `room` (what may be held of it), `message` and
 //! `inflate` (its bytes), `work` (read with `crate::split`, where and when), `pending` (what is gathered, by the rules of `ingest/pending.py`),

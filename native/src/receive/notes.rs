@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 const EVERY: Duration = Duration::from_secs(10);
 
-/// Kinds of notes; their order is `ingest.native._NOTES`.
+/// Kinds of notes; their order is `ingest.rust._NOTES`.
 #[derive(Clone, Copy)]
 pub enum Kind {
     /// A bug: where, and what it says.

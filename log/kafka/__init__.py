@@ -1,0 +1,1 @@
+"""The log on Kafka: writer, topics, consumer, dead letters. The only package that knows aiokafka."""

@@ -1,0 +1,1 @@
+"""Where appends are kept on disk while Kafka is away."""

@@ -1,0 +1,1 @@
+"""How records come to processing: in this process, or with Faust from Kafka."""

@@ -1,0 +1,519 @@
+"""The reader of topics on Kafka: a Faust app. The only file that knows Faust (docs/adr/0020).
+
+Faust does membership, fetching, back-pressure and dispatch (one agent for each partition). Its acks are not
+used, since it would commit past records that are still needed (invariant 4): aiokafka's consumer, which Faust
+drives, commits what the work says, with metadata, and reading begins there after each rebalance. Whatever
+fails ends the worker, loudly; another one, or the next start, goes on from the commit.
+"""
+
+import asyncio
+import inspect
+import logging
+import re
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Any, Protocol, TypeVar
+
+import faust
+from aiokafka import AIOKafkaConsumer
+from aiokafka import TopicPartition as KafkaPartition
+from aiokafka.errors import KafkaConnectionError, KafkaError
+from aiokafka.structs import OffsetAndMetadata
+from faust.app.base import BootStrategy
+from faust.transport.drivers import aiokafka as driver
+from mode.supervisors import OneForOneSupervisor
+
+from log.kafka.brokers import Brokers, Probe, wait_for_topics
+from log.kafka.consumer import stop_consumer
+from log.kafka.security import KafkaSecuritySettings
+from processors.readers.cursor import Arrival, Cursor
+from processors.settings import KafkaReaderSettings
+from schemas.errors import LogUnavailable
+from schemas.records import COUNTS, Commit, Record
+
+_LOGGER = logging.getLogger(__name__)
+
+_BUFFERED_RECORDS = 4
+"""Records that wait for each agent; what is fetched beyond them stays with the consumer."""
+
+_FETCH_BYTES = 1 << 20
+"""Of a partition at a time, compressed, which may be a tenth of what it takes in memory; a larger record is
+sent alone.
+"""
+
+_KAFKA_S = 10.0
+"""How long a request to the brokers may take before it is given up (aiokafka itself would try for ever)."""
+
+_PATIENCE_S = 25.0
+"""How long a rebalance asks where to begin; brokers may be electing a leader, or making the topic of
+offsets.
+"""
+
+_CLOSE_S = 10.0
+"""How long the consumer's thread may take to finish what it was asked, and again to leave the group."""
+
+_CRASHED_S = 20.0
+"""How long a crashed app may take to stop, its thread included."""
+
+_CANCELLED_S = 5.0
+"""How long what is cancelled may take to end: parts of Faust swallow a cancellation and go on with the next
+one.
+"""
+
+_NO_LIMIT = 1e6
+_COUNT = re.compile(rb"[0-9]{1,18}")
+
+_T = TypeVar("_T")
+_C = TypeVar("_C", bound=Cursor)
+
+
+class Work(Protocol[_C]):
+    """What is done with the records that an app reads."""
+
+    @property
+    def topics(self) -> Mapping[str, int | None]:
+        """Kafka's names of the topics to read; how many partitions each must have (None: any number)."""
+
+    @property
+    def settle_s(self) -> float:
+        """How long a rebalance waits for what is in hand. What takes longer must do no harm when it is done
+        again by another worker.
+        """
+
+    @property
+    def in_hand(self) -> "Iterable[asyncio.Task[Any]]":
+        """What has begun and is to be finished before a stop."""
+
+    def cursor(self, topic: str, number: int, commit: Commit | None, beginning: int, end: int) -> _C:
+        """Begin with a partition that was assigned; it is closed when it is taken away."""
+
+    async def take(self, cursor: _C, record: Record, *, more: bool) -> None:
+        """Take the record of the cursor's next offset; the next one comes when this returns. ``more``: it is
+        there already.
+
+        Cancelled at a stop or when the partition is taken away. Anything raised ends the app.
+        """
+
+    async def look_after(self, cursor: _C) -> None:
+        """Called before each commit by time."""
+
+    def publish(self, cursor: _C, end: int | None) -> None:
+        """Show how far it is; ``end``: the offset after the newest record there is, where known."""
+
+    def withdraw(self, cursor: _C) -> None:
+        """Show it no longer: it was taken away."""
+
+
+class _Boot(BootStrategy):
+    enable_web = enable_kafka_producer = enable_sensors = False
+
+
+class _Consumer(driver.Consumer):
+    """Begins to read where cursors are, not at the committed offset."""
+
+    app: "ReaderApp"
+
+    def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
+        return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def perform_seek(self) -> None:
+        """Called after every rebalance, sometimes twice, and once with the old partitions still."""
+        here = self.assignment()
+        await self.seek_wait(
+            {kp: cursor.next_offset for kp, cursor in self.app.cursors.items() if kp in here}
+        )
+
+    async def kafka(self, ask: Callable[[AIOKafkaConsumer], Awaitable[_T]]) -> _T:
+        """Ask aiokafka's consumer, in the loop of its own thread."""
+        loop, consumer = self._thread.thread_loop, self._thread._consumer
+        if consumer is None:
+            raise KafkaConnectionError("the consumer has not begun")
+
+        async def asked() -> _T:
+            return await asyncio.wait_for(ask(consumer), _KAFKA_S)
+
+        asking = asked()
+        give_up_s = time.monotonic() + 2 * _KAFKA_S
+        try:
+            answer = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(asking, loop))
+            try:
+                while not answer.done():  # a thread that ends in this moment does not answer any more
+                    await asyncio.wait({answer}, timeout=1)
+                    if not answer.done() and (loop.is_closed() or time.monotonic() > give_up_s):
+                        raise KafkaConnectionError("the consumer does not answer")
+            finally:
+                answer.cancel()
+        except RuntimeError as error:  # of its loop
+            raise KafkaConnectionError("the consumer has ended") from error
+        finally:
+            if inspect.getcoroutinestate(asking) == inspect.CORO_CREATED:
+                asking.close()
+        if answer.cancelled():
+            raise KafkaConnectionError("the consumer has ended")
+        return answer.result()
+
+    def close(self) -> None:
+        """Nothing. Faust calls this at a rebalance during a stop, and would close the consumer from the main
+        loop.
+
+        What belongs to the thread's loop breaks of that: its own stop then waits for ever. The thread closes
+        what it has (below).
+        """
+
+
+class _Supervisor(OneForOneSupervisor):
+    """Starts agents again that a rebalance cancelled, however many: Faust's own ends the process when two of
+    them fall into 10 ms.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        """``options``: as Faust gives them, but for the limit: its token bucket is as small as ``over``,
+        whatever ``max_restarts`` is.
+        """
+        super().__init__(**{**options, "max_restarts": _NO_LIMIT, "over": _NO_LIMIT})
+
+
+class _ConsumerThread(driver.AIOKafkaConsumerThread):
+    async def call_thread(self, fun: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
+        """As Faust's, but for a stop or a crash: the thread does not listen any more then, and who asks it
+        would wait for ever.
+
+        (Faust's conductor does: it swallows its cancellation, and subscribes.)
+        """
+        promise = await self.method_queue.call(self.parent_loop.create_future(), fun, *args, **kwargs)
+        try:
+            while not promise.done():
+                await asyncio.wait({promise}, timeout=1)
+                if not promise.done() and self.app.should_stop:
+                    raise asyncio.CancelledError
+        finally:
+            promise.cancel()
+        return promise.result()
+
+    async def on_thread_stop(self) -> None:
+        """As Faust's, but for how the consumer is stopped: the thread must end in order, or the app waits for
+        it for ever.
+        """
+        try:
+            async with asyncio.timeout(_CLOSE_S):
+                await super(driver.AIOKafkaConsumerThread, self).on_thread_stop()
+        except TimeoutError:
+            _LOGGER.warning("what was asked of the consumer is given up")
+        if self._consumer is not None:
+            try:
+                await stop_consumer(self._consumer, _CLOSE_S)
+            except KafkaError as error:
+                _LOGGER.warning("the consumer was not stopped in order: %r", error)
+
+
+class _Transport(driver.Transport):
+    Consumer = _Consumer
+
+
+class ReaderApp(faust.App):
+    """Does its work on the partitions that the group gives it. Made by :func:`build_app`, run by
+    :func:`serve`.
+    """
+
+    BootStrategy = _Boot
+    consumer: _Consumer
+    cursors: dict[Any, Any]
+    """By Faust's partition; made anew after every rebalance."""
+    settings: KafkaReaderSettings
+    brokers: Brokers
+    probe: Probe
+    work: Work[Any]
+    stopping: bool
+
+    def _create_directories(self) -> None:
+        """None: there are no tables, and Faust would make an empty folder where it was started."""
+
+    def _new_transport(self) -> driver.Transport:
+        return _Transport(self.conf.broker_consumer, self)
+
+    async def begin(self) -> None:
+        """Make a cursor for each partition that was assigned, at its committed offset."""
+        kps = [KafkaPartition(*kp) for kp in self.consumer.assignment()]
+
+        async def look(kafka: AIOKafkaConsumer) -> tuple[dict[Any, Any], dict[Any, int], dict[Any, int]]:
+            committed = await kafka._coordinator.fetch_committed_offsets(
+                kps
+            )  # the public method gives no metadata
+            return committed, await kafka.beginning_offsets(kps), await kafka.end_offsets(kps)
+
+        committed, beginning, end = await self._patiently(look) if kps else ({}, {}, {})
+        self.cursors = {
+            kp: self.work.cursor(kp.topic, kp.partition, _commit(committed.get(kp)), beginning[kp], end[kp])
+            for kp in kps
+        }
+        _LOGGER.info(
+            "reading %s", ", ".join(sorted(f"{kp.topic}/{kp.partition}" for kp in kps)) or "no partition"
+        )
+
+    async def _patiently(self, ask: Callable[[AIOKafkaConsumer], Awaitable[_T]]) -> _T:
+        give_up_s = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                return await self.consumer.kafka(ask)
+            except (KafkaError, TimeoutError) as error:
+                if time.monotonic() > give_up_s:
+                    raise
+                _LOGGER.warning("Kafka does not answer yet: %r", error)
+                await asyncio.sleep(1)
+
+    async def take(self, message: Any) -> None:
+        """Hand one record to the work, if it is the next one of its partition."""
+        kp = message.tp
+        cursor = self.cursors.get(kp)
+        if cursor is None or self.stopping:
+            return  # of an assignment that is gone, or for the next worker to read
+        arrival = cursor.arrival(message.offset, time.monotonic())
+        if arrival is Arrival.AHEAD:
+            arrival = await self._bridge(kp, cursor, message.offset)
+        if arrival is Arrival.TAKE:
+            await self.work.take(
+                cursor, record_of(message), more=message.offset + 1 < (self.consumer.highwater(kp) or 0)
+            )
+
+    async def _bridge(self, kp: Any, cursor: Cursor, offset: int) -> Arrival:
+        wanted = cursor.next_offset
+        try:
+            beginning, there = await self.probe.look(kp, wanted)
+        except (KafkaError, TimeoutError) as error:  # the next record asks again
+            _LOGGER.warning("%s/%d: what is at offset %d is not known: %r", *kp, wanted, error)
+            return Arrival.SKIP
+        if cursor.next_offset != wanted or cursor.closed:
+            return Arrival.SKIP
+        seek = cursor.bridge(offset, beginning, there, time.monotonic())
+        level = (
+            logging.DEBUG if beginning <= wanted and there == offset else logging.WARNING
+        )  # transactions leave such gaps all the time
+        _LOGGER.log(
+            level, "%s/%d: wanted offset %d, got %d, go on with %d", *kp, wanted, offset, cursor.next_offset
+        )
+        if seek is None:
+            return Arrival.TAKE
+        await self.consumer.seek_wait({kp: seek})
+        return Arrival.SKIP
+
+    async def keep(self) -> None:
+        """What is due from time to time: look after the work, commit, show how far it is."""
+        cursors = dict(self.cursors)
+        for cursor in cursors.values():
+            await self.work.look_after(cursor)
+        await self.commit_cursors(self.cursors)
+
+        async def newest(kafka: AIOKafkaConsumer) -> dict[Any, int | None]:
+            return {kp: kafka.highwater(kp) for kp in cursors if kp in kafka.assignment()}
+
+        with suppress(KafkaError, TimeoutError):
+            for kp, end in (await self.consumer.kafka(newest)).items():
+                if not cursors[kp].closed:
+                    self.work.publish(cursors[kp], end)
+
+    async def commit_cursors(self, cursors: Mapping[Any, Cursor]) -> None:
+        """Commit how far the work is."""
+        due = [
+            (kp, cursor, cursor.commit)
+            for kp, cursor in cursors.items()
+            if cursor.commit and cursor.commit != cursor.committed
+        ]
+        if not due:
+            return
+        offsets = {kp: OffsetAndMetadata(commit.offset, commit.metadata) for kp, _, commit in due}
+        try:
+            await self.consumer.kafka(lambda kafka: kafka.commit(offsets))
+        except (
+            KafkaError,
+            TimeoutError,
+        ) as error:  # put out of the group, or the brokers are away: tried again later
+            _LOGGER.warning("not committed yet: %r", error)
+            return
+        for _, cursor, commit in due:
+            cursor.committed = commit
+
+    async def committed(self, topic: str, count: int) -> list[Commit | None]:
+        """The group's newest commit of each of a topic's partitions. Raises KafkaError, TimeoutError."""
+        kps = [KafkaPartition(topic, number) for number in range(count)]
+        known = await self.consumer.kafka(lambda kafka: kafka._coordinator.fetch_committed_offsets(kps))
+        return [_commit(known.get(kp)) for kp in kps]
+
+    async def leave(self) -> None:
+        """Commit, then let go of every partition: it may be another worker's next."""
+        old, self.cursors = self.cursors, {}
+        if self.work.settle_s:
+            await self._settle(self.work.settle_s)
+        try:
+            await self.commit_cursors(old)
+        finally:
+            self._withdraw(old)
+
+    async def _settle(self, timeout_s: float) -> None:
+        if in_hand := set(self.work.in_hand):
+            await asyncio.wait(in_hand, timeout=timeout_s)
+
+    async def finish(self) -> None:
+        """Begin nothing new, finish what is in hand, and commit."""
+        self.stopping = True
+        if self.crashed:
+            return
+        await self._settle(self.settings.stop_time.total_seconds())
+        await self.leave()
+
+    def let_go(self) -> None:
+        """After a crash, or a stop that took too long: what is left of the work is another worker's."""
+        old, self.cursors = self.cursors, {}
+        self._withdraw(old)
+
+    def _withdraw(self, cursors: Mapping[Any, Cursor]) -> None:
+        for cursor in cursors.values():
+            cursor.closed = True
+            self.work.withdraw(cursor)
+
+
+def build_app(brokers: Brokers, group: str, settings: KafkaReaderSettings, work: Work[Any]) -> ReaderApp:
+    """An app that does ``work`` as one of the members of ``group``."""
+    session_s = settings.session_timeout.total_seconds()
+    app = ReaderApp(
+        group,
+        broker=[f"kafka://{server}" for server in brokers.bootstrap],
+        broker_credentials=_credentials(brokers.security),
+        store="memory://",
+        web_enabled=False,
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        table_standby_replicas=0,
+        stream_wait_empty=False,
+        stream_buffer_maxsize=_BUFFERED_RECORDS,
+        consumer_max_fetch_size=_FETCH_BYTES,
+        consumer_metadata_max_age_ms=60_000,
+        broker_session_timeout=session_s,
+        broker_heartbeat_interval=min(2.0, session_s / 4),
+        broker_request_timeout=30.0,
+        broker_rebalance_timeout=30.0,
+        broker_max_poll_interval=1e6,  # once passed, Faust would leave the group and never come back
+    )
+    app.cursors, app.stopping = {}, False
+    app.brokers, app.settings, app.work, app.probe = brokers, settings, work, Probe(brokers)
+    _declare(app)
+    return app
+
+
+def _credentials(security: KafkaSecuritySettings) -> faust.auth.Credentials | None:
+    """The login as Faust has it."""
+    tls = security.ssl_context()
+    if security.mechanism:
+        password = security.password.get_secret_value()
+        return faust.SASLCredentials(
+            username=security.username, password=password, mechanism=security.mechanism, ssl_context=tls
+        )
+    return faust.SSLCredentials(tls) if tls else None
+
+
+def _declare(app: ReaderApp) -> None:
+    """Hang agent, timer and signals on the app; Faust knows them by decoration only."""
+    topic = app.topic(
+        *app.work.topics,
+        acks=False,
+        key_type=bytes,
+        value_type=bytes,
+        key_serializer="raw",
+        value_serializer="raw",
+    )
+
+    @app.agent(topic, isolated_partitions=True, supervisor_strategy=_Supervisor)
+    async def read(stream: Any) -> None:
+        async with _crashing(app):
+            async for event in stream.noack().events():
+                await app.take(event.message)
+
+    @app.timer(app.settings.commit_every.total_seconds())  # type: ignore[untyped-decorator]  # Faust does not type it
+    async def keep() -> None:
+        async with _crashing(app):
+            await app.keep()
+
+    @app.on_rebalance_complete.connect(weak=False)  # awaited before perform_seek and before the first record
+    async def complete(*_: Any, **__: Any) -> None:
+        async with _crashing(app):
+            await app.begin()
+
+    @app.on_partitions_revoked.connect(
+        weak=False
+    )  # awaited before the group goes on; a commit here still counts
+    async def revoked(*_: Any, **__: Any) -> None:
+        await app.leave()
+
+    @app.on_before_shutdown.connect(weak=False)  # on_partitions_revoked is not sent at a stop
+    async def stopping(*_: Any, **__: Any) -> None:
+        await app.finish()
+
+
+class _crashing:  # noqa: N801 - used as contextlib's are
+    """Ends the app on any error: Faust would start an agent again, without the record at fault."""
+
+    def __init__(self, app: ReaderApp) -> None:
+        self._app = app
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, Exception):
+            await self._app.crash(error)
+
+
+async def serve(app: ReaderApp, stop: asyncio.Event) -> bool:
+    """Run until ``stop``; True when what was in hand is stored and committed.
+
+    False: brokers or the work did not answer in time; then threads may still hang in them, and the process
+    has to end itself. Raises LogUnavailable for an error of Kafka's, or what else the app crashed of.
+    """
+    if not await wait_for_topics(app.brokers, app.work.topics, stop):
+        return True
+    starting = asyncio.ensure_future(app.start())
+    ends = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(app._crashed.wait())]
+    await asyncio.wait([starting, *ends], return_when=asyncio.FIRST_COMPLETED)
+    if starting.done() and not starting.exception():
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    grace_s = _CRASHED_S if app.crashed else app.settings.stop_time.total_seconds() + 2 * _KAFKA_S
+    stopping = asyncio.ensure_future(app.stop())
+    await asyncio.wait([stopping], timeout=grace_s)
+    in_order = stopping.done() and not stopping.cancelled() and stopping.exception() is None
+    for end in (starting, stopping, *ends):
+        end.cancel()
+    await asyncio.wait([starting, stopping, *ends], timeout=_CANCELLED_S)
+    app.let_go()
+    await app.probe.close()
+    error = (
+        app.crash_reason
+        if app.crashed
+        else starting.exception()
+        if starting.done() and not starting.cancelled()
+        else None
+    )
+    if error:
+        raise (
+            LogUnavailable(f"Kafka does not answer: {error!r}")
+            if isinstance(error, (KafkaError, TimeoutError))
+            else error
+        )
+    return in_order and all(task.done() for task in app.work.in_hand)
+
+
+def record_of(message: Any) -> Record:
+    """A record as Faust gives it (its time is float seconds of the broker's whole milliseconds; one without a
+    time is of 1970).
+    """
+    value = message.value or b""
+    headers = {
+        name: int(count)
+        for name, count in message.headers or ()
+        if name in COUNTS and _COUNT.fullmatch(count or b"")
+    }
+    append_time_ns = max(0, round(message.timestamp * 1000)) * 1_000_000
+    return Record(message.offset, append_time_ns, value, len(value), headers=headers, key=message.key or b"")
+
+
+def _commit(known: Any) -> Commit | None:
+    return Commit(known.offset, known.metadata) if known is not None and known.offset >= 0 else None

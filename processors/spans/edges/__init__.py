@@ -1,0 +1,1 @@
+"""Service edges: who called whom."""

@@ -1,0 +1,186 @@
+"""What edges look up in other panes: a compact row per span, with texts as 64-bit hashes, which are equal in
+every pane.
+
+Equality of hashes stands for equality of texts: among the million texts that a window may hold, two share a
+hash with a probability of 3e-8. Rows that come out get their texts from the pane that they were met in.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import pyarrow.compute as pc
+
+from processors.grouping import U64
+from processors.limits import IDENTITY, Codes, Labels
+from processors.slots import PaneTime
+from schemas.spans import SpanBatch
+
+PRODUCER, CONSUMER = 4, 5
+CLIENT, SERVER = 3, 2
+
+_UNSENT = r"(^|,)(UO|NR|UH)(,|$)"
+"""Envoy's response flags of requests that were refused at the caller."""
+
+_SEED = 0x6D657368  # "mesh"; any fixed number
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """One pane's spans, each once, as possible callers and callees."""
+
+    spans: pl.DataFrame
+    """``pane`` i64; ``key``, ``parent_key`` u64 (0: root); ``start_ns`` i64; ``slot`` u32; ``node``,
+    ``upstream``, ``flags`` u64 hashes (0: none); ``bucket`` i16; ``kind`` u8; ``retry`` u16; ``proxy``,
+    ``error``, ``queue`` (names a queue), ``database`` (a CLIENT that names one), ``refused`` (before it was
+    sent, by its flags), ``loose`` (its parent is not among the pane's first copies) bool."""
+    loose: pl.DataFrame
+    """The loose ones of ``spans``: few, where panes are longer than traces."""
+    nodes: pl.DataFrame
+    """``node`` -> ``service``, ``identity``, ``instance``, ``pod`` (hashes, 0: none) and IDENTITY's texts."""
+    words: pl.DataFrame
+    """``hash`` -> ``text`` of ``upstream`` and ``flags``."""
+
+
+def hash_texts(texts: pl.Series) -> U64:
+    """A hash of each text; 0 for ""."""
+    hashes: U64 = texts.hash(_SEED).to_numpy(writable=True)
+    hashes[(texts == "").to_numpy()] = 0
+    return hashes
+
+
+def hash_rows(columns: Sequence[U64]) -> U64:
+    """A hash of each row of hashes or small numbers; the order of the columns counts."""
+    mixed = np.zeros_like(columns[0])
+    for column in columns:
+        mixed = (mixed ^ column) * np.uint64(0x9E3779B97F4A7C15)
+        mixed ^= mixed >> np.uint64(32)
+        mixed *= np.uint64(0xD6E8FEB86659FD93)
+        mixed ^= mixed >> np.uint64(29)
+    return mixed
+
+
+def calls_of(
+    pane: int, spans: pl.DataFrame, batch: SpanBatch, labels: Labels, *, first: pl.Series, slots: Codes
+) -> Calls:
+    """The look-up rows of a pane.
+
+    ``spans``: SPAN_SCHEMA with ``key`` and ``parent_key``, each span once; ``first``: which of them are first
+    copies; ``slots``: of each.
+    """
+    upstream, flags = labels.codes(spans["upstream_cluster"]), labels.codes(spans["response_flags"])
+    resources = {
+        name: labels.codes(pl.Series(batch.resources[name])) for name in (*IDENTITY, "instance", "pod")
+    }
+    hashes = np.zeros(len(labels.strings), np.uint64)
+    for codes in (upstream, flags, *resources.values()):
+        hashes[codes] = 1
+    used = np.flatnonzero(hashes)
+    texts = pl.Series(labels.text(used), dtype=pl.String)
+    hashes[used] = hash_texts(texts)
+    part = {name: hashes[codes] for name, codes in resources.items()}
+    service = hash_rows([part["cluster"], part["namespace"], part["service"]])
+    identity = hash_rows([service, part["version"]])
+    node = hash_rows([identity, part["instance"], part["pod"]])
+    nodes = pl.DataFrame(
+        {
+            "node": node,
+            "service": service,
+            "identity": identity,
+            "instance": part["instance"],
+            "pod": part["pod"],
+        }
+        | {f"{name}_text": pl.Series(labels.text(resources[name]), dtype=pl.String) for name in IDENTITY}
+    ).unique("node", keep="first", maintain_order=True)
+    queue = (spans["kind"] >= PRODUCER) & (
+        (spans["messaging_system"] != 0) | (spans["messaging_destination"] != 0)
+    )
+    client, proxy = spans["kind"] == CLIENT, _own(spans["proxy"])
+    look_up = pl.DataFrame({
+        "key": spans["key"], "parent_key": spans["parent_key"], "start_ns": _own(spans["start_ns"]), "slot": slots,
+        "node": node[spans["resource"].to_numpy()], "upstream": hashes[upstream], "flags": hashes[flags],
+        "bucket": _own(spans["bucket"]), "kind": _own(spans["kind"]), "retry": _own(spans["retry_count"]),
+        "proxy": proxy, "error": _own(spans["error"]), "queue": queue,
+        "database": client & (spans["db_system"] != 0), "refused": (client | proxy) & _refused(flags, labels),
+    }).select(pl.lit(pane, pl.Int64).alias("pane"), pl.all())  # fmt: skip
+    words = np.unique(np.concatenate([upstream, flags]))
+    loose = (look_up["parent_key"] != 0) & ~look_up["parent_key"].is_in(
+        look_up["key"].filter(first).implode()
+    )
+    look_up.insert_column(look_up.width, loose.alias("loose"))
+    return Calls(
+        look_up,
+        look_up.filter(loose),
+        nodes,
+        pl.DataFrame({"hash": hashes[words], "text": pl.Series(labels.text(words), dtype=pl.String)}),
+    )
+
+
+def _refused(flags: Codes, labels: Labels) -> pl.Series:
+    """Which spans' flags say that the request was not sent; asked once for each distinct text."""
+    distinct = np.unique(flags)
+    refused = distinct[np.asarray(pc.match_substring_regex(labels.text(distinct), _UNSENT))]
+    return pl.Series(np.isin(flags, refused))
+
+
+def _own(column: pl.Series) -> pl.Series:
+    """A copy: a column as it came out of Arrow keeps its whole batch in memory, here for as long as the
+    lookback.
+    """
+    return pl.Series(column.to_numpy().copy())
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The panes around the one that is decided: [pane - lookback, pane + wait]."""
+
+    pane: int
+    wait: int
+    time: PaneTime
+    """Of the pane that is decided."""
+    calls: Calls
+    """Of the pane that is decided."""
+    around: Calls
+    """Of all panes, in their order."""
+    loose: pl.DataFrame
+    """The loose spans of the other panes, in the order of the log."""
+
+    @classmethod
+    def of(cls, pane: int, wait: int, time: PaneTime, calls: Mapping[int, Calls]) -> "Window":
+        """The window of these panes; those without spans may be absent."""
+        parts = [part for _, part in sorted(calls.items())]
+        around = Calls(
+            *(pl.concat([getattr(part, name) for part in parts], rechunk=False) for name in Calls.__slots__)
+        )
+        return cls(pane, wait, time, calls[pane], around, around.loose.filter(around.loose["pane"] != pane))
+
+    def spans_where(self, column: str, keys: pl.Series, columns: Sequence[str]) -> pl.DataFrame:
+        """Spans whose ``column`` is among ``keys``, in the order of the log."""
+        return self.around.spans.select(columns).filter(self.around.spans[column].is_in(keys.implode()))
+
+    def children_of(self, parents: pl.Series, columns: Sequence[str]) -> pl.DataFrame:
+        """Spans below ``parents``, keys of first copies of the pane that is decided, in no particular order.
+
+        In another pane such a child is loose: an earlier one cannot have the parent, and in a later one the
+        parent is a copy.
+        """
+        known = parents.implode()
+        own, others = (
+            part.select(columns).filter(part["parent_key"].is_in(known))
+            for part in (self.calls.spans, self.loose)
+        )
+        return own if others.is_empty() else pl.concat([own, others])
+
+    def nodes_where(self, column: str, hashes: pl.Series, columns: Sequence[str]) -> pl.DataFrame:
+        """``columns`` of nodes with these values in ``column``, one for each."""
+        return _one_each(self.around.nodes, column, hashes, columns)
+
+    def words(self, hashes: pl.Series) -> pl.DataFrame:
+        """``hash`` -> ``text`` of upstream clusters and flags."""
+        return _one_each(self.around.words, "hash", hashes, ("hash", "text"))
+
+
+def _one_each(frame: pl.DataFrame, column: str, hashes: pl.Series, columns: Sequence[str]) -> pl.DataFrame:
+    found = frame.select(columns).filter(frame[column].is_in(hashes.implode()))
+    return found.filter(found[column].is_first_distinct())

@@ -1,0 +1,174 @@
+"""Edges: which service called which, from the parents and children in a window of panes.
+
+Rules for a span and its parent:
+- a sidecar and its app are one node: where exactly one of the two is a proxy, there is no edge within a pod,
+  nor within a service (unless both name a pod, and the pods differ);
+- else another service, or another instance of the same service, is an edge, whatever the kinds of the two
+  spans (so a gateway's CLIENT span below a CLIENT span counts, and a proxy's SERVER below a SERVER, which is
+  what Envoy makes without ``spawn_upstream_span``);
+- a PRODUCER and a CONSUMER that names its queue have no edge: each has one with the queue. Databases are
+  nodes where a CLIENT span names one and no other service shows below it; a root SERVER span was called from
+  outside;
+- ``unsent``: a CLIENT's or any proxy's span with response flag UO, NR or UH and nothing below it.
+
+``errors``: the callee failed, or its CLIENT caller did (a timeout fails only there). ``retries``: the attempt
+says so (``retry.count``), or it is not the first call that one proxy span makes to the service.
+``response_flags``: the caller's where it is an attempt (a proxy's CLIENT span) or unsent, else the callee's.
+``client_histogram`` has the caller's duration where it is a CLIENT, a PRODUCER or a proxy.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+from processors.grouping import U64, Groups
+from processors.limits import IDENTITY, Labels
+from processors.settings import LabelLimits
+from processors.slots import LEVELS, PaneTime
+from processors.spans.edges.calls import Window, hash_rows
+from processors.spans.edges.links import (
+    CONNECTIONS,
+    NO_BUCKET,
+    SERVICE,
+    find_links,
+    find_pairs,
+    link_rows,
+    without_told,
+)
+from processors.spans.edges.virtual import OTHER_NODE, Found, childless_calls, outside_calls, queue_calls
+from schemas.hexadecimal import hex_trace_ids
+from schemas.tables import SCHEMAS
+
+_KEYS = ("client", "server", "connection", "upstream", "flags", "slot")
+_TEXTS = [f"{part}_text" for part in IDENTITY]
+_OWN = ("trace_hi", "trace_lo", "db_system", "db_name", "peer", "messaging_system", "messaging_destination")
+
+
+def edges(
+    spans: pl.DataFrame, first: pl.Series, labels: Labels, window: Window, limits: LabelLimits
+) -> dict[str, pa.Table]:
+    """Rows of ``edges_10s`` of the window's pane; late ones also of ``edges_1m`` and ``edges_1h``. Tables
+    without rows are left out.
+
+    ``spans``: the pane's SPAN_SCHEMA columns, row by row those of its Calls; ``first``: which of them are
+    first copies. Ends over the limit of nodes, those with the fewest calls, are ``other``; so are both ends
+    of the smallest rows over that of series.
+    """
+    calls, time = window.calls, window.time
+    known = calls.nodes.select("node", "service", "identity")
+    own = calls.spans.hstack(spans.select(_OWN)).filter(first).join(known, on="node", maintain_order="left")
+    pairs = find_pairs(own, window)
+    links = without_told(find_links(pairs, window), window)
+    found = [
+        Found(link_rows(links, window), OTHER_NODE),
+        *childless_calls(own, links, labels, window),
+        *queue_calls(own, pairs, labels),
+        outside_calls(own),
+    ]
+    rows = pl.concat([part.rows for part in found])
+    names = pl.concat([part.names for part in found])
+    if rows.is_empty():
+        return {}
+    rows = _named(rows, limits.nodes)
+    tables = {"edges_10s": _table(rows, names, window, limits.series)}
+    late = time.late(rows["slot"].to_numpy())
+    if late.any():
+        for level in ("1m", "1h"):
+            coarse = rows.filter(late).with_columns(slot=pl.col("slot") // LEVELS[level] * LEVELS[level])
+            tables[f"edges_{level}"] = _table(coarse, names, window, limits.series)
+    return tables
+
+
+def _named(rows: pl.DataFrame, limit: int) -> pl.DataFrame:
+    """The rows with the ends beyond the ``limit`` busiest made ``other``; of equal ones those of the smaller
+    hash stay.
+    """
+    if 2 * rows.height <= limit:
+        return rows
+    ends = pl.concat([rows["client"], rows["server"].rename("client")]).value_counts()
+    if ends.height <= limit:
+        return rows
+    stay = ends.sort("count", "client", descending=[True, False])["client"].head(limit).implode()
+    other = pl.lit(OTHER_NODE["identity"][0], dtype=pl.UInt64)
+    return rows.with_columns(
+        pl.when(pl.col(end).is_in(stay)).then(end).otherwise(other).alias(end) for end in ("client", "server")
+    )
+
+
+def _table(rows: pl.DataFrame, names: pl.DataFrame, window: Window, limit: int) -> pa.Table:
+    time = window.time
+    groups = Groups.by(_packed(rows))
+    if len(groups) > limit:
+        rows = _folded(rows, groups.outside_largest(limit), time)
+        groups = Groups.by(_packed(rows))
+    unsent, error = rows["unsent"].to_numpy(), rows["error"].to_numpy()
+    client_bucket, server_bucket = rows["client_bucket"].to_numpy(), rows["server_bucket"].to_numpy()
+    hi, lo = rows["trace_hi"].to_numpy(), rows["trace_lo"].to_numpy()
+    slowness = np.maximum(client_bucket, server_bucket).astype(np.int64) - NO_BUCKET
+    exemplar = groups.best(slowness.astype(np.uint64) | error.astype(np.uint64) << np.uint64(63), hi, lo)
+    keys = rows.select(_KEYS)[groups.first]
+    words = window.words(pl.concat([keys["upstream"], keys["flags"]]))
+    columns = {
+        "slot": keys["slot"].to_arrow(),
+        **_identities(keys, names, window),
+        "connection": pa.array(CONNECTIONS).take(keys["connection"].to_arrow()),
+        "upstream_cluster": _words(keys["upstream"], words),
+        "response_flags": _words(keys["flags"], words),
+        "late": pa.array(time.late(keys["slot"].to_numpy()).astype(np.uint8)),
+        "calls": pa.array(groups.sum(~unsent)),
+        "unsent": pa.array(groups.sum(unsent)),
+        "errors": pa.array(groups.sum(error)),
+        "retries": pa.array(groups.sum(rows["retry"].to_numpy())),
+        "client_histogram": groups.histogram(client_bucket, client_bucket > NO_BUCKET),
+        "server_histogram": groups.histogram(server_bucket, server_bucket > NO_BUCKET),
+        "exemplar_trace_id": hex_trace_ids(hi[exemplar], lo[exemplar]),
+    }
+    schema = SCHEMAS["edges_10s"]
+    return pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
+
+
+def _packed(rows: pl.DataFrame) -> U64:
+    return hash_rows([rows[name].to_numpy().astype(np.uint64) for name in _KEYS])
+
+
+def _identities(keys: pl.DataFrame, names: pl.DataFrame, window: Window) -> dict[str, pa.Array]:
+    """The texts of both ends, row by row."""
+    wanted = pl.concat([keys["client"], keys["server"]]).unique()
+    texts = pl.concat([names, window.nodes_where("identity", wanted, names.columns)])
+    texts = texts.filter(texts["identity"].is_first_distinct())
+    ends = {end: _rows_of(keys[end], texts["identity"]) for end in ("client", "server")}
+    found = {
+        part: texts[column].to_arrow().cast(pa.string())
+        for part, column in zip(IDENTITY, _TEXTS, strict=True)
+    }
+    return {f"{end}_{part}": column.take(at) for end, at in ends.items() for part, column in found.items()}
+
+
+def _words(hashes: pl.Series, words: pl.DataFrame) -> pa.Array:
+    return words["text"].to_arrow().cast(pa.string()).take(_rows_of(hashes, words["hash"])).fill_null("")
+
+
+def _rows_of(values: pl.Series, known: pl.Series) -> pa.Array:
+    """Where each value stands in ``known``, which has each once; null where it does not."""
+    index = pl.DataFrame({"value": known}).with_row_index("row")
+    return (
+        values.to_frame("value").join(index, on="value", how="left", maintain_order="left")["row"].to_arrow()
+    )
+
+
+def _folded(rows: pl.DataFrame, over: npt.NDArray[np.bool_], time: PaneTime) -> pl.DataFrame:
+    """Rows over the limit as calls from ``other`` to ``other``."""
+    other = OTHER_NODE["identity"][0]
+    folded: dict[str, pl.Expr | pl.Series] = {
+        "client": pl.lit(other, dtype=pl.UInt64),
+        "server": pl.lit(other, dtype=pl.UInt64),
+        "connection": pl.lit(SERVICE, dtype=pl.UInt8),
+        "upstream": pl.lit(0, dtype=pl.UInt64),
+        "flags": pl.lit(0, dtype=pl.UInt64),
+        "slot": pl.Series(time.few(rows["slot"].to_numpy())),
+    }
+    over_limit = pl.Series(over)
+    return rows.with_columns(
+        pl.when(over_limit).then(value).otherwise(pl.col(name)).alias(name) for name, value in folded.items()
+    )

@@ -1,0 +1,177 @@
+"""Parents and children -> links: calls from one service, or instance, to another that both ends have seen."""
+
+import polars as pl
+
+from processors.spans.edges.calls import CLIENT, CONSUMER, PRODUCER, Window
+
+NO_BUCKET = -2
+"""A histogram's bucket of a row that has no duration to show."""
+
+CONNECTIONS = ("service", "database", "queue", "outside", "unknown")
+SERVICE, DATABASE, QUEUE, OUTSIDE, UNKNOWN = range(5)
+
+ROW: dict[str, pl.DataType] = {
+    "client": pl.UInt64(), "server": pl.UInt64(), "connection": pl.UInt8(), "upstream": pl.UInt64(), "flags": pl.UInt64(),
+    "slot": pl.UInt32(), "unsent": pl.Boolean(), "error": pl.Boolean(), "retry": pl.Boolean(),
+    "client_bucket": pl.Int16(), "server_bucket": pl.Int16(), "trace_hi": pl.UInt64(), "trace_lo": pl.UInt64(),
+}  # fmt: skip
+"""One call: ``client``, ``server``: identities; ``connection``: index of CONNECTIONS; ``upstream``,
+``flags``: hashes.
+"""
+
+_CHILD = (
+    "key",
+    "parent_key",
+    "start_ns",
+    "slot",
+    "node",
+    "flags",
+    "bucket",
+    "kind",
+    "proxy",
+    "error",
+    "queue",
+)
+_PARENT = (
+    "pane", "key", "node", "upstream", "flags", "bucket", "kind", "proxy", "error", "retry", "queue", "database", "refused"
+)  # fmt: skip
+_TRACE = ("trace_hi", "trace_lo")
+
+
+def as_rows(frame: pl.DataFrame, **columns: pl.Expr | int | bool) -> pl.DataFrame:
+    """A frame in the form of ROW; columns that are not given are taken from it."""
+    given = {name: value if isinstance(value, pl.Expr) else pl.lit(value) for name, value in columns.items()}
+    return frame.select(given.get(name, pl.col(name)).cast(kind).alias(name) for name, kind in ROW.items())
+
+
+def find_pairs(own: pl.DataFrame, window: Window) -> pl.DataFrame:
+    """Every (child, parent) that the window's pane is to count, once: the child's columns, then the parent's
+    as ``p_...``.
+
+    A child of the pane whose parent lies in the window is counted here, and so is a child that came so much
+    earlier than a parent of this pane that its own pane could not wait. ``own``: the pane's first copies.
+    """
+    children = own.filter(pl.col("parent_key") != 0).select(*_CHILD, *_TRACE)
+    own_parents = _prefixed(own.select(_PARENT))
+    near = children.join(own_parents, left_on="parent_key", right_on="p_key")
+    found = [near]
+    if len(loose := own.filter(own["loose"]).select(*_CHILD, *_TRACE)):
+        parents = _once(window.spans_where("key", loose["parent_key"], _PARENT))
+        found.append(loose.join(_prefixed(parents), left_on="parent_key", right_on="p_key"))
+    if len(before := window.loose.filter(window.loose["pane"] < window.pane - window.wait)):
+        early = _once(before.select(_CHILD).filter(before["parent_key"].is_in(own["key"].implode())))
+        found.append(
+            early.join(own_parents.hstack(own.select(_TRACE)), left_on="parent_key", right_on="p_key")
+        )
+    return pl.concat([part.select(near.columns) for part in found])
+
+
+def without_told(links: pl.DataFrame, window: Window) -> pl.DataFrame:
+    """The links but for those whose caller was counted by itself already: as a call to a database, or one
+    that was refused.
+
+    The pane of such a caller was decided before this child came. It was counted where nothing (below a call
+    to a database: nothing of another service) had shown within the wait.
+    """
+    told = (pl.col("p_pane") < window.pane - window.wait) & (pl.col("p_database") | pl.col("p_refused"))
+    callers = (
+        links.filter(told).select("parent_key", "p_pane", "p_database", "p_service").unique("parent_key")
+    )
+    if callers.is_empty():
+        return links
+    below = window.spans_where("parent_key", callers["parent_key"], ("pane", "parent_key", "node"))
+    below = below.join(window.nodes_where("node", below["node"], ("node", "service")), on="node").join(
+        callers, on="parent_key"
+    )
+    in_time = pl.col("pane") <= pl.col("p_pane") + window.wait
+    known = below.filter(in_time & (~pl.col("p_database") | (pl.col("service") != pl.col("p_service"))))
+    return links.filter(~(told & ~pl.col("parent_key").is_in(known["parent_key"].implode())))
+
+
+def find_links(pairs: pl.DataFrame, window: Window) -> pl.DataFrame:
+    """Pairs that are an edge (the rules: ``processors.spans.edges.edges``), with both ends' ``service`` and
+    ``identity``.
+    """
+    told_by_queue = (pl.col("p_kind") == PRODUCER) & (pl.col("kind") == CONSUMER) & pl.col("queue")
+    apart = pairs.filter((pl.col("node") != pl.col("p_node")) & ~told_by_queue)
+    ends = pl.concat([apart["node"], apart["p_node"]])
+    nodes = window.nodes_where("node", ends, ("node", "service", "identity", "instance", "pod"))
+    named = apart.join(nodes, on="node").join(_prefixed(nodes), on="p_node")
+    return named.filter(_crosses()).drop("instance", "pod", "p_instance", "p_pod")
+
+
+def link_rows(links: pl.DataFrame, window: Window) -> pl.DataFrame:
+    """Rows of links; the slot is that of the callee's end."""
+    attempt = pl.col("p_kind") == CLIENT
+    calling = attempt | (pl.col("p_kind") == PRODUCER) | pl.col("p_proxy")
+    repeated = _repeated(links, window)
+    return as_rows(
+        links,
+        client=pl.col("p_identity"),
+        server=pl.col("identity"),
+        connection=SERVICE,
+        upstream=pl.col("p_upstream"),
+        flags=pl.when(attempt & pl.col("p_proxy")).then("p_flags").otherwise("flags"),
+        unsent=False,
+        error=pl.col("error") | (attempt & pl.col("p_error")),
+        retry=(attempt & (pl.col("p_retry") > 0)) | pl.col("key").is_in(repeated.implode()),
+        client_bucket=pl.when(calling).then("p_bucket").otherwise(NO_BUCKET),
+        server_bucket=pl.col("bucket"),
+    )
+
+
+def _repeated(links: pl.DataFrame, window: Window) -> pl.Series:
+    """Keys of callees that a proxy span called after another one of the same service, by start, then key (any
+    fixed order of ids).
+
+    A callee that came too late for its sibling's decision to see it is the later one, so that of n callees n
+    - 1 count as retries however they are spread over panes.
+    """
+    asked = links.filter(pl.col("p_proxy") & (pl.col("p_retry") == 0)).select(
+        "parent_key", near=pl.col("p_pane") == window.pane
+    )
+    columns = ("pane", "parent_key", "key", "start_ns", "node")
+    below = window.children_of(asked["parent_key"].filter(asked["near"]), columns)
+    if not asked["near"].all():
+        below = pl.concat(
+            [below, window.spans_where("parent_key", asked["parent_key"].filter(~asked["near"]), columns)]
+        )
+    several = _once(below.filter(pl.col("parent_key").is_duplicated()).sort("pane"))
+    if several.is_empty():
+        return several["key"]
+    service = window.nodes_where("node", several["node"], ("node", "service"))
+    ordered = several.join(service, on="node").sort("start_ns", "key")
+    siblings = ("parent_key", "service")
+    seen_before = pl.col("pane").min().over(siblings) < pl.col("pane") - window.wait
+    follows = pl.col("pane").cum_min().shift(1).over(siblings) <= pl.col("pane") + window.wait
+    return ordered.filter(seen_before | follows.fill_null(value=False))["key"]
+
+
+def _crosses() -> pl.Expr:
+    """Whether a child and its parent are two ends of a call."""
+    one_proxy = pl.col("proxy") != pl.col("p_proxy")
+    same_service = pl.col("service") == pl.col("p_service")
+    pods_known = (pl.col("pod") != 0) & (pl.col("p_pod") != 0)
+    same_pod = pods_known & (pl.col("pod") == pl.col("p_pod"))
+    other_pod = pods_known & (pl.col("pod") != pl.col("p_pod"))
+    instances_known = (pl.col("instance") != 0) & (pl.col("p_instance") != 0)
+    other_instance = instances_known & (pl.col("instance") != pl.col("p_instance"))
+    return (
+        pl.when(one_proxy & same_pod)
+        .then(pl.lit(value=False))
+        .when(~same_service)
+        .then(pl.lit(value=True))
+        .when(one_proxy)
+        .then(other_pod)
+        .otherwise(other_instance)
+    )
+
+
+def _once(spans: pl.DataFrame) -> pl.DataFrame:
+    """Each key once: several panes may hold copies."""
+    first = spans["key"].is_first_distinct()
+    return spans if first.all() else spans.filter(first)
+
+
+def _prefixed(spans: pl.DataFrame) -> pl.DataFrame:
+    return spans.rename(lambda name: f"p_{name}")

@@ -1,0 +1,134 @@
+"""RED: requests, errors, durations of all spans, by the keys of ``red_10s``. One sort on integers; text only
+for the rows that come out.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+from processors.grouping import U64, Groups, pack
+from processors.limits import Codes, Identities, Labels, name_spans
+from processors.settings import LabelLimits
+from processors.slots import LEVELS, PaneTime
+from schemas.hexadecimal import hex_trace_ids
+from schemas.spans import SpanBatch
+from schemas.tables import SCHEMAS
+
+KINDS = pa.array(["Unspecified", "Internal", "Server", "Client", "Producer", "Consumer"])
+"""Names of OTLP's SpanKind, as OpenTelemetry's ClickHouse exporter writes them."""
+
+_CLASSES = pa.array(["ok", "1xx", "2xx", "3xx", "4xx", "5xx", "error"])
+_ERROR_CLASS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """Key columns of spans, as integers."""
+
+    slot: Codes
+    identity: Codes
+    operation: Codes
+    kind: npt.NDArray[np.uint8]
+    status_class: npt.NDArray[np.uint8]
+    http_status: npt.NDArray[np.uint16]
+    flags: Codes
+
+    def take(self, rows: npt.NDArray[np.generic]) -> "_Keys":
+        return _Keys(*(getattr(self, name)[rows] for name in self.__slots__))
+
+
+def red(
+    spans: pl.DataFrame, batch: SpanBatch, labels: Labels, time: PaneTime, limits: LabelLimits
+) -> dict[str, pa.Table]:
+    """Rows of ``red_10s`` for a pane's first copies; late ones also as rows of ``red_1m`` and ``red_1h``.
+    Tables without rows are left out.
+
+    ``spans``: SPAN_SCHEMA's columns. A row's exemplar is the trace of its slowest failed span, else of its
+    slowest; ties by trace id.
+    """
+    if spans.is_empty():
+        return {}
+    known, identity, operation = name_spans(spans, batch, labels, limits)
+    error = spans["error"].to_numpy()
+    http_status = spans["http_status"].to_numpy()
+    hundreds = http_status // 100
+    keys = _Keys(
+        slot=time.slots(spans["end_ns"].to_numpy()),
+        identity=identity,
+        operation=operation,
+        kind=spans["kind"].to_numpy(),
+        status_class=np.where((hundreds >= 1) & (hundreds <= 5), hundreds, error * _ERROR_CLASS).astype(
+            np.uint8
+        ),
+        http_status=http_status,
+        flags=labels.codes(spans["response_flags"]),
+    )
+    tables = {"red_10s": _rows(spans, keys, known, time, limits.series)}
+    late = time.late(keys.slot)
+    if late.any():
+        late_spans, late_keys = spans.filter(late), keys.take(late)
+        for level in ("1m", "1h"):
+            coarse = replace(late_keys, slot=late_keys.slot // LEVELS[level] * LEVELS[level])
+            tables[f"red_{level}"] = _rows(late_spans, coarse, known, time, limits.series)
+    return tables
+
+
+def _rows(spans: pl.DataFrame, keys: _Keys, known: Identities, time: PaneTime, limit: int) -> pa.Table:
+    labels = known.labels
+    groups = Groups.by(_packed(keys))
+    if len(groups) > limit:
+        keys = _folded(keys, groups.outside_largest(limit), labels.other, time)
+        groups = Groups.by(_packed(keys))
+    error, duration = spans["error"].to_numpy(), spans["duration_ns"].to_numpy().astype(np.uint64)
+    hi, lo = spans["trace_hi"].to_numpy(), spans["trace_lo"].to_numpy()
+    exemplar = groups.best(duration | error.astype(np.uint64) << np.uint64(63), hi, lo)
+    key = keys.take(groups.first)
+    identity = {name: labels.text(codes[key.identity]) for name, codes in known.columns.items()}
+    columns = {
+        "slot": key.slot,
+        **identity,
+        "operation": labels.text(key.operation),
+        "kind": KINDS.take(pa.array(key.kind)),
+        "status_class": _CLASSES.take(pa.array(key.status_class)),
+        "http_status": key.http_status,
+        "response_flags": labels.text(key.flags),
+        "late": time.late(key.slot).astype(np.uint8),
+        "requests": groups.sizes(),
+        "errors": groups.sum(error),
+        "duration_ns_sum": groups.sum(duration),
+        "duration_ns_max": groups.max(duration),
+        "duration_histogram": groups.histogram(spans["bucket"].to_numpy()),
+        "exemplar_trace_id": hex_trace_ids(hi[exemplar], lo[exemplar]),
+    }
+    schema = SCHEMAS["red_10s"]
+    return pa.Table.from_arrays([pa.array(columns[name]) for name in schema.names], schema=schema)
+
+
+def _packed(keys: _Keys) -> U64:
+    return pack([
+        keys.identity, _dense(keys.operation), keys.kind, keys.status_class, keys.http_status, _dense(keys.flags),
+        (keys.slot - keys.slot.min()) // LEVELS["10s"],
+    ])  # fmt: skip
+
+
+def _dense(codes: Codes) -> Codes:
+    """Codes renumbered without holes, in their order."""
+    used = np.zeros(int(codes.max(initial=0)) + 1, np.bool_)
+    used[codes] = True
+    rank: Codes = (np.cumsum(used) - 1).astype(np.uint32)
+    return rank[codes]
+
+
+def _folded(keys: _Keys, over: npt.NDArray[np.bool_], other: int, time: PaneTime) -> _Keys:
+    """Keys with those of the rows that are over the limit made ``other``."""
+    return replace(
+        keys,
+        slot=np.where(over, time.few(keys.slot), keys.slot),
+        identity=np.where(over, 0, keys.identity).astype(np.uint32),
+        operation=np.where(over, other, keys.operation).astype(np.uint32),
+        http_status=np.where(over, 0, keys.http_status).astype(np.uint16),
+        flags=np.where(over, 0, keys.flags).astype(np.uint32),
+    )

@@ -1,0 +1,176 @@
+"""Kept spans -> rows of ``otel_traces`` and ``otel_traces_trace_id_ts``.
+
+Columns and texts as the OpenTelemetry Collector's ClickHouse exporter writes them
+(exporter/clickhouseexporter/exporter_traces.go), then ours: KeepReason, SampleRate, TraceError, LogTime.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+from processors.spans.sampling.threshold import merge_threshold, parse_head, sample_rate
+from schemas import otlp
+from schemas.hexadecimal import hex_span_ids, hex_trace_ids
+from schemas.spans import DETAIL_SCHEMA, SpanBatch
+from schemas.tables import NANOSECONDS, SCHEMAS
+from schemas.units import NS_PER_S
+
+KINDS = ("Unspecified", "Internal", "Server", "Client", "Producer", "Consumer")
+"""OTLP SpanKind by number, as ``otel_traces`` and ``red_*`` write it."""
+STATUSES = ("Unset", "Ok", "Error")
+"""OTLP Status.StatusCode by number."""
+
+
+_RECORDS_AT_A_TIME = 8
+
+
+def write_traces(
+    batch: SpanBatch, kept: pl.DataFrame, payloads: Sequence[bytes], log_time_s: int
+) -> dict[str, pa.Table]:
+    """The rows of a pane's kept spans by table, in an order that is a function of the spans alone.
+
+    ``kept``: rows of SPAN_SCHEMA with the codes of ``batch``, joined with what ``Sampler.decide`` gives
+    (``randomness``, ``threshold`` UInt64; ``reason`` String) and its error as ``trace_error`` Boolean.
+    ``payloads``: what ``batch`` was decoded from, asked for one at a time. ``log_time_s``: start of the pane,
+    seconds since 1970. Both tables are there even when empty.
+    """
+    spans = _sorted(batch, _with_rates(batch, kept))
+    details = _details(spans, payloads)
+    names = batch.strings
+    columns = {
+        "Timestamp": spans["start_ns"].to_arrow().cast(NANOSECONDS),
+        "TraceId": hex_trace_ids(_numbers(spans, "trace_hi"), _numbers(spans, "trace_lo")),
+        "SpanId": hex_span_ids(_numbers(spans, "span_id")),
+        "ParentSpanId": hex_span_ids(_numbers(spans, "parent_id")),
+        "TraceState": _trace_states(batch, spans),
+        "SpanName": names.take(spans["name"].to_arrow()),
+        "SpanKind": pa.array(KINDS).take(spans["kind"].to_arrow()),
+        "ServiceName": names.take(batch.resources.column("service").take(spans["resource"].to_arrow())),
+        "ResourceAttributes": batch.resources.column("attributes").take(spans["resource"].to_arrow()),
+        "ScopeName": batch.scopes.column("name").take(spans["scope"].to_arrow()),
+        "ScopeVersion": batch.scopes.column("version").take(spans["scope"].to_arrow()),
+        "Duration": spans["duration_ns"].to_arrow().cast(pa.uint64()),
+        "StatusCode": pa.array(STATUSES).take(spans["status_code"].to_arrow()),
+        "StatusMessage": names.take(spans["status_message"].to_arrow()),
+        **dict(zip(details.schema.names, details.columns, strict=True)),
+        "KeepReason": spans["reason"].to_arrow().cast(pa.string()),
+        "SampleRate": spans["rate"].to_arrow(),
+        "TraceError": spans["trace_error"].cast(pl.UInt8).to_arrow(),
+        "LogTime": _constant(log_time_s, spans.height),
+    }
+    schema = SCHEMAS["otel_traces"]
+    traces = pa.table([columns[name] for name in schema.names], schema=schema)
+    return {"otel_traces": traces, "otel_traces_trace_id_ts": _trace_times(spans, log_time_s)}
+
+
+def limit_traces(kept: pl.DataFrame, limit: int) -> pl.DataFrame:
+    """Of each trace the first ``limit`` spans, by start, then id: one that never ends would fill the store
+    (invariant 7).
+    """
+    trace = ("trace_hi", "trace_lo")
+    if kept.height <= limit or kept.group_by(trace).len()["len"].max() <= limit:  # type: ignore[operator]  # a count
+        return kept
+    rank = pl.struct("start_ns", "span_id").rank("ordinal").over(trace)
+    return kept.filter(rank <= limit)
+
+
+def _details(spans: pl.DataFrame, payloads: Sequence[bytes]) -> pa.Table:
+    """DETAIL_SCHEMA of the spans, row by row. Few payloads are unpacked at a time: a pane's whole OTLP is 60
+    MB and more.
+    """
+    record, offset, length = (_numbers(spans, name) for name in ("record", "offset", "length"))
+    order = np.argsort(record, kind="stable")
+    ordered, distinct = record[order], np.unique(record)
+    decoded = []
+    for begin in range(0, len(distinct), _RECORDS_AT_A_TIME):
+        some = distinct[begin : begin + _RECORDS_AT_A_TIME]
+        rows = order[np.searchsorted(ordered, some[0]) : np.searchsorted(ordered, some[-1], side="right")]
+        held = [payloads[number] for number in some.tolist()]
+        decoded.append(
+            otlp.decode_details(
+                held, np.searchsorted(some, record[rows]).astype(np.uint32), offset[rows], length[rows]
+            )
+        )
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    return pa.Table.from_batches(decoded, DETAIL_SCHEMA).combine_chunks().take(pa.array(place))
+
+
+def _with_rates(batch: SpanBatch, kept: pl.DataFrame) -> pl.DataFrame:
+    """``final`` UInt64: the threshold of a span by all samplers that it passed; ``rate`` Float64: its
+    adjusted count.
+
+    A head threshold that the trace's randomness does not reach can't be true, and is ignored, as
+    OpenTelemetry's specification asks.
+    """
+    codes = kept["trace_state"].unique()
+    head = parse_head(pl.Series(batch.strings.take(codes.to_arrow())))["head"]
+    found = head.is_not_null()
+    final = pl.col("threshold")
+    if found.any():
+        of_span = pl.col("trace_state").replace_strict(
+            codes.filter(found), head.filter(found), default=0, return_dtype=pl.UInt64
+        )
+        final = pl.max_horizontal(
+            "threshold", pl.when(of_span <= pl.col("randomness")).then(of_span).otherwise(0)
+        )
+    return kept.with_columns(final=final.cast(pl.UInt64)).with_columns(rate=sample_rate(pl.col("final")))
+
+
+def _sorted(batch: SpanBatch, spans: pl.DataFrame) -> pl.DataFrame:
+    """By service, name, start, then id: neighbours alike (which compresses), and no order of arrival left."""
+    service = pl.Series(batch.resources.column("service")).gather(spans["resource"])
+    ranks = _ranks(batch, pl.concat([service, spans["name"]]).unique())
+    ordered = spans.with_columns(
+        service_rank=service.replace_strict(ranks["code"], ranks["rank"]),
+        name_rank=pl.col("name").replace_strict(ranks["code"], ranks["rank"]),
+    )
+    return ordered.sort("service_rank", "name_rank", "start_ns", "trace_hi", "trace_lo", "span_id")
+
+
+def _ranks(batch: SpanBatch, codes: pl.Series) -> pl.DataFrame:
+    texts = pl.Series(batch.strings.take(codes.to_arrow()))
+    return pl.DataFrame({"code": codes, "rank": texts.rank("dense")})
+
+
+def _trace_states(batch: SpanBatch, spans: pl.DataFrame) -> pa.StringArray:
+    """Each span's trace state with its final threshold in it, written once per distinct pair."""
+    pairs = spans.select("trace_state", "final").unique(maintain_order=True)
+    before = batch.strings.take(pairs["trace_state"].to_arrow()).to_pylist()
+    merged = [
+        merge_threshold(state, threshold)
+        for state, threshold in zip(before, pairs["final"].to_list(), strict=True)
+    ]
+    rows = spans.select("trace_state", "final").join(
+        pairs.with_row_index("pair"), on=["trace_state", "final"], how="left", maintain_order="left"
+    )
+    return pa.array(merged, pa.string()).take(rows["pair"].to_arrow())
+
+
+def _trace_times(spans: pl.DataFrame, log_time_s: int) -> pa.Table:
+    """First and last start of each trace's kept spans in whole seconds, as the Collector's materialised view
+    has them.
+    """
+    times = (
+        spans.group_by("trace_hi", "trace_lo")
+        .agg(first=pl.col("start_ns").min() // NS_PER_S, last=pl.col("start_ns").max() // NS_PER_S)
+        .sort("trace_hi", "trace_lo")
+    )
+    seconds = (
+        times[name].clip(0, np.iinfo(np.uint32).max).cast(pl.UInt32).to_arrow() for name in ("first", "last")
+    )
+    trace_ids = hex_trace_ids(_numbers(times, "trace_hi"), _numbers(times, "trace_lo"))
+    return pa.table(
+        [trace_ids, *seconds, _constant(log_time_s, times.height)], schema=SCHEMAS["otel_traces_trace_id_ts"]
+    )
+
+
+def _numbers(frame: pl.DataFrame, column: str) -> npt.NDArray[np.uint64]:
+    return frame[column].to_numpy()
+
+
+def _constant(log_time_s: int, rows: int) -> pa.Array:
+    return pa.array(np.full(rows, log_time_s, dtype=np.uint32))

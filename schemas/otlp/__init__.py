@@ -1,0 +1,116 @@
+"""OTLP bytes in, columns or parts out: the one door to decoding.
+
+Native code (``native/``, Rust) when it was built, else the reference on opentelemetry-proto;
+``MESHFLOW_DECODER=native|reference|auto`` chooses. Both give equal results (tests/schemas/). A payload is a
+``TracesData`` / ``LogsData`` / ``MetricsData`` message, whose bytes are those of the
+``Export*ServiceRequest``; such messages end to end are one such message (protobuf's merge), b"" is an empty
+one. Well-formed is what protobuf's parser takes: unknown fields are skipped, strings must be UTF-8, messages
+nest at most 100 deep.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from schemas import topics
+from schemas.spans import SpanBatch
+
+_CHOICES = {"native": ("native",), "reference": ("reference",), "auto": ("native", "reference")}
+
+
+def load(choice: str) -> tuple[str, Any]:
+    """Name and module of the decoder to use. Raises ValueError for no such choice, ImportError when native is
+    asked for but not built.
+    """
+    if choice not in _CHOICES:
+        raise ValueError(f"MESHFLOW_DECODER must be one of {', '.join(_CHOICES)}, not {choice!r}")
+    *preferred, last = _CHOICES[choice]
+    for name in preferred:
+        try:
+            return name, import_module(f"schemas.otlp_{name}")
+        except ImportError:
+            continue
+    return last, import_module(f"schemas.otlp_{last}")
+
+
+decoder_name, _decoder = load(os.environ.get("MESHFLOW_DECODER", "auto"))
+native = decoder_name == "native"
+MAX_PARTITIONS = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """An Export request, by partition."""
+
+    parts: dict[int, bytes]
+    """Partition -> a message of the request's type with at least one item; the items' bytes are those of the
+    request.
+    """
+    items: int
+    """Spans, log records or data points in ``parts``."""
+    rejected: int
+    """Spans left out."""
+    reason: str
+    """Why, for the sender; "" when nothing was."""
+
+
+def decode_spans(payloads: Sequence[bytes], extra_keys: Sequence[str] = ()) -> SpanBatch:
+    """Spans of TracesData payloads as columns.
+
+    An id of a wrong length reads as 0; times later than int64 reaches are clamped. ``extra_keys``: attributes
+    (of the span, else of its resource) that become columns ``attr:KEY``, in the order given, each once.
+    Values as text: ``schemas.otlp.text``. Raises MalformedOtlp (with ``record``), OverflowError when the
+    distinct strings exceed 2 GiB.
+    """
+    return SpanBatch(*_decoder.decode_spans(payloads, list(dict.fromkeys(extra_keys))))
+
+
+def decode_details(
+    payloads: Sequence[bytes],
+    record: pa.Array | np.ndarray,
+    offset: pa.Array | np.ndarray,
+    length: pa.Array | np.ndarray,
+) -> pa.RecordBatch:
+    """Attributes, events and links (DETAIL_SCHEMA) of the spans at these positions, one row each, in this
+    order.
+
+    ``record``, ``offset``, ``length``: uint32 arrays of equal length, as in SPAN_SCHEMA. Of equal attribute
+    keys the last value stays, at the first one's place. Ids as hex, "" for an invalid one. Raises
+    MalformedOtlp, ValueError for a position outside of its payload.
+    """
+    positions = [np.ascontiguousarray(column, dtype=np.uint32) for column in (record, offset, length)]
+    if len({len(column) for column in positions}) != 1:
+        raise ValueError("record, offset and length differ in length")
+    rows: pa.RecordBatch = _decoder.decode_details(payloads, *positions)
+    return rows
+
+
+def split(topic: str, request: bytes, partitions: int) -> Split:
+    """Cut an Export request of ``topic`` into one message per partition, nothing re-encoded.
+
+    Partition: spans and log records by trace id, metrics and log records without a (valid) trace id by
+    resource (``schemas.ids``). Spans whose trace id is not 16 bytes or zero, or whose span id is not 8 bytes
+    or zero, are left out and counted. Fields of ResourceSpans and ScopeSpans (resource, scope, schema URL,
+    unknown ones) go with each part; what holds no items is left out. Raises MalformedOtlp, ValueError for an
+    unknown topic or ``partitions`` outside of [1, MAX_PARTITIONS].
+    """
+    if topic not in topics.TOPICS:
+        raise ValueError(f"{topic!r} is not an OTLP topic")
+    if not 1 <= partitions <= MAX_PARTITIONS:
+        raise ValueError(f"partitions must be 1 to {MAX_PARTITIONS}, not {partitions}")
+    parts, items, bad_trace_ids, bad_span_ids = _decoder.split(topic, request, partitions)
+    return Split(parts, items, bad_trace_ids + bad_span_ids, _reason(bad_trace_ids, bad_span_ids))
+
+
+def _reason(bad_trace_ids: int, bad_span_ids: int) -> str:
+    reasons = []
+    if bad_trace_ids:
+        reasons.append(f"{bad_trace_ids} with a trace id that is not 16 bytes or is zero")
+    if bad_span_ids:
+        reasons.append(f"{bad_span_ids} with a span id that is not 8 bytes or is zero")
+    return f"spans rejected: {', '.join(reasons)}" if reasons else ""

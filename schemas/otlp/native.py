@@ -1,0 +1,84 @@
+"""OTLP decode and split by the Rust crate ``native/``: makes Arrow arrays of its buffers. Importing fails
+where it was not built.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from schemas import topics
+from schemas._native import Decoder
+from schemas.errors import MalformedOtlp
+from schemas.histogram import UPPER_NS
+from schemas.otlp.semantics import NO_FLAGS, RESOURCE_KEYS, SPAN_KEYS, UNKNOWN_SERVICE
+from schemas.spans import DETAIL_SCHEMA, RESOURCE_SCHEMA, SCOPE_SCHEMA, SPAN_SCHEMA
+
+_decoder = Decoder(dict(SPAN_KEYS), dict(RESOURCE_KEYS), UNKNOWN_SERVICE, NO_FLAGS, UPPER_NS, MalformedOtlp)
+_SPLITTERS = {
+    topics.SPANS: _decoder.split_spans,
+    topics.METRICS: _decoder.split_metrics,
+    topics.LOGS: _decoder.split_logs,
+}
+
+
+def decode_spans(
+    payloads: Sequence[bytes], extra_keys: Sequence[str]
+) -> tuple[pa.RecordBatch, pa.RecordBatch, pa.RecordBatch, pa.StringArray]:
+    """See ``schemas.otlp.decode_spans``."""
+    (span_count, spans), (resource_count, resources), (scope_count, scopes), strings = _decoder.decode_spans(
+        payloads, extra_keys
+    )
+    buffers = map(pa.py_buffer, spans)
+    columns = [pa.Array.from_buffers(field.type, span_count, [None, next(buffers)]) for field in SPAN_SCHEMA]
+    schema = SPAN_SCHEMA
+    for key in extra_keys:
+        codes, validity = next(buffers), next(buffers)
+        columns.append(pa.Array.from_buffers(pa.uint32(), span_count, [validity, codes]))
+        schema = schema.append(pa.field(f"attr:{key}", pa.uint32()))
+    return (
+        pa.RecordBatch.from_arrays(columns, schema=schema),
+        _record_batch(RESOURCE_SCHEMA, resource_count, resources),
+        _record_batch(SCOPE_SCHEMA, scope_count, scopes),
+        _array(pa.string(), None, map(pa.py_buffer, strings)),
+    )
+
+
+def decode_details(
+    payloads: Sequence[bytes], record: np.ndarray, offset: np.ndarray, length: np.ndarray
+) -> pa.RecordBatch:
+    """See ``schemas.otlp.decode_details``; all uint32, of equal length."""
+    return _record_batch(
+        DETAIL_SCHEMA, len(record), _decoder.decode_details(payloads, (record, offset, length))
+    )
+
+
+def split(topic: str, request: bytes, partitions: int) -> tuple[dict[int, bytes], int, int, int]:
+    """Parts by partition, accepted items, items with an invalid trace id, items with (only) an invalid span
+    id.
+    """
+    return _SPLITTERS[topic](request, partitions)
+
+
+def _record_batch(schema: pa.Schema, rows: int, memory: Sequence[object]) -> pa.RecordBatch:
+    buffers = map(pa.py_buffer, memory)
+    return pa.RecordBatch.from_arrays([_array(field.type, rows, buffers) for field in schema], schema=schema)
+
+
+def _array(kind: pa.DataType, rows: int | None, buffers: Iterator[pa.Buffer]) -> pa.Array:
+    """An array without nulls of the next buffers: its own, then its children's. ``rows`` may be left out
+    where offsets say how many.
+    """
+    own = next(buffers)
+    if pa.types.is_primitive(kind):
+        return pa.Array.from_buffers(
+            kind, own.size * 8 // kind.bit_width if rows is None else rows, [None, own]
+        )
+    rows = own.size // 4 - 1 if rows is None else rows
+    if pa.types.is_string(kind):
+        return pa.Array.from_buffers(kind, rows, [None, own, next(buffers)])
+    if pa.types.is_map(kind):
+        pairs = [_array(kind.key_type, None, buffers), _array(kind.item_type, None, buffers)]
+        entries = pa.StructArray.from_arrays(pairs, fields=[kind.key_field, kind.item_field])
+        return pa.Array.from_buffers(kind, rows, [None, own], children=[entries])
+    return pa.Array.from_buffers(kind, rows, [None, own], children=[_array(kind.value_type, None, buffers)])

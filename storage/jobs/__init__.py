@@ -1,0 +1,1 @@
+"""Jobs over the store that run behind the watermark."""

@@ -1,0 +1,198 @@
+"""Closed hours into coarser rows: ``red_10s`` -> ``red_1m`` -> ``red_1h``, edges alike (docs/adr/0013).
+
+An hour (of slots) is closed once every span partition's next pane begins at or after its end plus the grace:
+rows that come later are marked late by the processors, which write them to every level themselves. So what is
+rolled up, the rows of the hour with ``late = 0``, does not change any more, and each insert of it can have a
+token: a kill at any moment is mended by doing all of it again.
+
+Finer rows are dropped here, by day, and not by a TTL alone: only once they are rolled up, however far
+processing was behind.
+
+An hour of a big mesh does not fit into memory, so it goes in ranges of services. The ranges depend on nothing
+but the rows.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+
+from clickhouse_connect.driver.client import Client
+
+from schemas.tables import EDGE_KEYS, EDGE_VALUES, RED_KEYS, RED_VALUES
+from schemas.units import NS_PER_S, to_ns
+from storage import cluster
+from storage.client import errors
+from storage.settings import StorageSettings
+from storage.sink import insert_settings
+
+HOUR_S = 3_600
+SERVICES_PER_INSERT = 256
+"""Services (callers, for edges) of one insert: with 10 operations each, 150,000 rows of the minute level,
+some 100 MB on their way.
+"""
+
+_AGGREGATES = {
+    "duration_ns_max": "max",
+    "duration_histogram": "sumMap",
+    "client_histogram": "sumMap",
+    "server_histogram": "sumMap",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """From a finer to a coarser table."""
+
+    source: str
+    target: str
+    slot: str
+    """The coarse slot, as an expression of ``source.slot``."""
+    range_key: str
+    """Second column of the source's sorting key: what an hour is cut into ranges by."""
+    keys: tuple[str, ...]
+    values: tuple[str, ...]
+
+
+def _steps() -> tuple[Step, ...]:
+    minute, hour = "toStartOfMinute(s.slot)", "toStartOfHour(s.slot)"
+    return (
+        Step("red_10s", "red_1m", minute, "service", RED_KEYS, RED_VALUES),
+        Step("edges_10s", "edges_1m", minute, "client_service", EDGE_KEYS, EDGE_VALUES),
+        Step("red_1m", "red_1h", hour, "service", RED_KEYS, RED_VALUES),
+        Step("edges_1m", "edges_1h", hour, "client_service", EDGE_KEYS, EDGE_VALUES),
+    )
+
+
+STEPS = _steps()
+
+
+def due_rollups(watermark_ns: int, done_until_s: int, grace_ns: int) -> range:
+    """Starts of the hours (s since 1970) that are closed and not rolled up yet.
+
+    ``watermark_ns``: the least, over the span partitions, of where the next pane to emit begins.
+    ``done_until_s``: all hours before it are rolled up. An hour is due when the watermark has reached its end
+    plus ``grace_ns``.
+    """
+    closed_until_s = (watermark_ns - grace_ns) // NS_PER_S // HOUR_S * HOUR_S
+    return range(done_until_s, max(done_until_s, closed_until_s), HOUR_S)
+
+
+def run_rollups(client: Client, watermark_ns: int, settings: StorageSettings) -> int:
+    """Roll up every hour that is due, oldest first, then drop finer rows that are no longer needed.
+
+    Returns how many inserts it took (0: nothing was due). Cheap when nothing is due (one small query). Safe
+    to run again at any time, by one process at a time. ``watermark_ns``: see :func:`due_rollups`. Raises
+    SinkUnavailable.
+    """
+    grace_ns = to_ns(settings.rollup_grace)
+    inserts = 0
+    with errors("roll-up"):
+        done = _done_until(client)
+        for step in STEPS:
+            due = due_rollups(watermark_ns, done.get(step.target, 0), grace_ns)
+            if not due:
+                continue
+            for hour_s in _hours_with_rows(client, step, due):
+                inserts += _roll_up(client, step, hour_s)
+            _record(client, step, due.stop)
+            _drop_expired(client, step, due.stop, settings)
+    return inserts
+
+
+def expired_partitions(
+    days: Iterable[date], complete_until_s: int, life: timedelta, now: datetime
+) -> list[date]:
+    """Which partitions (days, UTC) of a finer level may go: rolled up to their end, and ended ``life``
+    ago.
+    """
+    ends = {day: datetime.combine(day, time(), UTC) + timedelta(days=1) for day in days}
+    return [day for day, end in ends.items() if end.timestamp() <= complete_until_s and end + life <= now]
+
+
+def _drop_expired(client: Client, step: Step, complete_until_s: int, settings: StorageSettings) -> None:
+    life = settings.rollup_10s_ttl if step.source.endswith("_10s") else settings.rollup_1m_ttl
+    sql = f"SELECT DISTINCT partition FROM {cluster.parts(settings, step.source)}"
+    days = [date.fromisoformat(str(row[0])) for row in client.query(sql).result_rows]
+    table = f"{cluster.local_name(step.source, settings)} {cluster.on_cluster(settings)}"
+    for day in expired_partitions(days, complete_until_s, life, datetime.now(UTC)):
+        client.command(f"ALTER TABLE {table} DROP PARTITION '{day.isoformat()}'")
+
+
+def _roll_up(client: Client, step: Step, hour_s: int) -> int:
+    inserts = 0
+    for number, (first, last) in enumerate(_ranges(_services(client, step, hour_s))):
+        token = f"rollup:{step.target}:{hour_s}:{number}"
+        client.command(
+            f"{insert_select(step, hour_s)} {insert_settings(token)}", {"first": first, "last": last}
+        )
+        inserts += 1
+    if step.target == "edges_1m":
+        client.command(f"{_learn(hour_s)} {insert_settings(f'rollup:upstream_servers:{hour_s}')}")
+    return inserts
+
+
+def insert_select(step: Step, hour_s: int) -> str:
+    """SQL that adds one hour of a range of services (parameters ``first`` and ``last``) to the coarser
+    table.
+    """
+    keys = [key for key in step.keys if key not in {"slot", "late"}]
+    aggregates = [
+        f"{_AGGREGATES.get(value, 'max' if value.startswith('exemplar') else 'sum')}(s.{value})"
+        for value in step.values
+    ]
+    return (
+        f"INSERT INTO {step.target} (slot, {', '.join(keys)}, late, {', '.join(step.values)})"
+        f" SELECT {step.slot} AS coarse_slot, {', '.join(f's.{key}' for key in keys)}, 0, {', '.join(aggregates)}"
+        f" FROM {step.source} AS s"
+        f" WHERE {_in_hour(hour_s)} AND s.late = 0 AND s.{step.range_key} BETWEEN {{first:String}} AND {{last:String}}"
+        f" GROUP BY coarse_slot, {', '.join(f's.{key}' for key in keys)}"
+    )
+
+
+def _learn(hour_s: int) -> str:
+    servers = "client_cluster, upstream_cluster, server_cluster, server_namespace, server_service"
+    return (
+        f"INSERT INTO upstream_servers (day, {servers}, calls) SELECT toDate(toDateTime({hour_s}, 'UTC')), {servers}, sum(s.calls) AS seen"
+        f" FROM edges_10s AS s WHERE {_in_hour(hour_s)} AND late = 0 AND connection = 'service' AND upstream_cluster != ''"
+        f" GROUP BY {servers} HAVING seen > 0"
+    )
+
+
+def _in_hour(hour_s: int) -> str:
+    return f"s.slot >= toDateTime({hour_s}, 'UTC') AND s.slot < toDateTime({hour_s + HOUR_S}, 'UTC')"
+
+
+def _ranges(services: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for start in range(0, len(services), SERVICES_PER_INSERT):
+        chunk = services[start : start + SERVICES_PER_INSERT]
+        yield chunk[0], chunk[-1]
+
+
+def _services(client: Client, step: Step, hour_s: int) -> list[str]:
+    """In the order of ClickHouse's strings (bytes), which BETWEEN goes by."""
+    sql = (
+        f"SELECT DISTINCT toString(s.{step.range_key}) AS name FROM {step.source} AS s"
+        f" WHERE {_in_hour(hour_s)} AND s.late = 0 ORDER BY name"
+    )
+    return [str(row[0]) for row in client.query(sql).result_rows]
+
+
+def _hours_with_rows(client: Client, step: Step, due: range) -> list[int]:
+    sql = (
+        f"SELECT DISTINCT intDiv(toUnixTimestamp(slot), {HOUR_S}) * {HOUR_S} AS hour FROM {step.source}"
+        f" WHERE slot >= toDateTime({due.start}, 'UTC') AND slot < toDateTime({due.stop}, 'UTC') AND late = 0 ORDER BY hour"
+    )
+    return [int(row[0]) for row in client.query(sql).result_rows]
+
+
+def _done_until(client: Client) -> dict[str, int]:
+    rows = client.query(
+        "SELECT level, toUnixTimestamp(max(complete_until)) FROM rollups GROUP BY level"
+    ).result_rows
+    return {str(level): int(until_s) for level, until_s in rows}
+
+
+def _record(client: Client, step: Step, until_s: int) -> None:
+    client.command(
+        f"INSERT INTO rollups (level, complete_until) SELECT '{step.target}', toDateTime({until_s}, 'UTC')"
+    )

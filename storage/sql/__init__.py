@@ -1,0 +1,1 @@
+"""SQL of strangers: guards, engines, sessions."""

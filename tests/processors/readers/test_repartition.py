@@ -1,0 +1,75 @@
+"""What becomes of a batch of foreign records: one record for each partition, each item in its trace's, what
+is wrong counted.
+"""
+
+from collections import Counter
+
+from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
+
+from benchmarks.load import make_requests
+from processors.repartition import Source, split_batch
+from schemas import otlp
+from schemas.records import Commit, Record, TopicPartition
+from schemas.topics import SPANS
+
+PARTITIONS = 4
+
+
+def record(offset: int, payload: bytes, **headers: int) -> Record:
+    return Record(offset, 0, payload, len(payload), headers=headers)
+
+
+def spans(payload: bytes) -> Counter[bytes]:
+    return Counter(
+        resource.resource.SerializeToString() + span.SerializeToString()
+        for resource in TracesData.FromString(payload).resource_spans
+        for scope in resource.scope_spans
+        for span in scope.spans
+    )
+
+
+def test_each_span_goes_to_the_partition_of_its_trace_once() -> None:
+    requests = make_requests(500, 5, 5, 20, seed=1)
+    appends, items, letters = split_batch(
+        SPANS, [record(number, request) for number, request in enumerate(requests)], 0, PARTITIONS
+    )
+    assert (items, letters) == (500, [])
+    assert len({append.tp for append in appends}) == len(appends) <= PARTITIONS
+    assert sum((spans(append.value) for append in appends), Counter()) == sum(
+        (spans(request) for request in requests), Counter()
+    )
+    for append in appends:
+        assert list(otlp.split(SPANS, append.value, PARTITIONS).parts) == [append.tp.partition]
+        assert append.headers == {}
+
+
+def test_what_is_wrong_is_counted_once_and_set_aside() -> None:
+    good = TracesData()
+    for trace_id, span_id in (
+        (b"t" * 16, b"s" * 8),
+        (b"t" * 5, b"s" * 8),
+        (bytes(16), b"s" * 8),
+        (b"t" * 16, bytes(8)),
+    ):
+        good.resource_spans.add().scope_spans.add().spans.add(trace_id=trace_id, span_id=span_id)
+    records = [
+        record(0, b""),
+        record(1, b"\xff\xff not OTLP"),
+        record(2, good.SerializeToString(), refused=2),
+        Record(3, 0, b"\0 not packed", 100, "lz4"),
+    ]
+    appends, items, letters = split_batch(SPANS, records, 7, PARTITIONS)
+    assert [letter.offset for letter in letters] == [1, 3]
+    assert items == 1
+    (only,) = appends
+    assert only.headers == {"rejected": 5, "refused": 2, "lost": 7}
+    (alone,) = split_batch(SPANS, [], 7, PARTITIONS)[0]
+    assert (alone.value, alone.headers) == (b"", {"lost": 7})
+    assert split_batch(SPANS, [record(0, b"")], 0, PARTITIONS) == ([], 0, [])
+
+
+def test_a_source_counts_what_it_could_not_read() -> None:
+    source = Source(TopicPartition("foreign", 0), SPANS, Commit(3, ""), 5, 10)
+    source.add(record(5, b"x"))
+    assert source.take_batch() == ([record(5, b"x")], 2)
+    assert source.take_batch() == ([], 0)

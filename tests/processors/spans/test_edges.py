@@ -1,0 +1,402 @@
+import json
+from collections import Counter, defaultdict
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from processors.panes import Emit
+from processors.settings import LabelLimits, ProcessorSettings
+from tests.support.span_log import (
+    CLIENT,
+    CONSUMER,
+    INTERNAL,
+    PRODUCER,
+    SERVER,
+    Span,
+    edge_sums,
+    make_log,
+    process,
+    proxy,
+    read_requests,
+    replay,
+    rows,
+    total,
+)
+
+DATA = Path(__file__).parent.parent / "data"
+ONE = ProcessorSettings(partitions=1)
+SECONDS = ProcessorSettings(partitions=1, pane=timedelta(seconds=1), lookback=timedelta(seconds=10))
+
+
+def edges_of(*spans: Span, settings: ProcessorSettings = ONE) -> dict[tuple[object, ...], tuple[int, int]]:
+    """(calls, unsent) of spans that all came at once, but for calls from outside."""
+    sums = edge_sums(process(make_log((0, spans)), settings))
+    return {key: value for key, value in sums.items() if key[0] != "outside"}
+
+
+def edge(emits: list[Emit], client: str, server: str) -> dict[str, object]:
+    (found,) = (
+        row
+        for row in rows(emits, "edges_10s")
+        if (row["client_service"], row["server_service"]) == (client, server)
+    )
+    return found
+
+
+@pytest.mark.parametrize(
+    ("pane_s", "partitions", "duration_s"), [(5, 4, 62), (1, 1, 62), (2, 3, 62), (5, 4, 3), (60, 1, 62)]
+)
+def test_capture_has_envoys_own_counts(pane_s: int, partitions: int, duration_s: float) -> None:
+    given_settings = ProcessorSettings(pane=timedelta(seconds=pane_s), partitions=partitions)
+    logs = replay(read_requests(DATA / "envoy" / "traces.bin.gz"), partitions, duration_s)
+    emits = [
+        emit for number, log in enumerate(logs) for emit in process(log, given_settings, partition=number)
+    ]
+    sums = edge_sums(emits, ("client_service", "server_service", "server_version", "response_flags"))
+    calls: Counter[tuple[object, ...]] = Counter()
+    for key, (reached, _) in sums.items():
+        calls[key[:3]] += reached
+    assert calls["front-proxy", "order-service", "v1"] == 319
+    assert calls["front-proxy", "product-service", "v1"] == 298
+    assert calls["front-proxy", "product-service", "v2"] == 59
+    assert calls["order-service", "product-service", "v1"] == 311
+    assert calls["order-service", "product-service", "v2"] == 53
+    unsent = {key: refused for key, (_, refused) in sums.items() if refused}
+    assert unsent == {
+        ("front-proxy", "order-service", "", "UO"): 210,
+        ("order-service", "product-service", "", "UO"): 6,
+        ("front-proxy", "unknown", "", "NR"): 10,
+    }
+    assert total(emits, "edges_10s", "retries") == 35 + 4 + 21 + 31 + 20
+
+
+@pytest.mark.parametrize(("pane_s", "partitions", "duration_s"), [(5, 4, 62), (1, 1, 62), (5, 8, 3)])
+def test_capture_with_spawned_upstream_spans_has_envoys_own_counts(
+    pane_s: int, partitions: int, duration_s: float
+) -> None:
+    given_settings = ProcessorSettings(pane=timedelta(seconds=pane_s), partitions=partitions)
+    logs = replay(read_requests(DATA / "envoy_spawn" / "traces.bin.gz"), partitions, duration_s)
+    emits = [
+        emit for number, log in enumerate(logs) for emit in process(log, given_settings, partition=number)
+    ]
+    sums = edge_sums(emits, ("client_service", "upstream_cluster"))
+    expected = json.loads((DATA / "envoy_spawn" / "expected.json").read_text())["edges"]
+    for name, counts in expected.items():
+        assert sums[tuple(name.split())] == (counts["calls"], counts["unsent"]), name
+    named = {
+        row["upstream_cluster"]: row["server_service"] for row in rows(emits, "edges_10s") if row["unsent"]
+    }
+    assert named == {
+        "order_service": "order-service",
+        "product_v1": "product-service",
+        "nobody": "nobody",
+        "": "unknown",
+    }
+
+
+def test_another_service_is_an_edge_whatever_the_kinds() -> None:
+    assert edges_of(Span("a", 1, kind=CLIENT), Span("b", 2, 1), Span("c", 3, 2, kind=CLIENT), Span("d", 4, 3, kind=INTERNAL)) == {
+        ("a", "b"): (1, 0), ("b", "c"): (1, 0), ("c", "d"): (1, 0)
+    }  # fmt: skip
+
+
+def test_sidecar_and_app_are_one_node() -> None:
+    spans = (
+        Span("a/a1/pod-a", 1, kind=CLIENT),
+        proxy("a/a1/pod-a", 2, 1, CLIENT),
+        proxy("b/b1/pod-b", 3, 2, SERVER),
+        Span("b/b1-app/pod-b", 4, 3),
+        Span("other-name/x/pod-b", 5, 3),
+    )
+    assert edges_of(*spans) == {("a", "b"): (1, 0)}
+
+
+def test_same_service_is_an_edge_between_instances_or_pods_only() -> None:
+    assert edges_of(Span("a/1", 1, kind=CLIENT), Span("a/1", 2, 1), Span("a", 3, 1)) == {}
+    assert edges_of(Span("a/1", 1, kind=CLIENT), Span("a/2", 2, 1)) == {("a", "a"): (1, 0)}
+    assert edges_of(proxy("a/1", 1, kind=CLIENT), proxy("a/2", 2, 1)) == {("a", "a"): (1, 0)}
+    assert edges_of(Span("a/1/p1", 1, kind=CLIENT), proxy("a/2/p2", 2, 1)) == {("a", "a"): (1, 0)}
+    assert edges_of(Span("a/1", 1, kind=CLIENT), proxy("a/2", 2, 1)) == {}
+
+
+def test_databases_are_nodes_unless_another_service_answers() -> None:
+    database = {"db.system": "postgresql", "db.name": "orders"}
+    spans = (
+        Span("a", 1, kind=CLIENT, attributes=database),
+        Span("a", 2, kind=CLIENT, attributes=database),
+        Span("a", 3, 2, kind=INTERNAL),
+        Span("a", 4, kind=CLIENT, attributes=database),
+        Span("proxy-sql", 5, 4),
+        Span("a", 6, kind=CLIENT, attributes={"db.system": "redis", "peer.service": "cache"}),
+        Span("a", 7, kind=CLIENT, attributes={"db.system": "redis"}),
+        Span("a", 8, kind=INTERNAL, attributes=database),
+    )
+    emits = process(make_log((0, spans)), ONE)
+    assert edge_sums(emits) == {
+        ("a", "postgresql:orders"): (2, 0), ("a", "proxy-sql"): (1, 0), ("a", "redis:cache"): (1, 0), ("a", "redis"): (1, 0)
+    }  # fmt: skip
+    assert edge(emits, "a", "redis")["connection"] == "database"
+
+
+def test_queues_stand_between_producer_and_consumer() -> None:
+    queue = {"messaging.system": "kafka", "messaging.destination.name": "orders"}
+    spans = (
+        Span("a", 1, kind=PRODUCER, attributes=queue),
+        Span("b", 2, 1, kind=CONSUMER, attributes=queue),
+        Span("b", 3, 2, kind=CONSUMER, attributes=queue),
+        Span("b", 4, 3, kind=INTERNAL),
+        Span("c", 5, 4, kind=SERVER),
+        Span("d", 6, kind=PRODUCER, attributes={"messaging.system": "sqs"}),
+        Span("e", 7, kind=PRODUCER),
+        Span("f", 8, 7, kind=CONSUMER),
+    )
+    emits = process(make_log((0, spans)), ONE)
+    assert edge_sums(emits) == {
+        ("a", "kafka:orders"): (1, 0), ("kafka:orders", "b"): (1, 0), ("b", "c"): (1, 0), ("d", "sqs"): (1, 0), ("e", "f"): (1, 0)
+    }  # fmt: skip
+    assert edge(emits, "kafka:orders", "b")["connection"] == "queue"
+
+
+def test_root_servers_are_called_from_outside() -> None:
+    emits = process(make_log((0, [Span("a", 1), Span("b", 2, 99), Span("c", 3, kind=CLIENT)])), ONE)
+    assert edge_sums(emits) == {("outside", "a"): (1, 0)}
+    assert edge(emits, "outside", "a")["connection"] == "outside"
+
+
+def test_refused_calls_go_to_the_service_that_others_reach_through_the_cluster() -> None:
+    spans = [
+        *(proxy("a", 10 + number, kind=CLIENT, cluster="c") for number in range(3)),
+        *(proxy("x", 20 + number, 10 + number) for number in range(3)),
+        *(proxy("b", 30 + number, kind=CLIENT, cluster="c") for number in range(2)),
+        *(proxy("y", 40 + number, 30 + number) for number in range(2)),
+        proxy("a", 50, kind=CLIENT, cluster="c", flags="UO"),
+        proxy("b", 51, kind=CLIENT, cluster="c", flags="UT,UH"),
+        proxy("d", 52, kind=SERVER, cluster="c", flags="UO"),
+        proxy("a", 53, kind=CLIENT, cluster="nowhere", flags="UH"),
+        proxy("a", 54, kind=SERVER, flags="NR"),
+        Span(
+            "a", 55, kind=SERVER, attributes={"response_flags": "UO"}
+        ),  # not a proxy's: nothing was sent anyway
+        proxy("a", 56, kind=CLIENT, cluster="c", flags="DUO,UOX"),  # other flags
+    ]
+    emits = process(make_log((0, spans)), ONE)
+    unsent = {key: counts[1] for key, counts in edge_sums(emits).items() if counts[1]}
+    assert unsent == {("a", "x"): 1, ("b", "y"): 1, ("d", "x"): 1, ("a", "nowhere"): 1, ("a", "unknown"): 1}
+    assert edge(emits, "a", "nowhere")["connection"] == "unknown"
+
+
+def test_refused_calls_to_a_service_without_versions_are_rows_of_the_same_node() -> None:
+    spans = [
+        proxy("a", 1, kind=CLIENT, cluster="c", version=""),
+        proxy("x", 2, 1, version=""),
+        proxy("a", 3, kind=CLIENT, cluster="c", flags="UO", version=""),
+    ]
+    assert edges_of(*spans) == {("a", "x"): (1, 1)}
+
+
+@pytest.mark.parametrize("evidence_s", [0.0, 6.0, 12.0])
+def test_the_cluster_is_told_by_any_pane_of_the_window(evidence_s: float) -> None:
+    refused = [proxy("a", 1, kind=CLIENT, cluster="c", flags="UO", trace=1)]
+    reached = [proxy("a", 2, kind=CLIENT, cluster="c", trace=2), proxy("x", 3, 2, trace=2)]
+    log = make_log(*sorted([(6.0, refused), (evidence_s, reached)], key=lambda arrival: arrival[0]))
+    assert edge_sums(process(log, ONE)) == {("a", "x"): (1, 1)}
+
+
+def test_a_refused_span_with_something_below_was_sent() -> None:
+    spans = (
+        proxy("a", 1, kind=SERVER, flags="UO,URX", cluster="c"),
+        proxy("b", 2, 1),
+        proxy("b", 3, 1, start_s=1),
+    )
+    assert edges_of(*spans) == {("a", "b"): (2, 0)}
+
+
+def test_in_spawn_mode_the_attempt_counts_and_carries_the_flags() -> None:
+    spans = (
+        proxy("a", 1, kind=SERVER, cluster="c", flags="URX"),
+        proxy("a", 2, 1, CLIENT, cluster="c", flags="UT", attributes={"error": "true"}),
+        proxy("b", 3, 2, SERVER, flags="DC"),
+        proxy("a", 4, 1, CLIENT, cluster="c", flags="UO", attributes={"retry.count": "1"}),
+    )
+    emits = process(make_log((0, spans)), ONE)
+    found = {row["response_flags"]: row for row in rows(emits, "edges_10s") if row["client_service"] == "a"}
+    assert {flags: (row["calls"], row["unsent"], row["errors"], row["retries"]) for flags, row in found.items()} == {
+        "UT": (1, 0, 1, 0), "UO": (0, 1, 0, 1)
+    }  # fmt: skip
+    assert found["UO"]["server_service"] == "b"
+
+
+def test_later_calls_below_one_proxy_span_are_retries() -> None:
+    spans = (
+        proxy("a", 1, kind=CLIENT, cluster="c"),
+        proxy("b", 2, 1, start_s=3, version="v1"),
+        proxy("b/2", 3, 1, start_s=1, version="v2"),
+        proxy("other", 4, 1, start_s=2),
+        Span("app", 5, kind=CLIENT),
+        Span("b", 6, 5),
+        Span("b", 7, 5, start_s=1),
+    )
+    emits = process(make_log((0, spans)), ONE)
+    retries = {
+        (row["client_service"], row["server_service"], row["server_version"]): row["retries"]
+        for row in rows(emits, "edges_10s")
+    }
+    assert retries == {
+        ("a", "b", "v1"): 1,
+        ("a", "b", "v2"): 0,
+        ("a", "other", "v1"): 0,
+        ("app", "b", "v1"): 0,
+    }
+
+
+def test_histograms_errors_and_exemplar_of_both_ends() -> None:
+    spans = (
+        Span("a", 1, kind=CLIENT, duration_ms=100, trace=7),
+        Span("b", 2, 1, duration_ms=10, status=2, trace=7),
+        Span("a", 3, kind=CLIENT, duration_ms=200, trace=8),
+        Span("b", 4, 3, duration_ms=10, trace=8),
+        Span("a", 5, kind=SERVER, duration_ms=300, trace=9),  # no client span: its duration is not the call's
+        Span("b", 6, 5, duration_ms=10, trace=9),
+    )
+    row = edge(process(make_log((0, spans)), ONE), "a", "b")
+    assert (row["calls"], row["errors"]) == (3, 1)
+    assert sorted(count for _, count in row["client_histogram"]) == [1, 1]  # type: ignore[attr-defined]  # a map
+    assert [count for _, count in row["server_histogram"]] == [3]  # type: ignore[attr-defined]  # a map
+    assert row["exemplar_trace_id"] == f"{7:032x}"
+
+
+def test_rows_over_the_limit_are_counted_under_other() -> None:
+    limited = ONE.model_copy(update={"labels": LabelLimits(series=2)})
+    spans = [
+        span
+        for n in range(6)
+        for span in (Span(f"c{n // 2}", 10 + n, kind=CLIENT), Span("s", 20 + n, 10 + n))
+    ]
+    sums = edge_sums(process(make_log((0, spans)), limited))
+    assert len(sums) == 3, "which of equal rows keep their names is told by their hashes"
+    assert sum(calls for calls, _ in sums.values()) == 6
+    assert sums["other", "other"] == (2, 0)
+
+
+def test_nodes_over_the_limit_are_called_other() -> None:
+    limited = ONE.model_copy(update={"labels": LabelLimits(nodes=3)})
+    spans = [
+        span
+        for n in range(6)
+        for span in (Span(f"c{n // 3 * n}", 10 + n, kind=CLIENT), Span("s", 20 + n, 10 + n))
+    ]
+    spans += [
+        Span("s", 100 + n, kind=CLIENT, attributes={"db.system": "pg", "db.name": f"tenant-{n}"})
+        for n in range(20)
+    ]
+    sums = edge_sums(process(make_log((0, spans)), limited))
+    named = {name for key in sums for name in key} - {"other"}
+    assert {"s", "c0"} < named
+    assert len(named) == 3
+    assert sums["c0", "s"] == (3, 0)
+    assert sum(calls for calls, _ in sums.values()) == 26
+    assert sums["s", "other"][0] >= 19
+
+
+def test_late_edges_go_to_every_level() -> None:
+    spans = (Span("a", 1, kind=CLIENT, start_s=-4000), Span("b", 2, 1, start_s=-4000))
+    emits = process(make_log((0, spans)), ONE)
+    for table in ("edges_10s", "edges_1m", "edges_1h"):
+        ((calls, late, slot),) = {(row["calls"], row["late"], row["slot"]) for row in rows(emits, table)}
+        width = {"10s": 10, "1m": 60, "1h": 3600}[table.removeprefix("edges_")]
+        assert (calls, late, slot) == (1, 1, (1_800_000_000 - 4000) // width * width)
+
+
+def test_what_was_counted_by_itself_is_not_an_edge_too_when_its_child_comes_later() -> None:
+    for caller in (
+        proxy("a", 1, kind=CLIENT, cluster="c", flags="UO,URX"),
+        Span("a", 1, kind=CLIENT, attributes={"db.system": "pg"}),
+    ):
+        server = "pg" if "db.system" in caller.attributes else "c"
+        late = edge_sums(process(make_log((0, [caller]), (5, [Span("b", 2, 1)])), SECONDS))
+        assert late.keys() == {("a", server)}, "its pane was decided at 3 s"
+        in_time = edge_sums(process(make_log((0, [caller]), (2, [Span("b", 2, 1)])), SECONDS))
+        assert in_time == {("a", "b"): (1, 0)}
+        both = edge_sums(
+            process(make_log((0, [caller]), (2, [Span("b", 2, 1)]), (6, [Span("b", 3, 1)])), SECONDS)
+        )
+        assert both == {("a", "b"): (2, 0)}, "it was not counted by itself"
+
+
+_ATTRIBUTES: list[dict[str, str]] = [
+    {}, {}, {"component": "proxy"}, {"component": "proxy", "response_flags": "UO"}, {"response_flags": "NR"}, {"db.system": "pg"},
+    {"db.system": "pg", "response_flags": "UH"},
+]  # fmt: skip
+
+
+@st.composite
+def meshes(draw: st.DrawFn) -> tuple[list[Span], list[float]]:
+    """Traces of up to 12 spans, and when each span comes, within the lookback."""
+    spans: list[Span] = []
+    for trace in range(1, draw(st.integers(1, 3)) + 1):
+        size = draw(st.integers(1, 12))
+        for number in range(size):
+            parent = draw(st.integers(0, number)) if number else 0
+            spans.append(
+                Span(
+                    draw(st.sampled_from(["a/1", "a/2", "b/1", "c/1"])),
+                    trace * 100 + number + 1,
+                    parent and trace * 100 + parent,
+                    draw(st.sampled_from([INTERNAL, SERVER, CLIENT])),
+                    start_s=draw(st.integers(0, 5)),
+                    trace=trace,
+                    attributes=draw(st.sampled_from(_ATTRIBUTES)),
+                )
+            )
+    return spans, [draw(st.floats(0, 9)) for _ in spans]
+
+
+def is_proxy(span: Span) -> bool:
+    return "component" in span.attributes
+
+
+def by_itself(span: Span, children: list[Span], pane: dict[int, int]) -> str:
+    """The node that a span counts a call to by itself, or "": what had come below it when its pane was
+    decided says so.
+    """
+    below = [child for child in children if pane[child.id] <= pane[span.id] + SECONDS.wait]
+    if not below and "response_flags" in span.attributes and (span.kind == CLIENT or is_proxy(span)):
+        return "unknown"
+    others = [child for child in below if child.service[0] != span.service[0]]
+    return "pg" if not others and span.kind == CLIENT and "db.system" in span.attributes else ""
+
+
+def oracle(spans: list[Span], times_s: list[float]) -> dict[tuple[object, ...], tuple[int, int]]:
+    """The rules of edges, span by span."""
+    pane = {span.id: int(time_s) for span, time_s in zip(spans, times_s, strict=True)}
+    calls: dict[tuple[object, ...], int] = defaultdict(int)
+    unsent: dict[tuple[object, ...], int] = defaultdict(int)
+    for span in spans:
+        service, instance = span.service.split("/")
+        children = [child for child in spans if child.parent == span.id]
+        counted = by_itself(span, children, pane)
+        if counted:
+            (unsent if counted == "unknown" else calls)[service, counted] += 1
+        if not span.parent and span.kind == SERVER:
+            calls["outside", service] += 1
+        for child in children:
+            if counted and pane[child.id] > pane[span.id] + SECONDS.wait:
+                continue
+            child_service, child_instance = child.service.split("/")
+            if service != child_service or (instance != child_instance and is_proxy(span) == is_proxy(child)):
+                calls[service, child_service] += 1
+    return {key: (calls[key], unsent[key]) for key in {*calls, *unsent}}
+
+
+@settings(max_examples=40, deadline=None)
+@given(meshes())
+def test_each_pair_counts_once_in_whatever_order_and_panes_its_ends_come(
+    mesh: tuple[list[Span], list[float]],
+) -> None:
+    spans, times_s = mesh
+    arrivals = sorted(zip(times_s, range(len(spans)), strict=True))
+    log = make_log(*((at_s, [spans[number]]) for at_s, number in arrivals))
+    assert edge_sums(process(log, SECONDS)) == oracle(spans, times_s)
