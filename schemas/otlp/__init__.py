@@ -32,10 +32,10 @@ def load(choice: str) -> tuple[str, Any]:
     *preferred, last = _CHOICES[choice]
     for name in preferred:
         try:
-            return name, import_module(f"schemas.otlp_{name}")
+            return name, import_module(f"schemas.otlp.{name}")
         except ImportError:
             continue
-    return last, import_module(f"schemas.otlp_{last}")
+    return last, import_module(f"schemas.otlp.{last}")
 
 
 decoder_name, _decoder = load(os.environ.get("MESHFLOW_DECODER", "auto"))

@@ -26,7 +26,7 @@ from tests.support.span_log import (
     total,
 )
 
-DATA = Path(__file__).parent.parent / "data"
+DATA = Path(__file__).parents[2] / "data"
 ONE = ProcessorSettings(partitions=1)
 SECONDS = ProcessorSettings(partitions=1, pane=timedelta(seconds=1), lookback=timedelta(seconds=10))
 

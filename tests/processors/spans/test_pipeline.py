@@ -45,7 +45,7 @@ from tests.support.span_log import (
     total,
 )
 
-CAPTURE = Path(__file__).parent.parent / "data" / "envoy" / "traces.bin.gz"
+CAPTURE = Path(__file__).parents[2] / "data" / "envoy" / "traces.bin.gz"
 SHORT = ProcessorSettings(partitions=1, pane=timedelta(seconds=1), lookback=timedelta(seconds=4))
 MIXED = SamplingSettings(
     policies=(
