@@ -18,8 +18,9 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from ingest.server import IngestServer
-from log.sqlite.log import SqliteLogReader, SqliteLogWriter
+from log.sqlite.reader import SqliteLogReader
 from log.sqlite.retention import Limits
+from log.sqlite.writer import SqliteLogWriter
 from meshflow.lifecycle import cancel, stop_on_signals, tick
 from meshflow.settings import Settings, load
 from meshflow.wiring import make_processor

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from console.server import SqlServer
 from ingest.server import IngestServer
-from log.sqlite.log import SqliteLogReader, SqliteLogWriter
+from log.sqlite.reader import SqliteLogReader
 from log.sqlite.retention import Limits
+from log.sqlite.writer import SqliteLogWriter
 from meshflow.lifecycle import cancel, raise_from, stop_on_signals, tick
 from meshflow.ports import published
 from meshflow.settings import Settings

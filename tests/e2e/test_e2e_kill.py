@@ -25,7 +25,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 )
 
 from benchmarks.load import make_requests
-from log.sqlite.log import SqliteLogReader
+from log.sqlite.reader import SqliteLogReader
 from schemas.otlp import split
 from schemas.topics import SPANS, TOPICS
 from schemas.units import NS_PER_S

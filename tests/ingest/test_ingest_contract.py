@@ -20,8 +20,9 @@ from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from ingest.http.server import PROTOBUF
 from ingest.server import IngestServer
-from log.sqlite.log import SqliteLogReader, SqliteLogWriter
+from log.sqlite.reader import SqliteLogReader
 from log.sqlite.retention import Limits
+from log.sqlite.writer import SqliteLogWriter
 from schemas import topics
 from schemas.errors import LogFull, LogUnavailable
 from schemas.records import TopicPartition

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from log.sqlite import schema as sqlite_schema
-from log.sqlite.log import SqliteLogReader, SqliteLogWriter
+from log.sqlite.reader import SqliteLogReader
 from log.sqlite.retention import Limits, shrink
+from log.sqlite.writer import SqliteLogWriter
 from schemas.errors import LogFull, LogUnavailable, OffsetGone
 from schemas.records import Append, Commit
 from schemas.units import NS_PER_S
@@ -234,7 +235,7 @@ import asyncio, random, sys
 from datetime import timedelta
 from pathlib import Path
 from schemas.records import Append, TopicPartition
-from log.sqlite.log import SqliteLogWriter
+from log.sqlite.writer import SqliteLogWriter
 from log.sqlite.retention import Limits
 
 async def write(client):

@@ -25,8 +25,9 @@ from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from ingest.server import IngestServer
 from ingest.settings import IngestSettings
-from log.sqlite.log import SqliteLogReader, SqliteLogWriter
+from log.sqlite.reader import SqliteLogReader
 from log.sqlite.retention import Limits
+from log.sqlite.writer import SqliteLogWriter
 from schemas import topics
 from schemas.errors import LogFull, LogUnavailable
 from schemas.records import Append, TopicPartition

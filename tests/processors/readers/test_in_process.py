@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from log.sqlite.log import SqliteLogReader, SqliteLogWriter
+from log.sqlite.reader import SqliteLogReader
 from log.sqlite.retention import Limits
 from log.sqlite.schema import FILE
+from log.sqlite.writer import SqliteLogWriter
 from meshflow.tools.capture import read_captures
 from processors.logs import LogsProcessor
 from processors.readers.in_process import Consumer

@@ -1,0 +1,113 @@
+"""The embedded log, reading side: schemas.records.LogReader on one SQLite file (docs/adr/0010).
+
+Readers have connections of their own, which the writer's transactions never block (WAL).
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import orjson
+
+from log.sqlite import schema as file_format
+from schemas.errors import LogUnavailable, OffsetGone
+from schemas.records import Commit, Record, TopicPartition
+
+_METADATA_BYTES = 4096
+_RECORD_OVERHEAD_BYTES = 128
+_T = TypeVar("_T")
+
+
+class SqliteLogReader:
+    """A reader of a log folder, in the writer's process or another one."""
+
+    def __init__(self, directory: Path) -> None:
+        """Raises LogUnavailable when there is no log."""
+        self._file = directory / file_format.FILE
+        self._connection = file_format.connect(directory, create=False)
+        self._ids = file_format.partition_ids(self._connection)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-log-reader")
+
+    async def partitions(self) -> list[TopicPartition]:
+        """See schemas.records.LogReader.partitions."""
+        self._ids = await self._call(lambda: file_format.partition_ids(self._connection))
+        return list(self._ids)
+
+    async def beginning(self, tp: TopicPartition) -> int:
+        """See schemas.records.LogReader.beginning."""
+        number = self._id(tp)
+        return await self._call(lambda: file_format.beginning(self._connection, number))
+
+    async def end(self, tp: TopicPartition) -> int:
+        """See schemas.records.LogReader.end."""
+        number = self._id(tp)
+        return (await self._call(lambda: file_format.newest(self._connection, number)))[0]
+
+    async def read(self, tp: TopicPartition, offset: int, max_bytes: int) -> list[Record]:
+        """See schemas.records.LogReader.read; ``max_bytes`` counts unpacked payload, which is what the caller
+        will hold.
+        """
+        number = self._id(tp)
+        return await self._call(lambda: self._read(number, offset, max_bytes))
+
+    async def committed(self, tp: TopicPartition) -> Commit | None:
+        """See schemas.records.LogReader.committed."""
+        number = self._id(tp)
+        sql = "SELECT committed_offset, committed_metadata FROM partitions WHERE id = ?"
+        offset, metadata = await self._call(lambda: self._connection.execute(sql, (number,)).fetchone())
+        return None if offset is None else Commit(offset, metadata)
+
+    async def commit(self, tp: TopicPartition, commit: Commit) -> None:
+        """See schemas.records.LogReader.commit. Raises ValueError when the metadata is over 4 KB."""
+        if len(commit.metadata.encode()) > _METADATA_BYTES:
+            raise ValueError(f"commit metadata over {_METADATA_BYTES} bytes")
+        sql = "UPDATE partitions SET committed_offset = ?, committed_metadata = ? WHERE id = ?"
+        row = (commit.offset, commit.metadata, self._id(tp))
+        await self._call(lambda: self._connection.execute(sql, row))
+
+    async def close(self) -> None:
+        """See schemas.records.LogReader.close."""
+        await asyncio.to_thread(self._thread.shutdown)
+        self._connection.close()
+
+    def _id(self, tp: TopicPartition) -> int:
+        try:
+            return self._ids[tp]
+        except KeyError:
+            raise LogUnavailable(f"the log has no partition {tp.partition} of topic {tp.topic}") from None
+
+    async def _call(self, work: Callable[[], _T]) -> _T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except sqlite3.Error as error:
+            raise file_format.unavailable(self._file, error) from error
+
+    def _read(self, number: int, offset: int, max_bytes: int) -> list[Record]:
+        rows = self._connection.execute(
+            "SELECT position, append_time_ns, size, codec, headers, payload FROM records"
+            " WHERE position >= ? AND position < ? ORDER BY position",
+            (file_format.position(number, offset), file_format.position(number + 1, 0)),
+        )
+        records: list[Record] = []
+        taken = 0
+        for position, time_ns, size, codec, headers, payload in rows:
+            records.append(
+                Record(
+                    file_format.offset_of(position),
+                    time_ns,
+                    payload,
+                    size,
+                    codec,
+                    orjson.loads(headers) if headers else {},
+                )
+            )
+            taken += size + _RECORD_OVERHEAD_BYTES
+            if taken >= max_bytes:
+                break
+        rows.close()
+        if records and records[0].offset != offset:
+            raise OffsetGone(offset, records[0].offset)
+        return records
