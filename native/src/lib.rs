@@ -1,24 +1,12 @@
 //! OTLP decode and split: the quick twin of `schemas/otlp/reference.py`, which says what each function gives.
 //!
-//! `wire` reads protobuf, `descriptor` knows OTLP's messages, `value` makes text of attributes, `strings` and `column` make Arrow buffers;
-//! `spans`, `details` and `split` are the three functions; `python` is the only module that knows Python.
+//! In `otlp`, `wire` reads protobuf, `descriptor` knows OTLP's messages, `value` makes text of attributes; `spans`, `details` and `split` are
+//! the three functions. `arrow` makes Arrow buffers, `receive` is the gRPC receiver. `python` and `receive::python` alone know Python.
 
-pub mod column;
-pub mod descriptor;
-pub mod details;
-pub mod ids;
-mod points;
-pub mod promoted;
+pub mod arrow;
+pub mod otlp;
 #[cfg_attr(not(feature = "python"), allow(dead_code, unused_imports))] // only Python starts it
 pub mod receive;
-mod runs;
-pub mod semantics;
-mod span_columns;
-pub mod spans;
-pub mod split;
-pub mod strings;
-pub mod value;
-pub mod wire;
 
 #[cfg(feature = "python")]
 mod python;
@@ -42,8 +30,8 @@ impl Error {
     }
 }
 
-impl From<wire::Malformed> for Error {
-    fn from(_: wire::Malformed) -> Self {
+impl From<otlp::wire::Malformed> for Error {
+    fn from(_: otlp::wire::Malformed) -> Self {
         Self::Malformed(None)
     }
 }

@@ -10,11 +10,12 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyType};
 
-use crate::column::Buffer;
-use crate::descriptor::{self, Kind};
-use crate::spans::{RESOURCE_FIELDS, SPAN_FIELDS, Table};
-use crate::split::Signal;
-use crate::{Error, details, spans, split};
+use crate::Error;
+use crate::arrow::column::Buffer;
+use crate::otlp::descriptor::{self, Kind};
+use crate::otlp::spans::{RESOURCE_FIELDS, SPAN_FIELDS, Table};
+use crate::otlp::split::Signal;
+use crate::otlp::{details, spans, split};
 
 /// Rows and buffers.
 type Batch = (usize, Vec<ArrowBuffer>);

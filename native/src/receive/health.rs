@@ -12,7 +12,7 @@ use super::message::{Message, framed};
 use super::room::Room;
 use super::status::{Code, Status};
 use super::until::until;
-use crate::wire::Reader;
+use crate::otlp::wire::Reader;
 
 const LONGEST_REQUEST: usize = 4096;
 const SERVING: u8 = 1;

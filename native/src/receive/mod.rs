@@ -1,7 +1,7 @@
 //! The OTLP/gRPC receiver: requests in, gathers for the log out. Python (`ingest/rust.py`) takes gathers, appends them, and says so.
 //!
 //! A request's way: `server` and `connection` (HTTP/2 with its limits), `call` (one request), `room` (what may be held of it), `message` and
-//! `inflate` (its bytes), `work` (read with `crate::split`, where and when), `pending` (what is gathered, by the rules of `ingest/pending.py`),
+//! `inflate` (its bytes), `work` (read with `crate::otlp::split`, where and when), `pending` (what is gathered, by the rules of `ingest/pending.py`),
 //! `answer`. `hub` is what all of them share, `guard` and `notes` keep panics and tell of them, `python` is the door.
 
 pub mod message;

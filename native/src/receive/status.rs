@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 
-use crate::wire::write_head;
+use crate::otlp::wire::write_head;
 
 /// google.rpc.Code.
 #[allow(missing_docs)]

@@ -18,7 +18,7 @@ use super::pending::{REQUEST_OVERHEAD_BYTES, Size};
 use super::room::{Peer, Room};
 use super::status::{Code, Status, grouped, partial_success, reason};
 use super::until::until;
-use crate::split::{Signal, Split, split_within};
+use crate::otlp::split::{Signal, Split, split_within};
 
 /// How many large requests each worker unpacks and splits at once.
 pub const THREADS: usize = 2;

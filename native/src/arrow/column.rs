@@ -1,7 +1,7 @@
 //! Arrow buffers. <https://arrow.apache.org/docs/format/Columnar.html>
 
 use crate::Error;
-use crate::value::Any;
+use crate::otlp::value::Any;
 
 /// One buffer of an Arrow array.
 #[derive(Debug)]

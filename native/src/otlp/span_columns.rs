@@ -1,9 +1,9 @@
 //! The columns of a SpanBatch's spans, and what goes into them besides attributes.
 
-use crate::column::{Bits, Buffer};
-use crate::ids;
-use crate::semantics::bucket;
-use crate::wire::{Reader, Result};
+use crate::arrow::column::{Bits, Buffer};
+use crate::otlp::ids;
+use crate::otlp::semantics::bucket;
+use crate::otlp::wire::{Reader, Result};
 
 /// A Span's own fields, absent ones at their defaults.
 #[derive(Default)]

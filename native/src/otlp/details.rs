@@ -1,12 +1,12 @@
 //! Attributes, events and links of chosen spans: DETAIL_SCHEMA of `schemas/spans.py`.
 
 use crate::Error;
-use crate::column::{Buffer, Maps, Texts, offset};
-use crate::descriptor::{SPAN, validate_field};
-use crate::ids;
-use crate::span_columns::clamped;
-use crate::value::{Any, key_value, unique_attributes};
-use crate::wire::{MAX_DEPTH, Reader, deeper};
+use crate::arrow::column::{Buffer, Maps, Texts, offset};
+use crate::otlp::descriptor::{SPAN, validate_field};
+use crate::otlp::ids;
+use crate::otlp::span_columns::clamped;
+use crate::otlp::value::{Any, key_value, unique_attributes};
+use crate::otlp::wire::{MAX_DEPTH, Reader, deeper};
 
 /// Where a Span message lies: payload, first byte, length.
 pub type Position = (u32, u32, u32);

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use hashbrown::{Equivalent, HashMap};
 
 use crate::Error;
-use crate::column::{Buffer, Maps, Texts};
-use crate::descriptor::{EVENT, LINK, Message, RESOURCE, SCOPE, validate};
-use crate::promoted::{Keys, Promoted};
-use crate::semantics::number;
-use crate::span_columns::{Columns, Span, known, push_each};
-use crate::strings::Strings;
-use crate::value::{Any, key_value, unique_attributes};
-use crate::wire::{self, MAX_DEPTH, Malformed, Reader, deeper};
+use crate::arrow::column::{Buffer, Maps, Texts};
+use crate::arrow::strings::Strings;
+use crate::otlp::descriptor::{EVENT, LINK, Message, RESOURCE, SCOPE, validate};
+use crate::otlp::promoted::{Keys, Promoted};
+use crate::otlp::semantics::number;
+use crate::otlp::span_columns::{Columns, Span, known, push_each};
+use crate::otlp::value::{Any, key_value, unique_attributes};
+use crate::otlp::wire::{self, MAX_DEPTH, Malformed, Reader, deeper};
 
 /// The fields of `semantics.SPAN_KEYS`; their places here are what the constants below say.
 pub const SPAN_FIELDS: [&str; 12] = [

@@ -1,7 +1,7 @@
 //! What OTLP messages are made of, as far as it decides whether bytes are well-formed: their strings, submessages and packed fields.
 //! Everything else is well-formed when it can be skipped. `tests/schemas` holds this against opentelemetry-proto's descriptors.
 
-use crate::wire::{Malformed, Reader, Result, deeper, is_ascii, is_text};
+use crate::otlp::wire::{Malformed, Reader, Result, deeper, is_ascii, is_text};
 
 /// What a length-delimited field holds.
 #[derive(Clone, Copy)]
@@ -199,7 +199,7 @@ mod tests {
         for level in 0..101 {
             assert_eq!(validate(if level % 2 == 0 { &ANY_VALUE } else { &ARRAY_VALUE }, &body, 100), Ok(()), "{level}");
             let mut outer = Vec::new();
-            crate::wire::write_head(&mut outer, if level % 2 == 0 { 1 } else { 5 }, body.len());
+            crate::otlp::wire::write_head(&mut outer, if level % 2 == 0 { 1 } else { 5 }, body.len());
             outer.extend_from_slice(&body);
             body = outer;
         }

@@ -5,7 +5,7 @@ use std::hash::BuildHasher;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::Error;
-use crate::column::{Buffer, Texts};
+use crate::arrow::column::{Buffer, Texts};
 
 /// Text -> code, in the order of first use; code 0 is the empty string. Hashed with a seed, so that nobody can make texts collide.
 pub struct Strings {

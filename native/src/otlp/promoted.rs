@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use crate::descriptor::{KEY_VALUE, is_plain_text, split_attribute, validate};
-use crate::value::{Any, key_value};
-use crate::wire::{Result, is_ascii, is_text};
+use crate::otlp::descriptor::{KEY_VALUE, is_plain_text, split_attribute, validate};
+use crate::otlp::value::{Any, key_value};
+use crate::otlp::wire::{Result, is_ascii, is_text};
 
 /// Attribute keys, and per field those it may come from, in order of preference.
 pub struct Keys {

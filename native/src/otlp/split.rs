@@ -1,10 +1,10 @@
 //! An Export request cut into one message per partition; the bytes of what is passed on stay as they are.
 
-use crate::descriptor::{LOG_RECORD, Message, RESOURCE, SCOPE, SPAN, validate, validate_field};
-use crate::ids::{attribute_hash, resource_partition, span_id, trace_id, trace_partition};
-use crate::points::scope_points;
-use crate::runs::{self, Cursor, LEFT_OUT, Lengths, Run};
-use crate::wire::{MAX_DEPTH, Malformed, Reader, Result, deeper, is_text, varint_length, write_head};
+use crate::otlp::descriptor::{LOG_RECORD, Message, RESOURCE, SCOPE, SPAN, validate, validate_field};
+use crate::otlp::ids::{attribute_hash, resource_partition, span_id, trace_id, trace_partition};
+use crate::otlp::points::scope_points;
+use crate::otlp::runs::{self, Cursor, LEFT_OUT, Lengths, Run};
+use crate::otlp::wire::{MAX_DEPTH, Malformed, Reader, Result, deeper, is_text, varint_length, write_head};
 
 const MAX_HEAD: usize = 6; // tag and length of a container
 

@@ -4,8 +4,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hashbrown::HashMap;
 
-use crate::descriptor::{ARRAY_VALUE, KEY_VALUE_LIST, Message, validate};
-use crate::wire::{MAX_DEPTH, Reader, Result, deeper};
+use crate::otlp::descriptor::{ARRAY_VALUE, KEY_VALUE_LIST, Message, validate};
+use crate::otlp::wire::{MAX_DEPTH, Reader, Result, deeper};
 
 /// A value, borrowed from the payload. Strings are known to be UTF-8, arrays and maps to be well-formed; these stay bytes until they are
 /// written, so that what a sender nests costs no more memory than it sent.
@@ -291,7 +291,7 @@ mod tests {
 
     fn field(number: u8, body: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
-        crate::wire::write_head(&mut out, number, body.len());
+        crate::otlp::wire::write_head(&mut out, number, body.len());
         out.extend_from_slice(body);
         out
     }

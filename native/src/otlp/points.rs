@@ -1,8 +1,8 @@
 //! Counting data points.
 
-use crate::descriptor::{METRIC, SCOPE, validate_field};
-use crate::split::{each, own_field};
-use crate::wire::{Reader, Result, deeper};
+use crate::otlp::descriptor::{METRIC, SCOPE, validate_field};
+use crate::otlp::split::{each, own_field};
+use crate::otlp::wire::{Reader, Result, deeper};
 
 /// Checks a ScopeMetrics, and counts its data points.
 pub fn scope_points(body: &[u8], depth: u32) -> Result<u64> {

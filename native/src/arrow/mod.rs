@@ -1,0 +1,4 @@
+//! Arrow buffers, and texts that are stored once.
+
+pub mod column;
+pub mod strings;
