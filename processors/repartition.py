@@ -25,6 +25,9 @@ _SETTLE_S = 2.0
 
 SetAside = Callable[[TopicPartition, Sequence[DeadLetter]], Awaitable[None]]
 
+_Labels = tuple[tuple[str, str], ...]
+"""A record's labels, as a key."""
+
 
 class Source(Cursor):
     """One partition that is read. ``topic``: the log's, that its records are for; ``batch``: records read,
@@ -63,12 +66,12 @@ class Source(Cursor):
 def split_batch(
     topic: str, records: Sequence[Record], lost: int, partitions: int
 ) -> tuple[list[Append], int, list[DeadLetter]]:
-    """What to append to ``topic``, one record for each partition; how many items that is; and the records
-    that are not OTLP.
+    """What to append to ``topic``, one record for each partition and set of labels; how many items that is;
+    and the records that are not OTLP.
 
     These, and items without valid ids, are counted as rejected.
     """
-    parts: defaultdict[int, list[bytes]] = defaultdict(list)
+    parts: defaultdict[tuple[int, _Labels], list[bytes]] = defaultdict(list)
     counts: Counter[str] = Counter(lost=lost)
     letters = []
     items = 0
@@ -82,17 +85,20 @@ def split_batch(
             continue
         items += split.items
         counts["rejected"] += split.rejected
+        labels = tuple(sorted(record.labels.items()))
         for partition, part in split.parts.items():
-            parts[partition].append(part)
+            parts[partition, labels].append(part)
     headers = {name: count for name, count in counts.items() if count}
     if headers:
-        parts[min(parts, default=0)].append(b"")  # a record that only carries counts, where there is no other
-    told = min(parts, default=0)
+        parts[min(parts, default=(0, ()))].append(
+            b""
+        )  # a record that only carries counts, where there is no other
+    told = min(parts, default=(0, ()))
     appends = [
         Append(
-            TopicPartition(topic, partition), b"".join(pieces), headers if partition == told else {}
+            TopicPartition(topic, to[0]), b"".join(pieces), headers if to == told else {}, dict(to[1])
         )  # messages end to end are one
-        for partition, pieces in sorted(parts.items())
+        for to, pieces in sorted(parts.items())
     ]
     return appends, items, letters
 

@@ -1,6 +1,6 @@
 """The log's records and the protocols of its writers and readers (Kafka and SQLite)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -10,6 +10,14 @@ from schemas.errors import MalformedOtlp
 
 COUNTS = frozenset({"rejected", "refused", "lost"})
 """Headers of records that the ledger adds up."""
+
+LABELS = frozenset({"source_cluster", "tenant", "replay_of"})
+"""Text headers of records. ``source_cluster`` and ``tenant``: where a record comes from, which decode takes
+as defaults; ``replay_of``: ``TOPIC/PARTITION/OFFSET`` of the dead letter that a record was replayed from.
+"""
+
+MAX_LABEL_BYTES = 256
+"""UTF-8 bytes of a text header's value."""
 
 
 class TopicPartition(NamedTuple):
@@ -27,11 +35,17 @@ class Append:
     empty for a tick or for a record that only carries counts. ``headers`` are counts that the ledger adds up
     (COUNTS): ``rejected`` (items refused as invalid), ``refused`` (items turned away because the log was full
     or away), ``lost`` (records of another topic that were gone before they could be read); absent means 0.
+    ``labels`` are the text headers (LABELS). Raises ValueError for labels that a record may not have.
     """
 
     tp: TopicPartition
     value: bytes
     headers: Mapping[str, int] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.labels and (fault := label_fault(self.labels)):
+            raise ValueError(fault)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +64,8 @@ class Record:
     headers: Mapping[str, int] = field(default_factory=dict)
     key: bytes = b""
     """As a foreign writer set it; meshflow's own records have none."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Text headers, by name (LABELS)."""
 
     def unpack(self) -> bytes:
         """The OTLP bytes. Raises MalformedOtlp when what was stored is not what the codec makes."""
@@ -62,6 +78,32 @@ class Record:
         except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
             raise MalformedOtlp(f"the record cannot be unpacked ({self.codec}): {error}") from error
         return unpacked
+
+
+def label_fault(labels: Mapping[str, str]) -> str:
+    """Why a record may not have these labels; "" when it may."""
+    for name, value in labels.items():
+        if name not in LABELS:
+            return f"a record has no text header {name!r}; there are {', '.join(sorted(LABELS))}"
+        try:
+            size = len(value.encode())
+        except UnicodeEncodeError:
+            return f"the text header {name} is not Unicode"
+        if not 0 < size <= MAX_LABEL_BYTES:
+            return f"the text header {name} has {size} bytes; 1 to {MAX_LABEL_BYTES} are allowed"
+    return ""
+
+
+def labels_of(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, str]:
+    """The labels among the headers of a record that anybody may have written; what may not be is left out."""
+    labels = {}
+    for name, value in headers:
+        if name in LABELS and value and len(value) <= MAX_LABEL_BYTES:
+            try:
+                labels[name] = value.decode()
+            except UnicodeDecodeError:
+                continue
+    return labels
 
 
 @dataclass(frozen=True, slots=True)

@@ -284,6 +284,7 @@ class KafkaLogWriter:
         acknowledged = []
         for append, id_ in records:
             headers = [(name, str(count).encode()) for name, count in append.headers.items()]
+            headers += [(name, text.encode()) for name, text in append.labels.items()]
             if id_:
                 headers.append((kafka_lookup.ID, id_))
             acknowledged.append(
@@ -343,7 +344,9 @@ class KafkaLogWriter:
                 self._ends[tp] = end
 
     def _records(self, append: Append, id_: bytes) -> list[_Record]:
-        """The append as records that the topic takes; the counts go with the first one."""
+        """The append as records that the topic takes; the counts go with the first one, the labels with
+        all.
+        """
         limit = self._limits[append.tp.topic] - _RECORD_OVERHEAD_BYTES
         records = []
         for i, piece in enumerate(cut(append.value, limit)):
@@ -357,7 +360,9 @@ class KafkaLogWriter:
                 value, headers = b"", {**headers, "rejected": headers.get("rejected", 0) + 1}
             # the size too: pieces that were cut for another limit are others
             records.append(
-                _Record(Append(append.tp, value, headers), id_ and id_ + _PIECE.pack(i, len(value)))
+                _Record(
+                    Append(append.tp, value, headers, append.labels), id_ and id_ + _PIECE.pack(i, len(value))
+                )
             )
         return records
 

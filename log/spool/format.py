@@ -53,9 +53,8 @@ class Frame:
 def encode(entry: Entry) -> bytes:
     """The entry as bytes. Raises ValueError when its value is too large for a frame."""
     append = entry.append
-    head = orjson.dumps(
-        [*append.tp, dict(append.headers), entry.id.hex(), entry.since, entry.time_ns, len(append.value)],
-    )
+    fields = [*append.tp, dict(append.headers), entry.id.hex(), entry.since, entry.time_ns, len(append.value)]
+    head = orjson.dumps([*fields, dict(append.labels)] if append.labels else fields)
     packed = pa.compress(append.value, codec=_CODEC, asbytes=True) if append.value else b""
     body = b"".join((_HEAD.pack(len(head)), head, packed))
     if len(body) > MAX_BODY_BYTES:
@@ -67,14 +66,13 @@ def decode(data: bytes, frame: Frame) -> Entry:
     """The entry of a frame that :func:`frames` found in ``data``."""
     body = memoryview(data)[frame.begin + _FRAME.size : frame.end]
     (length,) = _HEAD.unpack_from(body)
-    topic, partition, headers, id_, since, time_ns, size = orjson.loads(
-        body[_HEAD.size : _HEAD.size + length]
-    )
+    fields = orjson.loads(body[_HEAD.size : _HEAD.size + length])
+    topic, partition, headers, id_, since, time_ns, size, *labels = fields
     packed = body[_HEAD.size + length :]
     value = pa.decompress(packed, decompressed_size=size, codec=_CODEC, asbytes=True) if size else b""
     return Entry(
         frame.number,
-        Append(TopicPartition(topic, partition), value, headers),
+        Append(TopicPartition(topic, partition), value, headers, *labels),
         bytes.fromhex(id_),
         since,
         time_ns,

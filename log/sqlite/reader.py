@@ -93,17 +93,10 @@ class SqliteLogReader:
         )
         records: list[Record] = []
         taken = 0
-        for position, time_ns, size, codec, headers, payload in rows:
-            records.append(
-                Record(
-                    file_format.offset_of(position),
-                    time_ns,
-                    payload,
-                    size,
-                    codec,
-                    orjson.loads(headers) if headers else {},
-                )
-            )
+        for position, time_ns, size, codec, text, payload in rows:
+            offset_there = file_format.offset_of(position)
+            headers, labels = _headers(text) if text else ({}, {})
+            records.append(Record(offset_there, time_ns, payload, size, codec, headers, labels=labels))
             taken += size + _RECORD_OVERHEAD_BYTES
             if taken >= max_bytes:
                 break
@@ -111,3 +104,14 @@ class SqliteLogReader:
         if records and records[0].offset != offset:
             raise OffsetGone(offset, records[0].offset)
         return records
+
+
+def _headers(text: bytes) -> tuple[dict[str, int], dict[str, str]]:
+    """Counts and labels, which one JSON object holds: numbers and texts."""
+    counts, labels = {}, {}
+    for name, value in orjson.loads(text).items():
+        if isinstance(value, str):
+            labels[name] = value
+        else:
+            counts[name] = value
+    return counts, labels

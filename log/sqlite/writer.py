@@ -207,13 +207,13 @@ class SqliteLogWriter:
         time_ns = max(now_ns, end.append_time_ns)
         ends[append.tp] = _End(end.offset + 1, time_ns)
         codec, payload = compress(append.value)
-        headers = orjson.dumps(dict(append.headers)) if append.headers else None
+        headers = {**append.headers, **append.labels}
         return (
             file_format.position(self._ids[append.tp], end.offset),
             time_ns,
             len(append.value),
             codec,
-            headers,
+            orjson.dumps(headers) if headers else None,
             payload,
         )
 

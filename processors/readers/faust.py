@@ -30,7 +30,7 @@ from log.kafka.security import KafkaSecuritySettings
 from processors.readers.cursor import Arrival, Cursor
 from processors.settings import KafkaReaderSettings
 from schemas.errors import LogUnavailable
-from schemas.records import COUNTS, Commit, Record
+from schemas.records import COUNTS, Commit, Record, labels_of
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -512,7 +512,15 @@ def record_of(message: Any) -> Record:
         if name in COUNTS and _COUNT.fullmatch(count or b"")
     }
     append_time_ns = max(0, round(message.timestamp * 1000)) * 1_000_000
-    return Record(message.offset, append_time_ns, value, len(value), headers=headers, key=message.key or b"")
+    return Record(
+        message.offset,
+        append_time_ns,
+        value,
+        len(value),
+        headers=headers,
+        key=message.key or b"",
+        labels=labels_of(message.headers or ()),
+    )
 
 
 def _commit(known: Any) -> Commit | None:

@@ -8,7 +8,7 @@ from typing import Protocol
 import pytest
 
 from schemas.errors import LogUnavailable
-from schemas.records import Append, Commit, LogReader, LogWriter, TopicPartition
+from schemas.records import MAX_LABEL_BYTES, Append, Commit, LogReader, LogWriter, TopicPartition
 from schemas.topics import METRICS, SPANS
 from schemas.units import NS_PER_S
 
@@ -79,6 +79,27 @@ class LogContract:
             {"rejected": 3, "refused": 4},
         )
         assert dict(plain.headers) == {}
+        await writer.close()
+        await reader.close()
+
+    async def test_labels_come_back_beside_counts(self, place: LogPlace) -> None:
+        writer, reader = await place.open_writer(), await place.open_reader()
+        labels = {
+            "source_cluster": "eu-west ☁",
+            "tenant": "a" * MAX_LABEL_BYTES,
+            "replay_of": "otlp_spans/0/7",
+        }
+        await writer.append(
+            [
+                Append(A, b"x", {"rejected": 2}, labels),
+                Append(A, b"y", labels={"tenant": "5"}),
+                Append(A, b"z"),
+            ]
+        )
+        both, labelled, plain = await reader.read(A, 0, ENOUGH)
+        assert (dict(both.headers), dict(both.labels)) == ({"rejected": 2}, labels)
+        assert (dict(labelled.headers), dict(labelled.labels)) == ({}, {"tenant": "5"})
+        assert (dict(plain.headers), dict(plain.labels)) == ({}, {})
         await writer.close()
         await reader.close()
 

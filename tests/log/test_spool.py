@@ -48,11 +48,13 @@ def drain(spool: Spool, max_bytes: int = ALL) -> list[bytes]:
 def test_entries_come_back_whole_and_in_order(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "spool", MIB)
     spool.append(
-        [Append(A, b"a" * 1000, {"rejected": 3}), Append(B, b"")], [b"1" * 16, b"2" * 16], [7, NEVER_SENT]
+        [Append(A, b"a" * 1000, {"rejected": 3}, {"tenant": "t"}), Append(B, b"")],
+        [b"1" * 16, b"2" * 16],
+        [7, NEVER_SENT],
     )
     put(spool, b"c")
     first, second, third = spool.peek(ALL).entries
-    assert first.append == Append(A, b"a" * 1000, {"rejected": 3})
+    assert first.append == Append(A, b"a" * 1000, {"rejected": 3}, {"tenant": "t"})
     assert (first.number, first.id, first.since) == (0, b"1" * 16, 7)
     assert (second.append, second.id, second.since) == (Append(B, b""), b"2" * 16, NEVER_SENT)
     assert (third.append.value, third.number) == (b"c", 2)

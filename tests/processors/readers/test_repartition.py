@@ -68,6 +68,20 @@ def test_what_is_wrong_is_counted_once_and_set_aside() -> None:
     assert split_batch(SPANS, [record(0, b"")], 0, PARTITIONS) == ([], 0, [])
 
 
+def test_labels_stay_with_their_items() -> None:
+    requests = make_requests(200, 5, 5, 20, seed=1)
+    tenants: tuple[dict[str, str], ...] = ({}, {"tenant": "a"}, {"tenant": "b"})
+    records = [
+        Record(number, 0, request, len(request), labels=tenants[number % 3])
+        for number, request in enumerate(requests)
+    ]
+    appends, _, _ = split_batch(SPANS, records, 0, PARTITIONS)
+    for number, labels in enumerate(tenants):
+        assert sum((spans(append.value) for append in appends if append.labels == labels), Counter()) == sum(
+            (spans(request) for request in requests[number::3]), Counter()
+        )
+
+
 def test_a_source_counts_what_it_could_not_read() -> None:
     source = Source(TopicPartition("foreign", 0), SPANS, Commit(3, ""), 5, 10)
     source.add(record(5, b"x"))

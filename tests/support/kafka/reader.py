@@ -14,7 +14,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from log.kafka.consumer import stop_consumer
-from schemas.records import COUNTS, Commit, Record, TopicPartition
+from schemas.records import COUNTS, Commit, Record, TopicPartition, labels_of
 from schemas.topics import TOPICS
 
 _PATIENCE_S = 120.0
@@ -121,5 +121,10 @@ def record_of(message: ConsumerRecord) -> Record:
     """A Kafka record as meshflow's."""
     headers = {name: int(value) for name, value in message.headers if name in COUNTS}
     return Record(
-        message.offset, message.timestamp * 1_000_000, message.value, len(message.value), headers=headers
+        message.offset,
+        message.timestamp * 1_000_000,
+        message.value,
+        len(message.value),
+        headers=headers,
+        labels=labels_of(message.headers),
     )
