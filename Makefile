@@ -11,14 +11,20 @@ NATIVE := $(wildcard native/Cargo.toml native/Cargo.lock native/src/*.rs native/
 RUST := $(shell command -v cargo 2>/dev/null)
 BENCH ?=
 PYTEST ?=
+# Tests run on every core; a file's tests stay together, as they share what they start. The files that take longest begin first (tests/conftest.py).
+CORES ?= auto
+SIDE_BY_SIDE := -n $(CORES) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install demo test lint format bench bench-kafka bench-peers docs local
+SOAK_MINUTES ?= 30
+
+.PHONY: help install demo test soak lint format bench bench-kafka bench-peers docs local
 
 help:
 	@echo "make install   .venv with meshflow and what developing it needs"
 	@echo "make demo      a captured Envoy mesh through meshflow, live in this terminal (DEMO_SECONDS=60: end by itself)"
 	@echo "make local     Kafka, store, two receivers and two workers as processes, until Ctrl-C (deploy/local.sh)"
-	@echo "make test      every test (PYTEST='-k edges' for some)"
+	@echo "make test      every test, on every core (PYTEST='-k edges' for some, CORES=0 one after the other)"
+	@echo "make soak      long random campaigns, not part of make test (SOAK_MINUTES=30); each prints its seed"
 	@echo "make lint      ruff, mypy, import contracts; rustfmt and clippy where cargo is there"
 	@echo "make bench     what a span costs, as a table (BENCH='--json FILE' for lines)"
 	@echo "make bench-kafka  the same of the distributed mode, on a broker of its own (needs java; 5 minutes)"
@@ -56,7 +62,10 @@ local: $(READY)
 
 test: $(READY)
 	@if [ -n "$(RUST)" ]; then cargo test --quiet --no-default-features --features receive --manifest-path native/Cargo.toml; fi
-	@$(BIN)/python -m pytest $(PYTEST)
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(PYTEST)
+
+soak: $(READY)
+	@SOAK_MINUTES="$(SOAK_MINUTES)" $(BIN)/python -m tests.soak
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -20,13 +20,13 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from schemas.errors import MeshflowError
 from schemas.tables import SCHEMAS
-from storage import cluster
+from storage import cluster, levels
 from storage.client import errors, open_client
 from storage.settings import ClickHouseStore, StorageSettings
 
 _NUMBERED = re.compile(r"(\d{4})_\w+\.sql")
 _REPEATED = ("functions.sql", "views.sql")
-_FINE_LEVELS = ("red_10s", "red_1m", "edges_10s", "edges_1m")
+_FINE_LEVELS = (*levels.tables("10s"), *levels.tables("1m"))
 _BEING_REPLACED = {57, 60}
 """TABLE_ALREADY_EXISTS and UNKNOWN_TABLE: what two `CREATE OR REPLACE VIEW` at once may bring about."""
 _TRIES, _TRY_AGAIN_S = 20, 0.1
@@ -108,16 +108,10 @@ def migrations() -> list[Migration]:
     return [Migration(int(name[:4]), name, _read(name)) for name in files]
 
 
-def ddl(settings: StorageSettings) -> str:
-    """Every statement as it is run, settings filled in."""
-    texts = [
-        _HISTORY + ";\n",
-        *(migration.text for migration in migrations()),
-        *(_read(name) for name in _REPEATED),
-    ]
-    if settings.cluster:
-        return "".join(f"{statement};\n\n" for text in texts for statement in statements(text, settings))
-    return "\n".join(_render(text, settings) for text in texts)
+def statements_of_all(settings: StorageSettings) -> list[str]:
+    """Every statement of every file as it is run, in order."""
+    texts = [_HISTORY, *(migration.text for migration in migrations()), *map(_read, _REPEATED)]
+    return [statement for text in texts for statement in statements(text, settings)]
 
 
 def statements(text: str, settings: StorageSettings) -> list[str]:
@@ -137,9 +131,9 @@ def expiry(settings: StorageSettings) -> dict[str, str]:
         **{
             table: ("LogTime", settings.metrics_ttl) for table in SCHEMAS if table.startswith("otel_metrics_")
         },
-        **{f"{family}_10s": ("slot", settings.rollup_10s_ttl + _UNROLLED) for family in ("red", "edges")},
-        **{f"{family}_1m": ("slot", settings.rollup_1m_ttl + _UNROLLED) for family in ("red", "edges")},
-        **{f"{family}_1h": ("slot", settings.rollup_1h_ttl) for family in ("red", "edges")},
+        **dict.fromkeys(levels.tables("10s"), ("slot", settings.rollup_10s_ttl + _UNROLLED)),
+        **dict.fromkeys(levels.tables("1m"), ("slot", settings.rollup_1m_ttl + _UNROLLED)),
+        **dict.fromkeys(levels.tables("1h"), ("slot", settings.rollup_1h_ttl)),
         "upstream_servers": ("day", _UPSTREAM_SERVERS_TTL),
         "ledger": ("time", settings.ledger_ttl),
     }
@@ -258,7 +252,8 @@ def _interval(age: timedelta) -> str:
 
 
 def _read(name: str) -> str:
-    return resources.files("storage.migrations").joinpath(name).read_text(encoding="utf-8")
+    text = resources.files("storage.migrations").joinpath(name).read_text(encoding="utf-8")
+    return levels.at_each_level(text)
 
 
 _HISTORY = """\

@@ -1,7 +1,7 @@
 -- RED and edges at three levels (docs/adr/0013). Rows of one key are added up by merges, so insert order and restarts do not matter, and sum() is right
 -- over merged and unmerged parts alike. Sorted by hour first: a roll-up reads one hour, and of it a range of services.
 
-CREATE TABLE IF NOT EXISTS red_10s ${on_cluster} (
+CREATE TABLE IF NOT EXISTS red_${level} ${on_cluster} (
     slot DateTime('UTC') CODEC(Delta(4), ZSTD(1)),
     cluster LowCardinality(String) CODEC(ZSTD(1)),
     namespace LowCardinality(String) CODEC(ZSTD(1)),
@@ -20,63 +20,13 @@ CREATE TABLE IF NOT EXISTS red_10s ${on_cluster} (
     duration_histogram SimpleAggregateFunction(sumMap, Map(Int16, UInt64)) CODEC(ZSTD(1)),
     exemplar_trace_id SimpleAggregateFunction(max, String) CODEC(ZSTD(1))
 ) ENGINE = ${AggregatingMergeTree}
-PARTITION BY toDate(slot)
-PRIMARY KEY (toStartOfHour(slot), service, operation)
-ORDER BY (toStartOfHour(slot), service, operation, kind, status_class, http_status, response_flags, cluster, namespace, version, late, slot)
-TTL ${ttl_red_10s}
+PARTITION BY ${level_partition}
+PRIMARY KEY (${level_range}, service, operation)
+ORDER BY (${level_range}, service, operation, kind, status_class, http_status, response_flags, cluster, namespace, version, late, slot)
+TTL ${ttl_red_${level}}
 SETTINGS ${settings};
 
-CREATE TABLE IF NOT EXISTS red_1m ${on_cluster} (
-    slot DateTime('UTC') CODEC(Delta(4), ZSTD(1)),
-    cluster LowCardinality(String) CODEC(ZSTD(1)),
-    namespace LowCardinality(String) CODEC(ZSTD(1)),
-    service LowCardinality(String) CODEC(ZSTD(1)),
-    version LowCardinality(String) CODEC(ZSTD(1)),
-    operation LowCardinality(String) CODEC(ZSTD(1)),
-    kind LowCardinality(String) CODEC(ZSTD(1)),
-    status_class LowCardinality(String) CODEC(ZSTD(1)),
-    http_status UInt16 CODEC(ZSTD(1)),
-    response_flags LowCardinality(String) CODEC(ZSTD(1)),
-    late UInt8 CODEC(ZSTD(1)),
-    requests SimpleAggregateFunction(sum, UInt64) CODEC(T64, ZSTD(1)),
-    errors SimpleAggregateFunction(sum, UInt64) CODEC(T64, ZSTD(1)),
-    duration_ns_sum SimpleAggregateFunction(sum, UInt64) CODEC(T64, ZSTD(1)),
-    duration_ns_max SimpleAggregateFunction(max, UInt64) CODEC(T64, ZSTD(1)),
-    duration_histogram SimpleAggregateFunction(sumMap, Map(Int16, UInt64)) CODEC(ZSTD(1)),
-    exemplar_trace_id SimpleAggregateFunction(max, String) CODEC(ZSTD(1))
-) ENGINE = ${AggregatingMergeTree}
-PARTITION BY toDate(slot)
-PRIMARY KEY (toStartOfHour(slot), service, operation)
-ORDER BY (toStartOfHour(slot), service, operation, kind, status_class, http_status, response_flags, cluster, namespace, version, late, slot)
-TTL ${ttl_red_1m}
-SETTINGS ${settings};
-
-CREATE TABLE IF NOT EXISTS red_1h ${on_cluster} (
-    slot DateTime('UTC') CODEC(Delta(4), ZSTD(1)),
-    cluster LowCardinality(String) CODEC(ZSTD(1)),
-    namespace LowCardinality(String) CODEC(ZSTD(1)),
-    service LowCardinality(String) CODEC(ZSTD(1)),
-    version LowCardinality(String) CODEC(ZSTD(1)),
-    operation LowCardinality(String) CODEC(ZSTD(1)),
-    kind LowCardinality(String) CODEC(ZSTD(1)),
-    status_class LowCardinality(String) CODEC(ZSTD(1)),
-    http_status UInt16 CODEC(ZSTD(1)),
-    response_flags LowCardinality(String) CODEC(ZSTD(1)),
-    late UInt8 CODEC(ZSTD(1)),
-    requests SimpleAggregateFunction(sum, UInt64) CODEC(T64, ZSTD(1)),
-    errors SimpleAggregateFunction(sum, UInt64) CODEC(T64, ZSTD(1)),
-    duration_ns_sum SimpleAggregateFunction(sum, UInt64) CODEC(T64, ZSTD(1)),
-    duration_ns_max SimpleAggregateFunction(max, UInt64) CODEC(T64, ZSTD(1)),
-    duration_histogram SimpleAggregateFunction(sumMap, Map(Int16, UInt64)) CODEC(ZSTD(1)),
-    exemplar_trace_id SimpleAggregateFunction(max, String) CODEC(ZSTD(1))
-) ENGINE = ${AggregatingMergeTree}
-PARTITION BY toYYYYMM(slot)
-PRIMARY KEY (toDate(slot), service, operation)
-ORDER BY (toDate(slot), service, operation, kind, status_class, http_status, response_flags, cluster, namespace, version, late, slot)
-TTL ${ttl_red_1h}
-SETTINGS ${settings};
-
-CREATE TABLE IF NOT EXISTS edges_10s ${on_cluster} (
+CREATE TABLE IF NOT EXISTS edges_${level} ${on_cluster} (
     slot DateTime('UTC') CODEC(Delta(4), ZSTD(1)),
     client_cluster LowCardinality(String) CODEC(ZSTD(1)),
     client_namespace LowCardinality(String) CODEC(ZSTD(1)),
@@ -98,66 +48,10 @@ CREATE TABLE IF NOT EXISTS edges_10s ${on_cluster} (
     server_histogram SimpleAggregateFunction(sumMap, Map(Int16, UInt64)) CODEC(ZSTD(1)),
     exemplar_trace_id SimpleAggregateFunction(max, String) CODEC(ZSTD(1))
 ) ENGINE = ${AggregatingMergeTree}
-PARTITION BY toDate(slot)
-PRIMARY KEY (toStartOfHour(slot), client_service, server_service)
-ORDER BY (toStartOfHour(slot), client_service, server_service, connection, upstream_cluster, response_flags, client_cluster, client_namespace, client_version, server_cluster, server_namespace, server_version, late, slot)
-TTL ${ttl_edges_10s}
-SETTINGS ${settings};
-
-CREATE TABLE IF NOT EXISTS edges_1m ${on_cluster} (
-    slot DateTime('UTC') CODEC(Delta(4), ZSTD(1)),
-    client_cluster LowCardinality(String) CODEC(ZSTD(1)),
-    client_namespace LowCardinality(String) CODEC(ZSTD(1)),
-    client_service LowCardinality(String) CODEC(ZSTD(1)),
-    client_version LowCardinality(String) CODEC(ZSTD(1)),
-    server_cluster LowCardinality(String) CODEC(ZSTD(1)),
-    server_namespace LowCardinality(String) CODEC(ZSTD(1)),
-    server_service LowCardinality(String) CODEC(ZSTD(1)),
-    server_version LowCardinality(String) CODEC(ZSTD(1)),
-    connection LowCardinality(String) CODEC(ZSTD(1)),
-    upstream_cluster LowCardinality(String) CODEC(ZSTD(1)),
-    response_flags LowCardinality(String) CODEC(ZSTD(1)),
-    late UInt8 CODEC(ZSTD(1)),
-    calls SimpleAggregateFunction(sum, UInt64) CODEC(T64, ZSTD(1)),
-    unsent SimpleAggregateFunction(sum, UInt64) CODEC(T64, ZSTD(1)),
-    errors SimpleAggregateFunction(sum, UInt64) CODEC(T64, ZSTD(1)),
-    retries SimpleAggregateFunction(sum, UInt64) CODEC(T64, ZSTD(1)),
-    client_histogram SimpleAggregateFunction(sumMap, Map(Int16, UInt64)) CODEC(ZSTD(1)),
-    server_histogram SimpleAggregateFunction(sumMap, Map(Int16, UInt64)) CODEC(ZSTD(1)),
-    exemplar_trace_id SimpleAggregateFunction(max, String) CODEC(ZSTD(1))
-) ENGINE = ${AggregatingMergeTree}
-PARTITION BY toDate(slot)
-PRIMARY KEY (toStartOfHour(slot), client_service, server_service)
-ORDER BY (toStartOfHour(slot), client_service, server_service, connection, upstream_cluster, response_flags, client_cluster, client_namespace, client_version, server_cluster, server_namespace, server_version, late, slot)
-TTL ${ttl_edges_1m}
-SETTINGS ${settings};
-
-CREATE TABLE IF NOT EXISTS edges_1h ${on_cluster} (
-    slot DateTime('UTC') CODEC(Delta(4), ZSTD(1)),
-    client_cluster LowCardinality(String) CODEC(ZSTD(1)),
-    client_namespace LowCardinality(String) CODEC(ZSTD(1)),
-    client_service LowCardinality(String) CODEC(ZSTD(1)),
-    client_version LowCardinality(String) CODEC(ZSTD(1)),
-    server_cluster LowCardinality(String) CODEC(ZSTD(1)),
-    server_namespace LowCardinality(String) CODEC(ZSTD(1)),
-    server_service LowCardinality(String) CODEC(ZSTD(1)),
-    server_version LowCardinality(String) CODEC(ZSTD(1)),
-    connection LowCardinality(String) CODEC(ZSTD(1)),
-    upstream_cluster LowCardinality(String) CODEC(ZSTD(1)),
-    response_flags LowCardinality(String) CODEC(ZSTD(1)),
-    late UInt8 CODEC(ZSTD(1)),
-    calls SimpleAggregateFunction(sum, UInt64) CODEC(T64, ZSTD(1)),
-    unsent SimpleAggregateFunction(sum, UInt64) CODEC(T64, ZSTD(1)),
-    errors SimpleAggregateFunction(sum, UInt64) CODEC(T64, ZSTD(1)),
-    retries SimpleAggregateFunction(sum, UInt64) CODEC(T64, ZSTD(1)),
-    client_histogram SimpleAggregateFunction(sumMap, Map(Int16, UInt64)) CODEC(ZSTD(1)),
-    server_histogram SimpleAggregateFunction(sumMap, Map(Int16, UInt64)) CODEC(ZSTD(1)),
-    exemplar_trace_id SimpleAggregateFunction(max, String) CODEC(ZSTD(1))
-) ENGINE = ${AggregatingMergeTree}
-PARTITION BY toYYYYMM(slot)
-PRIMARY KEY (toDate(slot), client_service, server_service)
-ORDER BY (toDate(slot), client_service, server_service, connection, upstream_cluster, response_flags, client_cluster, client_namespace, client_version, server_cluster, server_namespace, server_version, late, slot)
-TTL ${ttl_edges_1h}
+PARTITION BY ${level_partition}
+PRIMARY KEY (${level_range}, client_service, server_service)
+ORDER BY (${level_range}, client_service, server_service, connection, upstream_cluster, response_flags, client_cluster, client_namespace, client_version, server_cluster, server_namespace, server_version, late, slot)
+TTL ${ttl_edges_${level}}
 SETTINGS ${settings};
 
 -- Which server the calls through an Envoy cluster reached, learned from edges at each roll-up: names the server of calls that never left.

@@ -17,12 +17,12 @@ from schemas.tables import SCHEMAS
 from storage import cluster
 from storage.client import open_client
 from storage.jobs import rollups
-from storage.migrate import ddl, expiry, migrations, statements
+from storage.migrate import expiry, migrations, statements, statements_of_all
 from storage.settings import ClickHouseStore, StorageSettings
+from tests.storage.snapshots import SETTINGS
 from tests.support.stores import settings_for
 
-ON_CLUSTER = StorageSettings(store="clickhouse://db/meshflow", cluster="mesh")
-CLUSTER_SNAPSHOT = Path(__file__).parent / "ddl_cluster.sql"
+ON_CLUSTER = SETTINGS["cluster"]
 
 
 @pytest.fixture
@@ -32,12 +32,7 @@ def client(tmp_path: Path) -> Iterator[Client]:
 
 
 def made() -> list[str]:
-    return ddl(ON_CLUSTER).removesuffix(";\n\n").split(";\n\n")
-
-
-def test_ddl_of_a_cluster_is_the_snapshot() -> None:
-    """To renew: `python -m tests.storage.test_store_migrations`."""
-    assert ddl(ON_CLUSTER) == CLUSTER_SNAPSHOT.read_text()
+    return statements_of_all(ON_CLUSTER)
 
 
 def test_every_statement_is_one_that_the_engine_parses(client: Client) -> None:
@@ -54,7 +49,7 @@ def test_every_statement_goes_to_every_server() -> None:
 
 
 def test_every_table_is_a_replicated_one_under_a_distributed_one() -> None:
-    text = ddl(ON_CLUSTER)
+    text = ";\n\n".join(made())
     local = re.findall(r"CREATE TABLE IF NOT EXISTS (\w+)_local ", text)
     over = re.findall(
         r"CREATE TABLE IF NOT EXISTS (\w+) ON CLUSTER mesh AS (\w+)_local\nENGINE = Distributed\('mesh', 'meshflow', '(\w+)_local'",
@@ -90,7 +85,7 @@ def test_the_engine_knows_the_settings_of_the_tables(client: Client) -> None:
     }
     used = {
         name
-        for clause in re.findall(r"^SETTINGS (.*)", ddl(ON_CLUSTER), re.MULTILINE)
+        for clause in re.findall(r"^SETTINGS (.*)", "\n".join(made()), re.MULTILINE)
         for name in re.findall(r"(\w+) =", clause)
     }
     assert used <= known

@@ -1,0 +1,33 @@
+"""Long random campaigns, one after the other, each a program with a seed of its own: ``make soak``.
+
+They are not part of ``make test``: they look for what nobody thought of, and take as long as they are given.
+"""
+
+import os
+import subprocess
+import sys
+
+MINUTES = float(os.environ.get("SOAK_MINUTES") or 30)
+
+CAMPAIGNS = (
+    ("tests.fuzz.fuzz_otlp", "--seconds", str(int(MINUTES * 12))),
+    ("tests.storage.sql.soak_guard", "--statements", str(int(MINUTES * 700))),
+    ("tests.e2e.soak_requests", "--requests", str(int(MINUTES * 3_500))),
+    ("tests.e2e.faults.faults", "--minutes", str(MINUTES * 0.4)),
+)
+"""Module and arguments; at 30 minutes they are 20,000 statements and 100,000 requests."""
+
+
+def main() -> int:
+    """Run all; the number of those that failed."""
+    failed = []
+    for module, *arguments in CAMPAIGNS:
+        print(f"== {module} {' '.join(arguments)}", flush=True)
+        if subprocess.run([sys.executable, "-m", module, *arguments], check=False).returncode:
+            failed.append(module)
+    print(f"{len(CAMPAIGNS) - len(failed)} campaigns passed, failed: {', '.join(failed) or 'none'}")
+    return len(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+CREATE OR REPLACE FUNCTION rollup_whole_hour ON CLUSTER mesh AS (t) -> toDateTime(intDiv(toUnixTimestamp(t) + 3599, 3600) * 3600, 'UTC');

@@ -1,0 +1,24 @@
+CREATE TABLE IF NOT EXISTS red_1h  (
+    slot DateTime('UTC') CODEC(Delta(4), ZSTD(1)),
+    cluster LowCardinality(String) CODEC(ZSTD(1)),
+    namespace LowCardinality(String) CODEC(ZSTD(1)),
+    service LowCardinality(String) CODEC(ZSTD(1)),
+    version LowCardinality(String) CODEC(ZSTD(1)),
+    operation LowCardinality(String) CODEC(ZSTD(1)),
+    kind LowCardinality(String) CODEC(ZSTD(1)),
+    status_class LowCardinality(String) CODEC(ZSTD(1)),
+    http_status UInt16 CODEC(ZSTD(1)),
+    response_flags LowCardinality(String) CODEC(ZSTD(1)),
+    late UInt8 CODEC(ZSTD(1)),
+    requests SimpleAggregateFunction(sum, UInt64) CODEC(T64, ZSTD(1)),
+    errors SimpleAggregateFunction(sum, UInt64) CODEC(T64, ZSTD(1)),
+    duration_ns_sum SimpleAggregateFunction(sum, UInt64) CODEC(T64, ZSTD(1)),
+    duration_ns_max SimpleAggregateFunction(max, UInt64) CODEC(T64, ZSTD(1)),
+    duration_histogram SimpleAggregateFunction(sumMap, Map(Int16, UInt64)) CODEC(ZSTD(1)),
+    exemplar_trace_id SimpleAggregateFunction(max, String) CODEC(ZSTD(1))
+) ENGINE = AggregatingMergeTree
+PARTITION BY toYYYYMM(slot)
+PRIMARY KEY (toDate(slot), service, operation)
+ORDER BY (toDate(slot), service, operation, kind, status_class, http_status, response_flags, cluster, namespace, version, late, slot)
+TTL slot + toIntervalSecond(7776000)
+SETTINGS index_granularity = 8192, min_parts_to_merge_at_once = 10, materialize_ttl_recalculate_only = 1, non_replicated_deduplication_window = 20000, replicated_deduplication_window = 20000, fsync_after_insert = 1, fsync_part_directory = 1, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1;
