@@ -22,8 +22,8 @@ from benchmarks.insert_breakdown import print_breakdown
 from benchmarks.load import make_requests
 from benchmarks.report import Case, Measurement, main, measure
 from processors.settings import ProcessorSettings
-from processors.spans.pipeline import SpanProcessor
 from processors.spans.sampling.settings import SamplingSettings
+from processors.spans.signal import span_processor
 from schemas.records import Record, TopicPartition
 from schemas.tables import Block
 from schemas.topics import SPANS
@@ -104,7 +104,7 @@ def _blocks(spans: int, services: int, operations: int, spans_per_pane: int, beg
     )
     settings = ProcessorSettings(partitions=1, wait=0, lookback=timedelta(seconds=5))
     sampling = SamplingSettings.model_validate({"policies": [{"name": "all", "type": "always_sample"}]})
-    processor = SpanProcessor(TopicPartition(SPANS, 0), settings, sampling)
+    processor = span_processor(TopicPartition(SPANS, 0), settings, sampling)
     requests_per_pane = spans_per_pane // SPANS_PER_REQUEST or 1
     for number, request in enumerate([*requests, b""]):
         pane = number // requests_per_pane + (not request)

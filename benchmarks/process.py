@@ -17,8 +17,9 @@ import pyarrow as pa
 from benchmarks.load import generate_requests
 from benchmarks.report import Case, Measurement, main, measure
 from processors.settings import ProcessorSettings
-from processors.spans import pipeline
+from processors.spans import traces
 from processors.spans.sampling.settings import Probabilistic, ProbabilisticOptions, SamplingSettings
+from processors.spans.signal import span_processor
 from schemas import otlp, topics
 from schemas.records import Record, TopicPartition
 from schemas.units import NS_PER_S
@@ -38,8 +39,8 @@ TWO_PER_CENT = SamplingSettings(
         ),
     )
 )
-OUTSIDE = ("decode", "write_traces")
-"""Stages that are not RED, edges or sampling."""
+OUTSIDE = {"decode_spans": otlp, "write_traces": traces}
+"""What is not RED, edges or sampling: functions and their modules."""
 
 
 def whole(spans: int, services: int, operations: int, *, defaults: bool = False) -> Measurement:
@@ -69,7 +70,7 @@ def stages(spans: int, services: int, operations: int) -> Measurement:
 
 def _process(logs: list[list[Record]], sampling: SamplingSettings, rows: dict[str, int]) -> None:
     for partition, log in enumerate(logs):
-        processor = pipeline.SpanProcessor(
+        processor = span_processor(
             TopicPartition(topics.SPANS, partition), ProcessorSettings(partitions=PARTITIONS), sampling
         )
         for begin in range(0, len(log), RECORDS_PER_FEED):
@@ -113,7 +114,7 @@ def _gathers(requests: Iterator[bytes]) -> Iterator[list[bytes]]:
 def _outside() -> Iterator[dict[str, float]]:
     """CPU seconds of the stages in OUTSIDE, taken while the body runs."""
     taken = dict.fromkeys(OUTSIDE, 0.0)
-    originals = {name: getattr(pipeline, name) for name in OUTSIDE}
+    originals = {name: getattr(module, name) for name, module in OUTSIDE.items()}
 
     def timed(name: str, stage: Callable[..., Any]) -> Callable[..., Any]:
         def run(*arguments: Any) -> Any:
@@ -125,12 +126,12 @@ def _outside() -> Iterator[dict[str, float]]:
         return run
 
     for name, stage in originals.items():
-        setattr(pipeline, name, timed(name, stage))
+        setattr(OUTSIDE[name], name, timed(name, stage))
     try:
         yield taken
     finally:
         for name, stage in originals.items():
-            setattr(pipeline, name, stage)
+            setattr(OUTSIDE[name], name, stage)
 
 
 SMALL = {"spans": 1_000_000, "services": 100, "operations": 10}

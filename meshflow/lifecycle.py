@@ -15,16 +15,11 @@ from prometheus_client import start_http_server
 from meshflow.settings import Settings
 from schemas import otlp
 from schemas.errors import AddressInUse, LogUnavailable, MeshflowError
+from schemas.errors import ProcessingFailed as ProcessingFailed
 from schemas.records import LogWriter
 from storage.settings import KafkaLog
 
 logger = logging.getLogger(__name__)
-
-
-class ProcessingFailed(MeshflowError):
-    """Processing met an error that trying again would not mend. What was acknowledged is in the log and is
-    read at the next start.
-    """
 
 
 def stop_on_signals(*signals: signal.Signals) -> asyncio.Event:

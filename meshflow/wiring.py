@@ -9,7 +9,7 @@ from meshflow.settings import Settings
 from processors.logs import LogsProcessor
 from processors.metrics import MetricsProcessor
 from processors.readers.partition import Processor
-from processors.spans.pipeline import SpanProcessor
+from processors.spans.signal import span_processor
 from schemas.errors import SinkUnavailable
 from schemas.records import Commit, TopicPartition
 from schemas.topics import LOGS, METRICS
@@ -65,4 +65,4 @@ def make_processor(settings: Settings, tp: TopicPartition, commit: Commit | None
         return MetricsProcessor(tp, settings.processing, commit)
     if tp.topic == LOGS:
         return LogsProcessor(tp, settings.processing, commit)
-    return SpanProcessor(tp, settings.processing, settings.sampling, commit)
+    return span_processor(tp, settings.processing, settings.sampling, commit)

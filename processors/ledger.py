@@ -10,9 +10,9 @@ from schemas.tables import SCHEMAS
 from schemas.units import NS_PER_S
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Fates:
-    """How many items of a pane's records came to what."""
+    """How many items of a pane's records came to what; stages add to it."""
 
     rejected: int = 0
     """Items found invalid by processing (those that ingest refused are in the pane's own count)."""

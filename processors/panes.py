@@ -4,7 +4,7 @@ clock but the records'.
 
 import re
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -59,9 +59,11 @@ class PaneClock(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Emit:
-    """What a processor hands out: blocks to store, and then what to commit."""
+    """What a processor hands out: letters to set aside, blocks to store, and then what to commit."""
 
-    blocks: list[Block]
+    blocks: Iterable[Block]
+    """Made one at a time, anew at each iteration; false when there are none. A pane's ledger is its last
+    one."""
     commit: Commit
     dead_letters: list[DeadLetter]
 

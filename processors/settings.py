@@ -40,6 +40,26 @@ class LabelLimits(BaseModel):
     )
 
 
+class BreakerSettings(BaseModel):
+    """When records that fail are too many to be set aside: then the fault is meshflow's, and processing
+    stops. Malformed records do not count.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    in_a_row: int = Field(
+        default=1_000,
+        ge=1,
+        description="Records of one partition that fail one after the other before processing stops.",
+    )
+    share: float = Field(
+        default=0.5, gt=0, le=1, description="Share of failing records over which processing stops."
+    )
+    of_records: int = Field(
+        default=10_000, ge=1, description="Records of one partition, the last ones, that share is of."
+    )
+
+
 class KafkaReaderSettings(BaseModel):
     """How workers share the partitions of a log on Kafka."""
 
@@ -151,7 +171,12 @@ class ProcessorSettings(BaseModel):
     pane_bytes: Size = Field(
         default=256 << 20,
         ge=1 << 20,
+        le=1 << 30,
         description="OTLP bytes of one pane of one partition that are processed; records over it are set aside as dead letters.",
+    )
+    breaker: BreakerSettings = Field(
+        default=BreakerSettings(),
+        description="When failing records stop processing instead of being set aside.",
     )
     kafka: KafkaReaderSettings = Field(default=KafkaReaderSettings(), description="Reading from Kafka.")
     repartition: RepartitionSettings = Field(

@@ -56,3 +56,9 @@ class QueryFailed(MeshflowError):
     def __init__(self, code: int, text: str) -> None:
         super().__init__(text)
         self.code = code
+
+
+class ProcessingFailed(MeshflowError):
+    """Processing cannot go on, and trying again would not mend it; no record is at fault. What was
+    acknowledged is in the log, and the next start goes on from the commit.
+    """

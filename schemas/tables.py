@@ -225,8 +225,11 @@ class Block:
     """``SCHEMAS[table]``, in an order that is itself a function of the log."""
     clock: str = ""
     """Whose number ``pane`` is: panes of another length or shift have other records under the same number."""
+    part: str = ""
+    """Which of the blocks that a pane's rows were cut into; "": the first one, mostly the only one."""
 
     @property
     def token(self) -> str:
         """The block's name, which ClickHouse deduplicates by (invariant 3)."""
-        return ":".join(map(str, (self.table, *self.tp, self.pane, *([self.clock] if self.clock else []))))
+        ends = [end for end in (self.clock, self.part) if end]
+        return ":".join(map(str, (self.table, *self.tp, self.pane, *ends)))

@@ -1,5 +1,5 @@
 """First copies (invariant 8): Envoy's retried exports bring a span several times; the first one in the
-lookback counts.
+lookback counts. Spans without a valid trace id or span id are rejected: only foreign writers append them.
 
 A span is known by a 64-bit key of its trace and span id (within one trace, distinct span ids have distinct
 keys). At 50K spans/s over 4 partitions and a lookback of 60 s two spans of different traces share a key, and
@@ -7,10 +7,73 @@ one is taken for a copy, about once in 15 years.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+
+from processors.limits import Codes, Labels
+from processors.settings import ProcessorSettings
+from processors.spans.sampling.sampler import Sampler
+from processors.stage import PaneView, Tables, Window
+from schemas.spans import SpanBatch
+
+
+@dataclass(frozen=True, slots=True)
+class PaneSpans:
+    """A pane's own note: its spans, each once."""
+
+    labels: Labels
+    frame: pl.DataFrame
+    """SPAN_SCHEMA, ``key``, ``parent_key``."""
+    first: pl.Series
+    """Which of ``frame`` are in no earlier pane of the lookback (bool)."""
+    slots: Codes
+    """The 10 s slot of each of ``frame``."""
+
+    def fresh(self, pane: PaneView[SpanBatch]) -> pl.Series:
+        """Which of ``frame`` are first copies that no earlier reader has stored when the pane closed."""
+        return self.first & pl.Series(pane.not_closed_before(self.frame["record"].to_numpy()))
+
+
+@dataclass(frozen=True, slots=True)
+class SeenKeys:
+    """A note for later panes: the keys of a pane's spans, each once."""
+
+    keys: pl.Series
+
+
+class Deduplicate:
+    """Leaves PaneSpans and SeenKeys; counts what is rejected, duplicate and late."""
+
+    def __init__(self, settings: ProcessorSettings, sampler: Sampler) -> None:  # noqa: ARG002 - as every stage
+        self._label_length = settings.labels.label_length
+
+    def close(self, pane: PaneView[SpanBatch]) -> Tables:
+        """See processors.stage.Stage."""
+        identified = with_ids(pl.DataFrame(pane.batch.spans))
+        frame = drop_copies(with_keys(identified))
+        first = first_copies(frame["key"], (seen.keys for seen in pane.looked_back(SeenKeys)))
+        slots = pane.time.slots(frame["end_ns"].to_numpy())
+        pane.own.leave(PaneSpans(Labels.of(pane.batch, self._label_length), frame, first, slots))
+        if frame.height:
+            pane.seen.leave(SeenKeys(frame["key"]))
+        pane.fates.rejected += len(pane.batch) - identified.height
+        pane.fates.duplicate += identified.height - int(first.sum())
+        pane.fates.late += int((first.to_numpy() & pane.time.late(slots)).sum())
+        return {}
+
+    def decide(self, pane: PaneView[SpanBatch], window: Window) -> Tables:  # noqa: ARG002 - nothing to decide
+        """See processors.stage.Stage."""
+        return {}
+
+
+def with_ids(spans: pl.DataFrame) -> pl.DataFrame:
+    """The spans that have a trace id and a span id; one of a wrong length, or zero, is none."""
+    trace_hi, trace_lo, span_id = (spans[name].to_numpy() for name in ("trace_hi", "trace_lo", "span_id"))
+    valid = (trace_hi | trace_lo).astype(np.bool_) & span_id.astype(np.bool_)
+    return spans if valid.all() else spans.filter(pl.Series(valid))
 
 
 def _mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

@@ -11,8 +11,11 @@ import pyarrow as pa
 
 from processors.grouping import U64, Groups, pack
 from processors.limits import Codes, Identities, Labels, name_spans
-from processors.settings import LabelLimits
+from processors.settings import LabelLimits, ProcessorSettings
 from processors.slots import LEVELS, PaneTime
+from processors.spans.deduplicate import PaneSpans
+from processors.spans.sampling.sampler import Sampler
+from processors.stage import PaneView, Tables, Window
 from schemas.hexadecimal import hex_trace_ids
 from schemas.spans import SpanBatch
 from schemas.tables import SCHEMAS
@@ -22,6 +25,22 @@ KINDS = pa.array(["Unspecified", "Internal", "Server", "Client", "Producer", "Co
 
 _CLASSES = pa.array(["ok", "1xx", "2xx", "3xx", "4xx", "5xx", "error"])
 _ERROR_CLASS = 6
+
+
+class Red:
+    """Counts a pane's first copies as soon as it closes."""
+
+    def __init__(self, settings: ProcessorSettings, sampler: Sampler) -> None:  # noqa: ARG002 - as every stage
+        self._limits = settings.labels
+
+    def close(self, pane: PaneView[SpanBatch]) -> Tables:
+        """See processors.stage.Stage."""
+        spans = pane.own[PaneSpans]
+        return red(spans.frame.filter(spans.fresh(pane)), pane.batch, spans.labels, pane.time, self._limits)
+
+    def decide(self, pane: PaneView[SpanBatch], window: Window) -> Tables:  # noqa: ARG002 - nothing to decide
+        """See processors.stage.Stage."""
+        return {}
 
 
 @dataclass(frozen=True, slots=True)

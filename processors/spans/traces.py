@@ -11,7 +11,11 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
+from processors.settings import ProcessorSettings
+from processors.spans.sampling.sampler import Sampler
+from processors.spans.sampling.stage import Kept
 from processors.spans.sampling.threshold import merge_threshold, parse_head, sample_rate
+from processors.stage import PaneView, Tables, Window
 from schemas import otlp
 from schemas.hexadecimal import hex_span_ids, hex_trace_ids
 from schemas.spans import DETAIL_SCHEMA, SpanBatch
@@ -25,6 +29,26 @@ STATUSES = ("Unset", "Ok", "Error")
 
 
 _RECORDS_AT_A_TIME = 8
+
+
+class StoreTraces:
+    """Makes rows of kept spans; counts them as stored."""
+
+    def __init__(self, settings: ProcessorSettings, sampler: Sampler) -> None:
+        """Every stage is made of the same."""
+
+    def close(self, pane: PaneView[SpanBatch]) -> Tables:  # noqa: ARG002 - all waits for the decision
+        """See processors.stage.Stage."""
+        return {}
+
+    def decide(self, pane: PaneView[SpanBatch], window: Window) -> Tables:  # noqa: ARG002 - Sample has used it
+        """See processors.stage.Stage."""
+        kept = pane.own.get(Kept)
+        if kept is None:
+            return {}
+        tables = write_traces(pane.batch, kept.spans, pane.payloads, pane.time.start_s)
+        pane.fates.stored += tables["otel_traces"].num_rows
+        return tables
 
 
 def write_traces(
@@ -64,17 +88,6 @@ def write_traces(
     schema = SCHEMAS["otel_traces"]
     traces = pa.table([columns[name] for name in schema.names], schema=schema)
     return {"otel_traces": traces, "otel_traces_trace_id_ts": _trace_times(spans, log_time_s)}
-
-
-def limit_traces(kept: pl.DataFrame, limit: int) -> pl.DataFrame:
-    """Of each trace the first ``limit`` spans, by start, then id: one that never ends would fill the store
-    (invariant 7).
-    """
-    trace = ("trace_hi", "trace_lo")
-    if kept.height <= limit or kept.group_by(trace).len()["len"].max() <= limit:  # type: ignore[operator]  # a count
-        return kept
-    rank = pl.struct("start_ns", "span_id").rank("ordinal").over(trace)
-    return kept.filter(rank <= limit)
 
 
 def _details(spans: pl.DataFrame, payloads: Sequence[bytes]) -> pa.Table:

@@ -14,7 +14,7 @@ from processors.items import ItemProcessor
 from processors.logs import LogsProcessor
 from processors.metrics import MetricsProcessor
 from processors.settings import ProcessorSettings
-from processors.spans.pipeline import SpanProcessor
+from processors.spans.signal import span_processor
 from schemas import topics
 from schemas.errors import MalformedOtlp
 from schemas.records import Record, TopicPartition
@@ -114,7 +114,7 @@ def test_ids_of_a_wrong_length_are_none() -> None:
     value = TracesData(
         resource_spans=[ResourceSpans(scope_spans=[ScopeSpans(spans=spans)])]
     ).SerializeToString()
-    processor = SpanProcessor(TopicPartition(topics.SPANS, 0), SETTINGS, KEEP_ALL)
+    processor = span_processor(TopicPartition(topics.SPANS, 0), SETTINGS, KEEP_ALL)
     emits = processor.feed(
         [Record(0, T0_S * 10**9, value, len(value)), Record(1, (T0_S + 900) * 10**9, b"", 0)]
     )

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processors.settings import ProcessorSettings
-from processors.spans.pipeline import SpanProcessor
+from processors.spans.signal import span_processor
 from schemas import topics
 from schemas.records import Commit, Record, TopicPartition
 from schemas.tables import Block
@@ -52,7 +52,7 @@ def store(log: Sequence[Record], runs: Sequence[tuple[int, ProcessorSettings]]) 
     stored: dict[str, Block] = {}
     commit: Commit | None = None
     for stop, given_settings in runs:
-        processor = SpanProcessor(TP, given_settings, KEEP_ALL, commit)
+        processor = span_processor(TP, given_settings, KEEP_ALL, commit)
         for emit in processor.feed(log[processor.offset or 0 : stop]):
             commit = emit.commit
             for block in emit.blocks:

@@ -1,4 +1,4 @@
-"""Logs of OTLP spans for tests: a small builder, and ways to feed them to a SpanProcessor."""
+"""Logs of OTLP spans for tests: a small builder, and ways to feed them to a PaneProcessor."""
 
 import gzip
 import struct
@@ -14,8 +14,8 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 
 from processors.panes import Emit
 from processors.settings import ProcessorSettings
-from processors.spans.pipeline import SpanProcessor
 from processors.spans.sampling.settings import AlwaysSample, SamplingSettings
+from processors.spans.signal import span_processor
 from schemas import otlp, topics
 from schemas.records import Commit, Record, TopicPartition
 from schemas.units import NS_PER_S
@@ -120,7 +120,7 @@ def process(
     commit: Commit | None = None,
 ) -> list[Emit]:
     """What a new processor makes of a whole log."""
-    processor = SpanProcessor(TopicPartition(topics.SPANS, partition), settings, sampling, commit)
+    processor = span_processor(TopicPartition(topics.SPANS, partition), settings, sampling, commit)
     return processor.feed([record for record in log if record.offset >= (processor.offset or 0)])
 
 

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from processors.panes import Emit
 from processors.settings import ProcessorSettings
-from processors.spans.pipeline import SpanProcessor
 from processors.spans.sampling.settings import (
     Budget,
     BudgetOptions,
@@ -22,6 +21,7 @@ from processors.spans.sampling.settings import (
     ProbabilisticOptions,
     SamplingSettings,
 )
+from processors.spans.signal import span_processor
 from schemas import topics
 from schemas.records import Commit, Record, TopicPartition
 from schemas.tables import SCHEMAS
@@ -71,7 +71,7 @@ def process_with_restarts(
     tp = TopicPartition(topics.SPANS, 0)
     emits: list[Emit] = []
     commit: Commit | None = None
-    processor = SpanProcessor(tp, given_settings, sampling)
+    processor = span_processor(tp, given_settings, sampling)
     at, poll = 0, 0
     pending = set(stops)
     while at < len(log):
@@ -86,7 +86,7 @@ def process_with_restarts(
                 : len(given_emits) // 2 + poll % 2
             ]  # its blocks were written, not every commit was
             commit = committed[-1].commit if committed else commit
-            processor = SpanProcessor(tp, given_settings, sampling, commit)
+            processor = span_processor(tp, given_settings, sampling, commit)
             at = processor.offset or 0
         elif given_emits:
             commit = given_emits[-1].commit
@@ -274,7 +274,7 @@ def test_ticks_give_no_blocks_and_counts_in_headers_do() -> None:
 
 
 def test_lost_records_are_in_the_ledger() -> None:
-    processor = SpanProcessor(TopicPartition(topics.SPANS, 0), ProcessorSettings(partitions=1), KEEP_ALL)
+    processor = span_processor(TopicPartition(topics.SPANS, 0), ProcessorSettings(partitions=1), KEEP_ALL)
     processor.gap(3, 8)
     value = payload([Span("a", 1)])
     emits = processor.feed(
@@ -284,7 +284,7 @@ def test_lost_records_are_in_the_ledger() -> None:
 
 
 def test_what_is_held_does_not_grow() -> None:
-    processor = SpanProcessor(TopicPartition(topics.SPANS, 0), SHORT, KEEP_ALL)
+    processor = span_processor(TopicPartition(topics.SPANS, 0), SHORT, KEEP_ALL)
     for number in range(40):
         value = payload([Span("a", number + 1, trace=number + 1)])
         processor.feed([Record(number, (T0_S + number) * 10**9, value, len(value))])
@@ -294,7 +294,7 @@ def test_what_is_held_does_not_grow() -> None:
 
 def test_a_partition_that_the_settings_do_not_have_is_an_error() -> None:
     with pytest.raises(ValueError, match="has 1 partitions by the settings"):
-        SpanProcessor(TopicPartition(topics.SPANS, 1), ProcessorSettings(partitions=1), KEEP_ALL)
+        span_processor(TopicPartition(topics.SPANS, 1), ProcessorSettings(partitions=1), KEEP_ALL)
 
 
 def test_a_giant_trace_is_stored_up_to_its_limit_and_counted_whole() -> None:

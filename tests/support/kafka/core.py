@@ -13,8 +13,8 @@ from processors.metrics import MetricsProcessor
 from processors.panes import Emit
 from processors.readers.partition import Processor
 from processors.settings import ProcessorSettings
-from processors.spans.pipeline import SpanProcessor
 from processors.spans.sampling.settings import SamplingSettings
+from processors.spans.signal import span_processor
 from schemas.records import Commit, TopicPartition
 from schemas.tables import Block
 from schemas.topics import LOGS, METRICS
@@ -33,7 +33,7 @@ def make_processor(
         return MetricsProcessor(tp, settings, commit)
     if tp.topic == LOGS:
         return LogsProcessor(tp, settings, commit)
-    return SpanProcessor(tp, settings, sampling or SamplingSettings(), commit)
+    return span_processor(tp, settings, sampling or SamplingSettings(), commit)
 
 
 class Undisturbed(NamedTuple):

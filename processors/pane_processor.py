@@ -1,0 +1,269 @@
+"""Records of one partition in, blocks out: panes, decode, isolation, lookback, tokens, ledger and dead
+letters of every signal. It knows no stage by name.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic
+
+from processors.cutting import cut
+from processors.isolation import Breaker, Fault, attempt, isolate
+from processors.ledger import Fates, ledger
+from processors.panes import Emit, Pane, PaneClock, Panes, Step, surplus_letters
+from processors.settings import ProcessorSettings
+from processors.slots import PaneTime
+from processors.stage import B, Notes, PaneView, Payloads, Stage, Tables, Window
+from schemas.records import Commit, DeadLetter, Record, TopicPartition
+from schemas.tables import SCHEMAS, Block
+from schemas.units import to_ns
+
+_LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Signal(Generic[B]):
+    """What makes spans, points or logs of a pane processor."""
+
+    decode: Callable[[Sequence[bytes]], B]
+    """OTLP payloads -> a batch. Raises MalformedOtlp."""
+    stages: tuple[Stage[B], ...]
+    count: Callable[[B], int]
+    """How many items a batch has."""
+    wait: int = 0
+    """Panes that must close before a pane is decided."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Blocks:
+    """The blocks of some panes, made when they are asked for."""
+
+    tp: TopicPartition
+    clock: str
+    tables: list[tuple[int, Tables]] = field(default_factory=list)
+
+    def add(self, pane: int, tables: Tables) -> None:
+        """Rows of one pane; tables without rows give no block."""
+        if some := {table: rows for table, rows in tables.items() if rows.num_rows}:
+            self.tables.append((pane, some))
+
+    def __bool__(self) -> bool:
+        return bool(self.tables)
+
+    def __iter__(self) -> Iterator[Block]:
+        for pane, tables in self.tables:
+            for table, rows in tables.items():
+                for number, part in enumerate(cut(rows, SCHEMAS[table])):
+                    yield Block(table, self.tp, pane, part, self.clock, str(number) if number else "")
+
+
+@dataclass(slots=True)
+class _Undecided(Generic[B]):
+    """What a closed pane needs until it is decided."""
+
+    pane: Pane
+    rejected: int
+    view: PaneView[B] | None
+    """None: the pane has no records that can be processed."""
+
+
+class PaneProcessor(Generic[B]):
+    """One partition of one signal.
+
+    Feed it every record from :attr:`offset` on (None: from the log's beginning), in any portions; set the
+    dead letters of each Emit aside, write its blocks, then commit. Not safe for use by two threads at
+    once.
+    """
+
+    def __init__(
+        self,
+        tp: TopicPartition,
+        settings: ProcessorSettings,
+        signal: Signal[B],
+        commit: Commit | None = None,
+    ) -> None:
+        """Raises ValueError for a partition that the settings do not have, or a commit that meshflow did not
+        write.
+        """
+        self.tp = tp
+        self._settings = settings
+        self._signal = signal
+        self._clock = PaneClock.of(tp, settings.partitions, settings.pane_ns)
+        self._panes = Panes(
+            self._clock,
+            signal.wait,
+            settings.lookback_panes,
+            settings.pane_bytes,
+            commit,
+            count=self._count,
+        )
+        breaker = settings.breaker
+        self._breaker = Breaker(breaker.in_a_row, breaker.share, breaker.of_records)
+        self._undecided: dict[int, _Undecided[B]] = {}
+        self._seen: dict[int, Notes] = {}
+
+    @property
+    def offset(self) -> int | None:
+        """Where to begin reading; None: at the log's beginning."""
+        return self._panes.offset
+
+    def gap(self, wanted: int, beginning: int) -> None:
+        """The log no longer has [wanted, beginning) (OffsetGone): count what was not processed as lost, go on
+        from ``beginning``.
+        """
+        self._panes.gap(wanted, beginning)
+
+    def feed(self, records: Sequence[Record]) -> list[Emit]:
+        """Take the next records in; what there is to store and commit after them.
+
+        Raises ProcessingFailed, whatever the records are; nothing else.
+        """
+        steps = (self._panes.add(record) for record in records)
+        return [self._take(step) for step in steps if step]
+
+    def _take(self, step: Step) -> Emit:
+        number = step.closed.number
+        closed, tables, letters = self._close(step)
+        blocks = _Blocks(self.tp, self._clock.name)
+        if step.emit_closed:
+            blocks.add(number, tables)
+            self._undecided[number] = closed
+        else:
+            letters = []  # an earlier reader has set them aside
+        for decided in step.decided:
+            tables, more = self._decide(self._undecided.pop(decided))
+            blocks.add(decided, tables)
+            letters += more
+        self._seen = {pane: seen for pane, seen in self._seen.items() if pane >= step.keep_from}
+        return Emit(blocks, step.commit, letters)
+
+    def _close(self, step: Step) -> tuple[_Undecided[B], Tables, list[DeadLetter]]:
+        """What a pane gives by itself, without the records that fail by themselves.
+
+        Those are looked for without the lookback, so that readers with another one find the same.
+        """
+        pane = step.closed
+        earlier = self._earlier(pane.number)
+        culprits: list[tuple[Record, Fault]] = []
+        closed = attempt(lambda: self._run_close(pane, pane.records, earlier, step.closed_until))
+        if isinstance(closed, Fault):
+            records, culprits = self._good(pane.records, lambda some: self._signal.decode(Payloads(some)))
+            records, more = self._good(records, lambda some: self._run_close(pane, some, {}, 0))
+            culprits += more
+            closed = attempt(lambda: self._run_close(pane, records, earlier, step.closed_until))
+            if isinstance(closed, Fault):
+                _LOGGER.error(
+                    "%s/%d: pane %d goes without its lookback: %s", *self.tp, pane.number, closed.reason
+                )
+                closed = self._run_close(pane, records, {}, step.closed_until)
+        else:
+            self._breaker.passed(len(pane.records))
+        rejected = pane.surplus_items + sum(self._items(record) for record, _ in culprits)
+        letters = [DeadLetter(record, fault.reason) for record, fault in culprits] + surplus_letters(pane)
+        if closed is None:
+            return _Undecided(pane, rejected, None), {}, letters
+        view, tables = closed
+        if view.seen:
+            self._seen[pane.number] = view.seen
+        return _Undecided(pane, rejected, view), tables, letters
+
+    def _decide(self, closed: _Undecided[B]) -> tuple[Tables, list[DeadLetter]]:
+        """The rest of a pane, and its ledger, without the records that fail now."""
+        pane, view = closed.pane, closed.view
+        fates, letters = Fates(), list[DeadLetter]()
+        tables: Tables = {}
+        if view is not None:
+            others = {
+                number: seen for number, seen in self._around(pane.number).items() if number != pane.number
+            }
+            decided = attempt(lambda: self._run_decide(replace(view, fates=replace(view.fates)), others))
+            if isinstance(decided, Fault):
+                fates, tables, culprits = self._decide_without(pane, view, others, decided)
+                closed.rejected += sum(self._items(record) for record, _ in culprits)
+                letters = [DeadLetter(record, fault.reason) for record, fault in culprits]
+            else:
+                fates, tables = decided
+        fates.rejected += closed.rejected
+        return {**tables, "ledger": ledger(self.tp, pane, fates)}, letters
+
+    def _decide_without(
+        self, pane: Pane, view: PaneView[B], others: Mapping[int, Notes], fault: Fault
+    ) -> tuple[Fates, Tables, list[tuple[Record, Fault]]]:
+        """Decide a pane that fails: first without the other panes, to find records of its own that are at
+        fault, then with all other panes but those that make it fail.
+        """
+        _LOGGER.error("%s/%d: pane %d fails, its records are tried: %s", *self.tp, pane.number, fault.reason)
+
+        def again(records: Sequence[Record], around: Mapping[int, Notes]) -> tuple[Fates, Tables] | None:
+            closed = self._run_close(pane, records, view.earlier, view.closed_until)
+            return self._run_decide(closed[0], around) if closed else None
+
+        records, culprits = self._good(view.records, lambda some: again(some, {}))
+        used = dict(others)
+        decided = attempt(lambda: again(records, used))
+        if isinstance(decided, Fault):
+            used = {}
+            for number in sorted(others):
+                if not isinstance(attempt(lambda: again(records, {**used, number: others[number]})), Fault):  # noqa: B023 - called at once
+                    used[number] = others[number]
+            _LOGGER.error(
+                "%s/%d: pane %d is decided without the panes %s: %s",
+                *self.tp, pane.number, sorted(others.keys() - used.keys()), decided.reason,
+            )  # fmt: skip
+            decided = again(records, used)
+        fates, tables = decided or (Fates(), {})
+        return fates, tables, culprits
+
+    def _good(
+        self, records: Sequence[Record], work: Callable[[Sequence[Record]], Any]
+    ) -> tuple[list[Record], list[tuple[Record, Fault]]]:
+        """The records that ``work`` takes together, and the culprits."""
+
+        def fault_of(some: Sequence[Record]) -> Fault | None:
+            done = attempt(lambda: work(some)) if some else None
+            return done if isinstance(done, Fault) else None
+
+        if fault_of(records) is None:
+            return list(records), []
+        return isolate(records, fault_of, self._breaker)
+
+    def _run_close(
+        self, pane: Pane, records: Sequence[Record], earlier: Mapping[int, Notes], closed_until: int
+    ) -> tuple[PaneView[B], Tables] | None:
+        """Decode, and the stages of a pane that ends; None without records."""
+        if not records:
+            return None
+        batch = self._signal.decode(Payloads(records))
+        view = PaneView(self.tp, pane.number, self._time(pane), records, batch, earlier, closed_until)
+        tables: dict[str, Any] = {}
+        for stage in self._signal.stages:
+            tables |= stage.close(view)
+        return view, tables
+
+    def _run_decide(self, view: PaneView[B], others: Mapping[int, Notes]) -> tuple[Fates, Tables]:
+        """The stages of a pane whose window is complete."""
+        window = Window(view.number, {**others, view.number: view.seen})
+        tables: dict[str, Any] = {}
+        for stage in self._signal.stages:
+            tables |= stage.decide(view, window)
+        return view.fates, tables
+
+    def _earlier(self, pane: int) -> dict[int, Notes]:
+        return {number: seen for number, seen in self._around(pane).items() if number < pane}
+
+    def _around(self, pane: int) -> dict[int, Notes]:
+        first, last = pane - self._settings.lookback_panes, pane + self._signal.wait
+        return {number: seen for number, seen in self._seen.items() if first <= number <= last}
+
+    def _time(self, pane: Pane) -> PaneTime:
+        return PaneTime(pane.start_ns, self._settings.pane_ns, to_ns(self._settings.rollup_grace))
+
+    def _items(self, record: Record) -> int:
+        """Items of a record; one that cannot be decoded counts as one."""
+        counted = attempt(lambda: self._signal.count(self._signal.decode(Payloads([record]))))
+        return 1 if isinstance(counted, Fault) else counted
+
+    def _count(self, payload: bytes) -> int:
+        """Items of a payload; one that cannot be decoded counts as one."""
+        counted = attempt(lambda: self._signal.count(self._signal.decode([payload])))
+        return 1 if isinstance(counted, Fault) else counted
