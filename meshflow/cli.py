@@ -14,7 +14,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeE
 
 from meshflow import settings as all_settings
 from meshflow.settings import Loaded, Name
-from schemas.errors import MeshflowError, QueryFailed
+from schemas.errors import MeshflowError, ProcessingFailed, QueryFailed
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -95,7 +95,6 @@ def up(context: click.Context, /, **given: Any) -> None:
         ("processing", "wait"): given["wait"],
     }
     loaded = _settings(context, options)
-    from meshflow import lifecycle  # noqa: PLC0415 - brings polars and chdb, which other commands need not wait for
     from meshflow.run import up as embedded  # noqa: PLC0415 - brings polars and chdb, which other commands need not wait for
 
     def tell(ports: embedded.Ports) -> None:
@@ -107,7 +106,7 @@ def up(context: click.Context, /, **given: Any) -> None:
 
     try:
         embedded.run(loaded.settings, tell)
-    except lifecycle.ProcessingFailed as error:
+    except ProcessingFailed as error:
         _fail(str(error), EXIT_BROKEN)
 
 

@@ -14,8 +14,7 @@ from prometheus_client import start_http_server
 
 from meshflow.settings import Settings
 from schemas import otlp
-from schemas.errors import AddressInUse, LogUnavailable, MeshflowError
-from schemas.errors import ProcessingFailed as ProcessingFailed
+from schemas.errors import AddressInUse, LogUnavailable, ProcessingFailed
 from schemas.records import LogWriter
 from storage.settings import KafkaLog
 

@@ -9,11 +9,11 @@ from typing import Any
 from log.kafka.brokers import Brokers
 from log.kafka.dead_letters import DeadLetterWriter
 from meshflow import quiet_logs
-from meshflow.lifecycle import ProcessingFailed, kafka_place, metrics_port, stop_on_signals
+from meshflow.lifecycle import kafka_place, metrics_port, stop_on_signals
 from meshflow.settings import Settings
 from meshflow.wiring import keep_rolling_up, make_processor, migrate, tell_retry
 from processors.readers.worker import Worker
-from schemas.errors import MeshflowError
+from schemas.errors import MeshflowError, ProcessingFailed
 from storage.client import open_client
 from storage.jobs.rollups import run_rollups
 from storage.sink import RetryingSink, open_sink

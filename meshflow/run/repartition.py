@@ -11,10 +11,10 @@ from log.kafka.brokers import Brokers
 from log.kafka.dead_letters import DeadLetterWriter
 from log.kafka.writer import KafkaLogWriter
 from meshflow import quiet_logs
-from meshflow.lifecycle import ProcessingFailed, cancel, kafka_place, metrics_port, stop_on_signals, tick
+from meshflow.lifecycle import cancel, kafka_place, metrics_port, stop_on_signals, tick
 from meshflow.settings import Settings
 from processors.repartition import Repartitioner
-from schemas.errors import MeshflowError
+from schemas.errors import MeshflowError, ProcessingFailed
 from schemas.topics import TOPICS
 
 logger = logging.getLogger(__name__)
