@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 
 from meshflow import settings as all_settings
+from meshflow.cli_dead_letters import dead_letters
 from meshflow.settings import Loaded, Name
 from schemas.errors import MeshflowError, ProcessingFailed, QueryFailed
 
@@ -52,6 +53,9 @@ def main(context: click.Context, config: Path | None, verbose: int) -> None:
     level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
     context.obj = config
+
+
+main.add_command(dead_letters)
 
 
 def _settings(context: click.Context, given: dict[Name, Any]) -> Loaded:

@@ -8,7 +8,6 @@ Later ones win: defaults, the file, ``MESHFLOW_SECTION__NAME`` variables (``MESH
 import difflib
 import json
 import os
-import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from log.kafka.security import KafkaSecuritySettings
 from processors.settings import ProcessorSettings
 from processors.spans.sampling.settings import SamplingSettings
 from schemas.errors import MeshflowError
-from storage.settings import StorageSettings
+from storage.settings import StorageSettings, without_password
 
 FILE = "meshflow.toml"
 PREFIX = "MESHFLOW_"
@@ -39,8 +38,6 @@ DERIVED = {
 
 _SECRET = frozenset({"store", "log", "password", "key_password"})
 """Settings whose values an error must not show."""
-
-_PASSWORD = re.compile(r"(://[^:/@]*:)[^@]*@")
 
 Name = tuple[str, ...]
 """Section and setting, ``("ingest", "grpc_port")``; three parts for a table within a section."""
@@ -169,7 +166,7 @@ def value_of(settings: BaseModel, name: Name) -> Any:
     value: Any = settings.model_dump(mode="json")
     for part in name:
         value = value[part]
-    return _PASSWORD.sub(r"\1***@", value) if isinstance(value, str) else value
+    return without_password(value) if isinstance(value, str) else value
 
 
 def _read_file(path: Path | None) -> dict[str, Any]:

@@ -29,6 +29,14 @@ class LogUnavailable(MeshflowError):
     """The log did not take the records; nothing was acknowledged."""
 
 
+class LogDiskFull(LogUnavailable):
+    """The log's disk has no room; it goes on by itself when there is some."""
+
+
+class LogDamaged(LogUnavailable):
+    """A file of the log holds what nobody wrote; the message says which file, what is lost and what to do."""
+
+
 class AddressInUse(MeshflowError):
     """A server cannot listen on its address; the message names it."""
 

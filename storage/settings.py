@@ -17,6 +17,8 @@ _DAY = timedelta(days=1)
 _HOUR = timedelta(hours=1)
 _LOG_FORMS = "sqlite:///DIR or kafka://HOST:PORT,...[/TOPIC-PREFIX]"
 _STORE_FORMS = "chdb:///DIR or clickhouse://USER:PASSWORD@HOST:8123/DATABASE"
+_PASSWORD = re.compile(r"(://[^:@]*:).*@", re.DOTALL)
+_ODD = "characters like @ / ? # [ in a password are written as %40 %2F %3F %23 %5B"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,24 +58,32 @@ class ClickHouseStore:
     """Whose shards hold the tables ("" the server alone)."""
 
 
+def without_password(text: str) -> str:
+    """A URL to be shown: all between the user's name and the last ``@`` is hidden, wherever that stands."""
+    return _PASSWORD.sub(r"\1***@", text)
+
+
 def parse_log_url(url: str) -> SqliteLog | KafkaLog:
     """Where the log is. ``sqlite:///DIR`` is a path as written: ``sqlite:///var/log`` is ``/var/log``,
     ``sqlite://./data`` is relative.
 
-    Raises ValueError with the forms that are understood.
+    Raises ValueError with the forms that are understood; never shows a password.
     """
     scheme, _, rest = url.partition("://")
+    shown = without_password(url)
     if scheme == "sqlite":
         return SqliteLog(_directory(url, rest, _LOG_FORMS))
     if scheme == "kafka":
         hosts, _, prefix = rest.partition("/")
         servers = tuple(server for server in hosts.split(",") if server)
         if not servers or any(not server.rpartition(":")[2].isdigit() for server in servers):
-            raise ValueError(f"log = {url!r}: each Kafka server needs HOST:PORT, as in kafka://a:9092,b:9092")
+            raise ValueError(
+                f"log = {shown!r}: each Kafka server needs HOST:PORT, as in kafka://a:9092,b:9092"
+            )
         if not re.fullmatch(r"[a-zA-Z0-9._-]{0,200}", prefix):
-            raise ValueError(f"log = {url!r}: a topic prefix consists of letters, digits and ._-")
+            raise ValueError(f"log = {shown!r}: a topic prefix consists of letters, digits and ._-")
         return KafkaLog(servers, prefix)
-    raise ValueError(f"log = {url!r} is not understood; write {_LOG_FORMS}")
+    raise ValueError(f"log = {shown!r} is not understood; write {_LOG_FORMS}")
 
 
 def parse_store_url(url: str) -> ChdbStore | ClickHouseStore:
@@ -86,14 +96,17 @@ def parse_store_url(url: str) -> ChdbStore | ClickHouseStore:
         return ChdbStore(_directory(url, rest, _STORE_FORMS))
     if scheme not in {"clickhouse", "clickhouses"}:
         raise ValueError(f"store = {scheme}://... is not understood; write {_STORE_FORMS}")
-    parts = urlsplit(url)
-    secure = scheme == "clickhouses" or _asks_for_tls(parts.query)
     try:
+        parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
+    except ValueError:
         raise ValueError(
-            f"store: the port of {parts.hostname} is not a number of 1-65535; write {_STORE_FORMS}"
-        ) from error
+            f"store: the host is not one, or its port is not a number of 1-65535; write {_STORE_FORMS}"
+            f" ({_ODD})"
+        ) from None  # its text shows what it took for a host, which may be a part of the password
+    if "@" in url.partition(parts.netloc)[2]:
+        raise ValueError(f"store: there is an @ after the host; write {_STORE_FORMS} ({_ODD})")
+    secure = scheme == "clickhouses" or _asks_for_tls(parts.query)
     if not parts.hostname:
         raise ValueError(f"store = {scheme}://...: a host is missing; write {_STORE_FORMS}")
     if not re.fullmatch(r"/?\w*/?", parts.path):
@@ -121,7 +134,7 @@ def _asks_for_tls(query: str) -> bool:
 def _directory(url: str, rest: str, forms: str) -> Path:
     path = unquote(rest.partition("?")[0])
     if not path.strip("/"):
-        raise ValueError(f"{url!r}: a directory is missing; write {forms}")
+        raise ValueError(f"{without_password(url)!r}: a directory is missing; write {forms}")
     return Path(path)
 
 
@@ -160,6 +173,12 @@ class StorageSettings(BaseModel):
         256 << 20,
         ge=1 << 20,
         description="Bytes that may wait for the embedded log's disk; beyond it appends are refused as full.",
+    )
+
+    dead_letters_max_bytes: Size = Field(
+        256 << 20,
+        ge=1 << 20,
+        description="Payloads of dead letters beside the embedded log; beyond it the oldest payloads go, what is known of them stays.",
     )
 
     traces_ttl: Duration = Field(7 * _DAY, ge=_HOUR, description="How long kept traces stay.")

@@ -24,7 +24,7 @@ from aiokafka.errors import (
 
 from log.kafka.security import PLAINTEXT, KafkaSecuritySettings
 from schemas import self_metrics
-from schemas.errors import MalformedOtlp
+from schemas.dead_letters import CUT, LEFT_OUT, payload_of
 from schemas.records import DeadLetter, Record, TopicPartition
 from schemas.topics import DEAD_LETTER
 
@@ -55,9 +55,9 @@ class DeadLetterWriter:
 
     Its key is ``TOPIC/PARTITION/OFFSET`` of the record that was set aside, by which a repetition is known;
     headers ``topic``, ``partition``, ``offset``, ``time_ns`` (when the log took it), ``size`` (bytes of
-    OTLP), ``reason``, ``key`` (where it had one) and ``payload``: ``whole``, ``cut`` (its first bytes) or
-    ``left out`` (too large to be held, or for the topic). The record itself also stays where it is, for as
-    long as its topic keeps it.
+    OTLP), ``reason``, ``key`` (where it had one), the record's text headers and ``payload``: ``whole``,
+    ``cut`` (its first bytes) or ``left out`` (too large to be held, or for the topic). The record itself
+    also stays where it is, for as long as its topic keeps it.
     """
 
     def __init__(
@@ -125,9 +125,10 @@ class DeadLetterWriter:
             ("size", str(record.size).encode()),
             ("reason", letter.reason.encode()[:_MAX_HEADER_BYTES]),
             *([("key", record.key[:_MAX_HEADER_BYTES])] if record.key else []),
+            *((name, text.encode()) for name, text in record.labels.items()),
         ]
         payload, extent = _payload(record)
-        for value, named in ((payload, extent), (b"", "left out")):
+        for value, named in ((payload, extent), (b"", LEFT_OUT)):
             try:
                 await producer.send_and_wait(
                     self._prefix + DEAD_LETTER,
@@ -182,13 +183,6 @@ class DeadLetterWriter:
 
 
 def _payload(record: Record) -> tuple[bytes, str]:
-    """What goes along of a record's payload (packed, where it cannot be unpacked), and how much of it that
-    is.
-    """
-    if record.size and not record.payload:
-        return b"", "left out"
-    try:
-        payload = record.unpack()
-    except MalformedOtlp:
-        payload = record.payload
-    return payload[:MAX_BYTES], "whole" if len(payload) <= MAX_BYTES else "cut"
+    """What goes along of a record's payload, and how much of it that is."""
+    payload, extent = payload_of(record)
+    return payload[:MAX_BYTES], extent if len(payload) <= MAX_BYTES else CUT

@@ -4,7 +4,9 @@ Readers have connections of their own, which the writer's transactions never blo
 """
 
 import asyncio
+import logging
 import sqlite3
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,11 +15,13 @@ from typing import TypeVar
 import orjson
 
 from log.sqlite import schema as file_format
-from schemas.errors import LogUnavailable, OffsetGone
+from schemas.errors import LogDiskFull, LogUnavailable, OffsetGone
 from schemas.records import Commit, Record, TopicPartition
 
 _METADATA_BYTES = 4096
 _RECORD_OVERHEAD_BYTES = 128
+_RETRY_S = 1.0
+_LOGGER = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
@@ -29,6 +33,7 @@ class SqliteLogReader:
         self._file = directory / file_format.FILE
         self._connection = file_format.connect(directory, create=False)
         self._ids = file_format.partition_ids(self._connection)
+        self._stopping = threading.Event()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-log-reader")
 
     async def partitions(self) -> list[TopicPartition]:
@@ -61,12 +66,31 @@ class SqliteLogReader:
         return None if offset is None else Commit(offset, metadata)
 
     async def commit(self, tp: TopicPartition, commit: Commit) -> None:
-        """See schemas.records.LogReader.commit. Raises ValueError when the metadata is over 4 KB."""
+        """See schemas.records.LogReader.commit; while the disk is full, wait.
+
+        Raises ValueError when the metadata is over 4 KB, LogUnavailable once :meth:`stop` was called.
+        """
         if len(commit.metadata.encode()) > _METADATA_BYTES:
             raise ValueError(f"commit metadata over {_METADATA_BYTES} bytes")
         sql = "UPDATE partitions SET committed_offset = ?, committed_metadata = ? WHERE id = ?"
         row = (commit.offset, commit.metadata, self._id(tp))
-        await self._call(lambda: self._connection.execute(sql, row))
+        told = False
+        while True:
+            try:
+                await self._call(lambda: self._connection.execute(sql, row))
+            except LogDiskFull as error:
+                if self._stopping.is_set():
+                    raise
+                if not told:
+                    _LOGGER.warning("processing waits to commit: %s", error)
+                told = True
+                await asyncio.to_thread(self._stopping.wait, _RETRY_S)
+            else:
+                return
+
+    def stop(self) -> None:
+        """End waiting for a disk: a commit that fails from now on raises."""
+        self._stopping.set()
 
     async def close(self) -> None:
         """See schemas.records.LogReader.close."""

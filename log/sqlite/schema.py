@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 
-from schemas.errors import LogUnavailable
+from schemas.errors import LogDiskFull, LogUnavailable
 from schemas.records import TopicPartition
 
 FILE = "log.sqlite"
@@ -39,6 +39,10 @@ CREATE TABLE IF NOT EXISTS records (
     payload BLOB NOT NULL
 );
 """
+
+
+class LogInUse(LogUnavailable):
+    """Another process writes this log."""
 
 
 def position(partition_id: int, offset: int) -> int:
@@ -126,7 +130,7 @@ def newest(connection: sqlite3.Connection, partition_id: int) -> tuple[int, int]
 def lock(path: Path) -> int:
     """Become the only writer; the file descriptor holds the lock until it is closed or the process ends.
 
-    Raises LogUnavailable when another writer has it, and names it.
+    Raises LogInUse when another writer has it, and names it; LogUnavailable.
     """
     file = path / LOCK
     try:
@@ -139,7 +143,7 @@ def lock(path: Path) -> int:
     except OSError as error:
         holder = os.read(descriptor, 20).decode(errors="replace").strip()
         os.close(descriptor)
-        raise LogUnavailable(
+        raise LogInUse(
             f"the log at {path} is in use by another meshflow (process {holder or 'unknown'})"
         ) from error
     os.ftruncate(descriptor, 0)
@@ -149,11 +153,21 @@ def lock(path: Path) -> int:
 
 def unavailable(file: Path, error: sqlite3.Error) -> LogUnavailable:
     """What a SQLite error means to whoever appends or reads."""
-    if getattr(error, "sqlite_errorname", "") == "SQLITE_FULL":
-        return LogUnavailable(
+    name = getattr(error, "sqlite_errorname", "")
+    if name == "SQLITE_FULL" or (name.startswith("SQLITE_IOERR") and not _has_room(file)):
+        return LogDiskFull(
             f"the disk of the log is full ({file}): nothing more is accepted until there is room"
         )
     return LogUnavailable(f"the log {file} does not work: {error}")
+
+
+def _has_room(file: Path) -> bool:
+    """Whether the disk could take a page: SQLite reports some writes that found none as I/O errors."""
+    try:
+        status = os.statvfs(file.parent)
+    except OSError:
+        return True
+    return status.f_bavail * status.f_frsize > _WAL_BYTES // 4
 
 
 def _sync_directory(path: Path) -> None:

@@ -12,11 +12,13 @@ from pathlib import Path
 
 from console.server import SqlServer
 from ingest.server import IngestServer
+from log.sqlite.dead_letters import SqliteDeadLetters
 from log.sqlite.reader import SqliteLogReader
 from log.sqlite.retention import Limits
 from log.sqlite.writer import SqliteLogWriter
 from meshflow.lifecycle import cancel, raise_from, stop_on_signals, tick
 from meshflow.ports import published
+from meshflow.run.replays import keep_replaying
 from meshflow.settings import Settings
 from meshflow.wiring import keep_rolling_up, make_processor, migrate, tell_retry
 from processors.readers.in_process import Consumer
@@ -25,7 +27,7 @@ from schemas.sql import Engine
 from schemas.units import to_ns
 from storage.client import open_client
 from storage.jobs.rollups import run_rollups
-from storage.settings import ChdbStore, SqliteLog
+from storage.settings import ChdbStore, SqliteLog, without_password
 from storage.sink import RetryingSink, open_sink
 from storage.sql.chdb_engine import ChdbEngine
 from storage.sql.server_engine import ServerEngine
@@ -59,12 +61,18 @@ async def _run(settings: Settings, on_ready: Callable[[Ports], None]) -> None:
         log = _log_folder(settings)
         writer = _open_log(settings, log)
         parts.push_async_callback(writer.close)
+        letters = SqliteDeadLetters(log, settings.storage.dead_letters_max_bytes)
+        parts.push_async_callback(letters.close)
+        replaying = asyncio.create_task(
+            keep_replaying(log, letters, writer, settings.processing.partitions), name="replaying"
+        )
+        parts.push_async_callback(cancel, replaying)
         for name in await asyncio.to_thread(migrate, settings):
             logger.info("applied %s", name)
         engine = await asyncio.to_thread(_open_engine, settings)
         parts.callback(engine.close)
         ending = asyncio.Event()
-        processing = await _start_processing(settings, log, parts, ending)
+        processing = await _start_processing(settings, log, letters, parts, ending)
         ticking = asyncio.create_task(tick(writer, to_ns(settings.processing.pane)), name="ticking")
         parts.push_async_callback(cancel, ticking)
         sql = SqlServer(settings.console, engine)
@@ -78,7 +86,9 @@ async def _run(settings: Settings, on_ready: Callable[[Ports], None]) -> None:
         parts.enter_context(published(settings.storage.data, ports))
         on_ready(ports)
         stopped = asyncio.create_task(stop.wait())
-        done, _ = await asyncio.wait({stopped, ticking, *processing}, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(
+            {stopped, ticking, replaying, *processing}, return_when=asyncio.FIRST_COMPLETED
+        )
         stop.set()
         for task in done - {stopped}:
             raise_from(task)
@@ -93,7 +103,7 @@ def _log_folder(settings: Settings) -> Path:
     place = settings.storage.log_place
     if not isinstance(place, SqliteLog):
         raise LogUnavailable(
-            f"`up` keeps its log in SQLite; storage.log = {settings.storage.log!r} is for the distributed mode"
+            f"`up` keeps its log in SQLite; storage.log = {without_password(settings.storage.log)!r} is for the distributed mode"
         )
     return place.directory
 
@@ -107,7 +117,7 @@ def _open_log(settings: Settings, folder: Path) -> SqliteLogWriter:
 
 
 async def _start_processing(
-    settings: Settings, log: Path, parts: AsyncExitStack, ending: asyncio.Event
+    settings: Settings, log: Path, letters: SqliteDeadLetters, parts: AsyncExitStack, ending: asyncio.Event
 ) -> "set[asyncio.Task[None]]":
     """The tasks that read the log and fill the store; they end with ``parts``, roll-ups already at
     ``ending``.
@@ -116,7 +126,8 @@ async def _start_processing(
     parts.callback(sink.close)
     reader = SqliteLogReader(log)
     parts.push_async_callback(reader.close)
-    consumer = Consumer(reader, sink, min(settings.processing.pane.total_seconds() / 10, _LONGEST_POLL_S))
+    poll_s = min(settings.processing.pane.total_seconds() / 10, _LONGEST_POLL_S)
+    consumer = Consumer(reader, sink, poll_s, letters.write)
     try:
         await consumer.open(lambda tp, commit: make_processor(settings, tp, commit))
     except ValueError as error:  # fewer partitions than the log has, or a commit that is not meshflow's
@@ -138,6 +149,8 @@ async def _start_processing(
         ending.set()
         consumer.stop()
         sink.stop()
+        letters.stop()
+        reader.stop()
         await asyncio.wait(tasks)
 
     parts.push_async_callback(finish)

@@ -81,7 +81,7 @@ def _ask_over_http(
         ) from None
     except OSError as error:
         raise NothingToAsk(
-            f"{urllib.parse.urlsplit(url).netloc} does not answer: {getattr(error, 'reason', error)}"
+            f"{urllib.parse.urlsplit(url).netloc.rpartition('@')[2]} does not answer: {getattr(error, 'reason', error)}"
         ) from error
 
 

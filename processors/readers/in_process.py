@@ -4,7 +4,7 @@ commits.
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from processors.memory import give_back
 from processors.panes import Emit
 from processors.readers.partition import Processor, decided_until_ns
 from schemas import self_metrics
-from schemas.errors import OffsetGone, SinkUnavailable
-from schemas.records import Commit, LogReader, TopicPartition
+from schemas.errors import LogUnavailable, OffsetGone, SinkUnavailable
+from schemas.records import Commit, DeadLetter, LogReader, TopicPartition
 from schemas.sink import Sink
 from schemas.tables import Block
 from schemas.topics import SPANS
@@ -24,6 +24,8 @@ from schemas.units import NS_PER_S
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+
+SetAside = Callable[[TopicPartition, Sequence[DeadLetter]], Awaitable[None]]
 
 READ_BYTES = 16 << 20
 """Unpacked OTLP that is read, and held, at a time."""
@@ -39,10 +41,13 @@ class _Partition:
 class Consumer:
     """Processes a whole log. One task's; CPU work and inserts run in a thread, one at a time."""
 
-    def __init__(self, reader: LogReader, sink: Sink, poll_s: float) -> None:
+    def __init__(
+        self, reader: LogReader, sink: Sink, poll_s: float, set_aside: SetAside | None = None
+    ) -> None:
         """``sink`` tries again by itself while the database is away; ``poll_s`` is how long to sleep when a
-        round found nothing.
+        round found nothing; ``set_aside`` keeps dead letters.
         """
+        self._set_aside = set_aside
         self._reader = reader
         self._sink = sink
         self._poll_s = poll_s
@@ -123,12 +128,14 @@ class Consumer:
             logger.error("%s: record %d is set aside: %s", _name(tp), letter.offset, letter.reason)
             self_metrics.DEAD_LETTERS.labels(tp.topic).inc()
         try:
+            if emit.dead_letters and self._set_aside is not None:
+                await self._set_aside(tp, emit.dead_letters)
             await self._in_thread(self._write, emit.blocks)
-        except SinkUnavailable:
+            await self._reader.commit(tp, emit.commit)
+        except (SinkUnavailable, LogUnavailable):
             if self._stopping.is_set():
                 return False
             raise
-        await self._reader.commit(tp, emit.commit)
         self_metrics.PANES.labels(tp.topic).inc(bool(emit.blocks))
         self.commits[tp] = emit.commit
         return True

@@ -5,9 +5,11 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from meshflow import settings as all_settings
-from meshflow.settings import SettingsInvalid, load
+from meshflow.settings import SettingsInvalid, load, value_of
 
 
 def write(folder: Path, text: str) -> Path:
@@ -143,3 +145,36 @@ def test_all_settings_written_as_toml_read_back(tmp_path: Path) -> None:
     file = write(tmp_path, "\n".join(lines))
     assert tomllib.loads(file.read_text())["ingest"]["max_message"] == "64MiB"
     assert load(file, environ={}).settings == first
+
+
+@pytest.mark.parametrize(
+    "password", ["open@sesame", "a:b@c", "open%40sesame%2F", "@", "@@x", ":@:", "p@x%2Fy"]
+)
+@pytest.mark.parametrize("name", ["store", "log"])
+def test_a_shown_url_has_no_part_of_its_password(password: str, name: str) -> None:
+    url = {"store": f"clickhouse://me:{password}@db:8123/mesh", "log": f"kafka://me:{password}@kafka:9092"}[
+        name
+    ]
+    loaded = load(options={("storage", name): url}, environ={}).settings
+    host = "db:8123/mesh" if name == "store" else "kafka:9092"
+    assert value_of(loaded, ("storage", name)) == f"{url.partition('://')[0]}://me:***@{host}"
+
+
+@settings(max_examples=60)
+@given(
+    st.sampled_from(["store", "log"]),
+    st.sampled_from(["clickhouse", "clickhouses", "kafka", "sqlite", "chdb", "mysql", ""]),
+    st.text("@:/?#[]%4028,=& \u2100\\\n", max_size=8),
+    st.text("@:/?#[]%4028,=& \u2100\\\n", max_size=8),
+)
+def test_no_error_and_no_shown_setting_has_a_part_of_a_password(
+    name: str, scheme: str, before: str, after: str
+) -> None:
+    url = f"{scheme}://me:QUINCE{before}QUINCE{after}QUINCE@db:8123/mesh"
+    try:
+        loaded = load(options={("storage", name): url}, environ={}).settings
+    except SettingsInvalid as error:
+        shown = str(error)
+    else:
+        shown = str(value_of(loaded, ("storage", name)))
+    assert "quince" not in shown.lower()
