@@ -1,6 +1,7 @@
 """The Rust crate ``native/``; may be absent.
 
-Buffers are those of Arrow arrays, in the order of the schemas in ``schemas.spans``.
+Buffers are those of Arrow arrays, in the order of the schemas in ``schemas.spans``,
+``schemas.points``, ``schemas.logs`` and ``schemas.contexts``. ``clusters``: none, or one for each payload.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ import numpy as np
 from typing_extensions import Buffer
 
 _Batch: TypeAlias = tuple[int, list[Buffer]]
+_Contexts: TypeAlias = tuple[_Batch, _Batch, _Batch, list[Buffer], int]
 _Counts: TypeAlias = tuple[int, int, int] | list[int]
 _Parts: TypeAlias = tuple[dict[int, bytes], int, int, int]
 
@@ -24,10 +26,23 @@ class Decoder:
         malformed: type[Exception],
     ) -> Decoder: ...
     def decode_spans(
-        self, payloads: Sequence[bytes], extra_keys: Sequence[str]
-    ) -> tuple[_Batch, _Batch, _Batch, list[Buffer]]: ...
+        self,
+        payloads: Sequence[bytes],
+        extra_keys: Sequence[str],
+        clusters: Sequence[str],
+        limits: tuple[int, int, int],
+    ) -> tuple[_Batch, _Batch, _Batch, list[Buffer], int]: ...
+    def decode_points(
+        self, payloads: Sequence[bytes], clusters: Sequence[str], limits: tuple[int, int, int]
+    ) -> tuple[_Batch, _Batch, _Batch, _Contexts]: ...
+    def decode_logs(
+        self, payloads: Sequence[bytes], clusters: Sequence[str], limits: tuple[int, int, int]
+    ) -> tuple[_Batch, _Contexts]: ...
     def decode_details(
-        self, payloads: Sequence[bytes], positions: tuple[np.ndarray, np.ndarray, np.ndarray]
+        self,
+        payloads: Sequence[bytes],
+        positions: tuple[np.ndarray, np.ndarray, np.ndarray],
+        limits: tuple[int, int, int],
     ) -> list[Buffer]: ...
     def split_spans(self, request: bytes, partitions: int) -> _Parts: ...
     def split_metrics(self, request: bytes, partitions: int) -> _Parts: ...

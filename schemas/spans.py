@@ -81,7 +81,7 @@ RESOURCE_SCHEMA = pa.schema(
     ]
 )
 """One row per distinct resource of the batch (distinct by the bytes of its Resource message and schema
-URL).
+URL, and the cluster of its payload).
 """
 
 SCOPE_SCHEMA = pa.schema(
@@ -121,6 +121,8 @@ class SpanBatch:
     """SCOPE_SCHEMA."""
     strings: pa.StringArray
     """code -> text; ``strings[0]`` is ""."""
+    cut: int = 0
+    """How many resources' attribute sets, and texts of resources and scopes, are not whole."""
 
     def __len__(self) -> int:
         return int(self.spans.num_rows)

@@ -12,10 +12,12 @@ use pyo3::types::{PyBytes, PyType};
 
 use crate::Error;
 use crate::arrow::column::Buffer;
+use crate::arrow::maps::Limits;
 use crate::otlp::descriptor::{self, Kind};
-use crate::otlp::spans::{RESOURCE_FIELDS, SPAN_FIELDS, Table};
+use crate::otlp::resources::{RESOURCE_FIELDS, Table};
+use crate::otlp::spans::SPAN_FIELDS;
 use crate::otlp::split::Signal;
-use crate::otlp::{details, spans, split};
+use crate::otlp::{contexts, details, log_batch, point_batch, spans, split};
 
 /// Rows and buffers.
 type Batch = (usize, Vec<ArrowBuffer>);
@@ -75,25 +77,50 @@ impl Decoder {
 
     fn decode_spans(
         &self,
-        py: Python<'_>,
         payloads: &Bound<'_, PyAny>,
         extra_keys: Vec<String>,
-    ) -> PyResult<(Batch, Batch, Batch, Vec<ArrowBuffer>)> {
-        let mut decoder = spans::Decoder::new(&self.table, &extra_keys);
-        for payload in payloads.try_iter()? {
-            let payload: PyBackedBytes = payload?.extract()?; // dropped once it is decoded: all at once they are too large
-            py.detach(|| decoder.payload(&payload)).map_err(|error| self.raise(py, error))?;
-        }
+        clusters: Vec<String>,
+        limits: [usize; 3],
+    ) -> PyResult<(Batch, Batch, Batch, Vec<ArrowBuffer>, u64)> {
+        let mut decoder = spans::Decoder::new(&self.table, &extra_keys, limits_of(limits));
+        self.each(payloads, &clusters, |payload, cluster| decoder.payload(payload, cluster))?;
         let batch = decoder.finish();
         Ok((
             (batch.span_count, arrow(batch.spans)),
             (batch.resource_count, arrow(batch.resources)),
             (batch.scope_count, arrow(batch.scopes)),
             arrow(batch.strings),
+            batch.cut,
         ))
     }
 
-    fn decode_details(&self, py: Python<'_>, payloads: Vec<PyBackedBytes>, positions: [PyBuffer<u32>; 3]) -> PyResult<Vec<ArrowBuffer>> {
+    fn decode_points(
+        &self,
+        payloads: &Bound<'_, PyAny>,
+        clusters: Vec<String>,
+        limits: [usize; 3],
+    ) -> PyResult<(Batch, Batch, Batch, ContextTables)> {
+        let mut decoder = point_batch::Decoder::new(&self.table, limits_of(limits));
+        self.each(payloads, &clusters, |payload, cluster| decoder.payload(payload, cluster))?;
+        let batch = decoder.finish();
+        Ok((table(batch.points), table(batch.distributions), table(batch.exemplars), context_tables(batch.tables)))
+    }
+
+    fn decode_logs(&self, payloads: &Bound<'_, PyAny>, clusters: Vec<String>, limits: [usize; 3]) -> PyResult<(Batch, ContextTables)> {
+        let mut decoder = log_batch::Decoder::new(&self.table, limits_of(limits));
+        self.each(payloads, &clusters, |payload, cluster| decoder.payload(payload, cluster))?;
+        let batch = decoder.finish();
+        Ok((table(batch.logs), context_tables(batch.tables)))
+    }
+
+    fn decode_details(
+        &self,
+        py: Python<'_>,
+        payloads: Vec<PyBackedBytes>,
+        positions: [PyBuffer<u32>; 3],
+        limits: [usize; 3],
+    ) -> PyResult<Vec<ArrowBuffer>> {
+        let limits = limits_of(limits);
         let payloads: Vec<&[u8]> = payloads.iter().map(|payload| &**payload).collect();
         let [records, offsets, lengths] = positions.map(|column| column.to_vec(py));
         let (records, offsets, lengths) = (records?, offsets?, lengths?);
@@ -105,7 +132,7 @@ impl Decoder {
         if !positions.iter().all(is_inside) {
             return Err(PyValueError::new_err("a span's position lies outside of its payload"));
         }
-        py.detach(|| details::decode(&payloads, &positions)).map(arrow).map_err(|error| self.raise(py, error))
+        py.detach(|| details::decode(&payloads, &positions, limits)).map(arrow).map_err(|error| self.raise(py, error))
     }
 
     fn split_spans<'py>(&self, request: &Bound<'py, PyBytes>, partitions: u32) -> PyResult<Parts<'py>> {
@@ -125,6 +152,23 @@ impl Decoder {
 type Parts<'py> = (HashMap<u32, Bound<'py, PyBytes>>, u64, u64, u64);
 
 impl Decoder {
+    /// Decodes payloads one by one, each with its cluster ("" where there are none); a payload is dropped once it is decoded: all at once
+    /// they are too large.
+    fn each(
+        &self,
+        payloads: &Bound<'_, PyAny>,
+        clusters: &[String],
+        mut decode: impl FnMut(&[u8], &str) -> Result<(), Error> + Send,
+    ) -> PyResult<()> {
+        let py = payloads.py();
+        for (record, payload) in payloads.try_iter()?.enumerate() {
+            let payload: PyBackedBytes = payload?.extract()?;
+            let cluster = clusters.get(record).map_or("", String::as_str);
+            py.detach(|| decode(&payload, cluster)).map_err(|error| self.raise(py, error))?;
+        }
+        Ok(())
+    }
+
     fn split<'py>(&self, signal: Signal, request: &Bound<'py, PyBytes>, partitions: u32) -> PyResult<Parts<'py>> {
         let py = request.py();
         let bytes = request.as_bytes();
@@ -145,6 +189,21 @@ impl Decoder {
             Error::TooLarge => PyOverflowError::new_err("more than 2 GiB of distinct strings or attributes in one batch"),
         }
     }
+}
+
+/// Resources, scopes, attribute sets, strings; how many of them are not whole.
+type ContextTables = (Batch, Batch, Batch, Vec<ArrowBuffer>, u64);
+
+fn context_tables(tables: contexts::Tables) -> ContextTables {
+    (table(tables.resources), table(tables.scopes), table(tables.attributes), arrow(tables.strings), tables.cut)
+}
+
+fn table((rows, buffers): (usize, Vec<Buffer>)) -> Batch {
+    (rows, arrow(buffers))
+}
+
+fn limits_of([value_bytes, set_bytes, set_entries]: [usize; 3]) -> Limits {
+    Limits { value_bytes, set_bytes, set_entries }
 }
 
 fn arrow(buffers: Vec<Buffer>) -> Vec<ArrowBuffer> {

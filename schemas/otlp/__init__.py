@@ -18,6 +18,9 @@ import numpy as np
 import pyarrow as pa
 
 from schemas import topics
+from schemas.logs import LogBatch
+from schemas.otlp.limits import DEFAULT_LIMITS, Limits
+from schemas.points import PointBatch
 from schemas.spans import SpanBatch
 
 _CHOICES = {"native": ("native",), "reference": ("reference",), "auto": ("native", "reference")}
@@ -59,15 +62,39 @@ class Split:
     """Why, for the sender; "" when nothing was."""
 
 
-def decode_spans(payloads: Sequence[bytes], extra_keys: Sequence[str] = ()) -> SpanBatch:
+def decode_spans(
+    payloads: Sequence[bytes],
+    extra_keys: Sequence[str] = (),
+    clusters: Sequence[str] = (),
+    limits: Limits = DEFAULT_LIMITS,
+) -> SpanBatch:
     """Spans of TracesData payloads as columns.
 
     An id of a wrong length reads as 0; times later than int64 reaches are clamped. ``extra_keys``: attributes
     (of the span, else of its resource) that become columns ``attr:KEY``, in the order given, each once.
-    Values as text: ``schemas.otlp.text``. Raises MalformedOtlp (with ``record``), OverflowError when the
-    distinct strings exceed 2 GiB.
+    ``clusters``: one for each payload (or none at all), the cluster of resources that name none; "" for none.
+    ``limits``: of resources' attributes and of texts of resources and scopes. Values as text:
+    ``schemas.otlp.text``. Raises MalformedOtlp (with ``record``), OverflowError when the distinct strings
+    exceed 2 GiB, ValueError when clusters and payloads differ in number.
     """
-    return SpanBatch(*_decoder.decode_spans(payloads, list(dict.fromkeys(extra_keys))))
+    keys = list(dict.fromkeys(extra_keys))
+    return SpanBatch(*_decoder.decode_spans(payloads, keys, _checked(clusters, payloads), limits))
+
+
+def decode_points(
+    payloads: Sequence[bytes], clusters: Sequence[str] = (), limits: Limits = DEFAULT_LIMITS
+) -> PointBatch:
+    """Data points of MetricsData payloads as columns; arguments and errors as :func:`decode_spans`."""
+    batch: PointBatch = _decoder.decode_points(payloads, _checked(clusters, payloads), limits)
+    return batch
+
+
+def decode_logs(
+    payloads: Sequence[bytes], clusters: Sequence[str] = (), limits: Limits = DEFAULT_LIMITS
+) -> LogBatch:
+    """Log records of LogsData payloads as columns; arguments and errors as :func:`decode_spans`."""
+    batch: LogBatch = _decoder.decode_logs(payloads, _checked(clusters, payloads), limits)
+    return batch
 
 
 def decode_details(
@@ -75,18 +102,19 @@ def decode_details(
     record: pa.Array | np.ndarray,
     offset: pa.Array | np.ndarray,
     length: pa.Array | np.ndarray,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> pa.RecordBatch:
     """Attributes, events and links (DETAIL_SCHEMA) of the spans at these positions, one row each, in this
     order.
 
     ``record``, ``offset``, ``length``: uint32 arrays of equal length, as in SPAN_SCHEMA. Of equal attribute
-    keys the last value stays, at the first one's place. Ids as hex, "" for an invalid one. Raises
-    MalformedOtlp, ValueError for a position outside of its payload.
+    keys the last value stays, at the first one's place. Ids as hex, "" for an invalid one. ``limits``: of
+    each attribute set. Raises MalformedOtlp, ValueError for a position outside of its payload.
     """
     positions = [np.ascontiguousarray(column, dtype=np.uint32) for column in (record, offset, length)]
     if len({len(column) for column in positions}) != 1:
         raise ValueError("record, offset and length differ in length")
-    rows: pa.RecordBatch = _decoder.decode_details(payloads, *positions)
+    rows: pa.RecordBatch = _decoder.decode_details(payloads, *positions, limits)
     return rows
 
 
@@ -105,6 +133,12 @@ def split(topic: str, request: bytes, partitions: int) -> Split:
         raise ValueError(f"partitions must be 1 to {MAX_PARTITIONS}, not {partitions}")
     parts, items, bad_trace_ids, bad_span_ids = _decoder.split(topic, request, partitions)
     return Split(parts, items, bad_trace_ids + bad_span_ids, _reason(bad_trace_ids, bad_span_ids))
+
+
+def _checked(clusters: Sequence[str], payloads: Sequence[bytes]) -> list[str]:
+    if clusters and len(clusters) != len(payloads):
+        raise ValueError(f"{len(clusters)} clusters for {len(payloads)} payloads")
+    return list(clusters)
 
 
 def _reason(bad_trace_ids: int, bad_span_ids: int) -> str:

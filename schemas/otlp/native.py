@@ -6,13 +6,21 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
+from typing_extensions import Buffer
 
 from schemas import topics
 from schemas._native import Decoder
+from schemas.contexts import ATTRIBUTE_SET_SCHEMA, ITEM_RESOURCE_SCHEMA, ITEM_SCOPE_SCHEMA, Contexts
 from schemas.errors import MalformedOtlp
 from schemas.histogram import UPPER_NS
+from schemas.logs import LOG_SCHEMA, LogBatch
+from schemas.otlp.limits import DEFAULT_LIMITS, Limits
 from schemas.otlp.semantics import NO_FLAGS, RESOURCE_KEYS, SPAN_KEYS, UNKNOWN_SERVICE
+from schemas.points import DISTRIBUTION_SCHEMA, EXEMPLAR_SCHEMA, POINT_SCHEMA, PointBatch
 from schemas.spans import DETAIL_SCHEMA, RESOURCE_SCHEMA, SCOPE_SCHEMA, SPAN_SCHEMA
+
+_Memory = Sequence[Buffer]
+_Rows = tuple[int, _Memory]
 
 _decoder = Decoder(dict(SPAN_KEYS), dict(RESOURCE_KEYS), UNKNOWN_SERVICE, NO_FLAGS, UPPER_NS, MalformedOtlp)
 _SPLITTERS = {
@@ -23,11 +31,14 @@ _SPLITTERS = {
 
 
 def decode_spans(
-    payloads: Sequence[bytes], extra_keys: Sequence[str]
-) -> tuple[pa.RecordBatch, pa.RecordBatch, pa.RecordBatch, pa.StringArray]:
+    payloads: Sequence[bytes],
+    extra_keys: Sequence[str],
+    clusters: Sequence[str] = (),
+    limits: Limits = DEFAULT_LIMITS,
+) -> tuple[pa.RecordBatch, pa.RecordBatch, pa.RecordBatch, pa.StringArray, int]:
     """See ``schemas.otlp.decode_spans``."""
-    (span_count, spans), (resource_count, resources), (scope_count, scopes), strings = _decoder.decode_spans(
-        payloads, extra_keys
+    (span_count, spans), resources, scopes, strings, cut = _decoder.decode_spans(
+        payloads, extra_keys, clusters, limits
     )
     buffers = map(pa.py_buffer, spans)
     columns = [pa.Array.from_buffers(field.type, span_count, [None, next(buffers)]) for field in SPAN_SCHEMA]
@@ -38,19 +49,44 @@ def decode_spans(
         schema = schema.append(pa.field(f"attr:{key}", pa.uint32()))
     return (
         pa.RecordBatch.from_arrays(columns, schema=schema),
-        _record_batch(RESOURCE_SCHEMA, resource_count, resources),
-        _record_batch(SCOPE_SCHEMA, scope_count, scopes),
+        _record_batch(RESOURCE_SCHEMA, *resources),
+        _record_batch(SCOPE_SCHEMA, *scopes),
         _array(pa.string(), None, map(pa.py_buffer, strings)),
+        cut,
     )
 
 
 def decode_details(
-    payloads: Sequence[bytes], record: np.ndarray, offset: np.ndarray, length: np.ndarray
+    payloads: Sequence[bytes],
+    record: np.ndarray,
+    offset: np.ndarray,
+    length: np.ndarray,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> pa.RecordBatch:
     """See ``schemas.otlp.decode_details``; all uint32, of equal length."""
-    return _record_batch(
-        DETAIL_SCHEMA, len(record), _decoder.decode_details(payloads, (record, offset, length))
+    buffers = _decoder.decode_details(payloads, (record, offset, length), limits)
+    return _record_batch(DETAIL_SCHEMA, len(record), buffers)
+
+
+def decode_points(
+    payloads: Sequence[bytes], clusters: Sequence[str] = (), limits: Limits = DEFAULT_LIMITS
+) -> PointBatch:
+    """See ``schemas.otlp.decode_points``."""
+    points, distributions, exemplars, contexts = _decoder.decode_points(payloads, clusters, limits)
+    return PointBatch(
+        _record_batch(POINT_SCHEMA, *points),
+        _record_batch(DISTRIBUTION_SCHEMA, *distributions),
+        _record_batch(EXEMPLAR_SCHEMA, *exemplars),
+        _contexts(*contexts),
     )
+
+
+def decode_logs(
+    payloads: Sequence[bytes], clusters: Sequence[str] = (), limits: Limits = DEFAULT_LIMITS
+) -> LogBatch:
+    """See ``schemas.otlp.decode_logs``."""
+    logs, contexts = _decoder.decode_logs(payloads, clusters, limits)
+    return LogBatch(_record_batch(LOG_SCHEMA, *logs), _contexts(*contexts))
 
 
 def split(topic: str, request: bytes, partitions: int) -> tuple[dict[int, bytes], int, int, int]:
@@ -60,7 +96,17 @@ def split(topic: str, request: bytes, partitions: int) -> tuple[dict[int, bytes]
     return _SPLITTERS[topic](request, partitions)
 
 
-def _record_batch(schema: pa.Schema, rows: int, memory: Sequence[object]) -> pa.RecordBatch:
+def _contexts(resources: _Rows, scopes: _Rows, attributes: _Rows, strings: _Memory, cut: int) -> Contexts:
+    return Contexts(
+        _record_batch(ITEM_RESOURCE_SCHEMA, *resources),
+        _record_batch(ITEM_SCOPE_SCHEMA, *scopes),
+        _record_batch(ATTRIBUTE_SET_SCHEMA, *attributes),
+        _array(pa.string(), None, map(pa.py_buffer, strings)),
+        cut,
+    )
+
+
+def _record_batch(schema: pa.Schema, rows: int, memory: _Memory) -> pa.RecordBatch:
     buffers = map(pa.py_buffer, memory)
     return pa.RecordBatch.from_arrays([_array(field.type, rows, buffers) for field in schema], schema=schema)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, LogsData
 from opentelemetry.proto.metrics.v1.metrics_pb2 import MetricsData, ResourceMetrics
@@ -20,13 +20,23 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 
 from schemas import topics
-from schemas.errors import MalformedOtlp
 from schemas.histogram import bucket_of
 from schemas.ids import is_valid, resource_partition, trace_partition
 from schemas.otlp.semantics import MAX_TIME_NS, NO_FLAGS, RESOURCE_KEYS, SPAN_KEYS, UNKNOWN_SERVICE
+from schemas.otlp.limits import DEFAULT_LIMITS, Cutter, Limits
+from schemas.otlp.reference_items import (
+    decode_logs,
+    decode_points,
+    Strings,
+    first_text,
+    parse,
+    resource_texts,
+)
 from schemas.otlp.text import attribute_texts
 from schemas.otlp.wire import Field, fields, framed, joined, submessages
 from schemas.spans import DETAIL_SCHEMA, RESOURCE_SCHEMA, SCOPE_SCHEMA, SPAN_SCHEMA
+
+__all__ = ["decode_details", "decode_logs", "decode_points", "decode_spans", "split"]
 
 Parts = tuple[dict[int, bytes], int, int, int]
 _MESSAGES: dict[str, type[Message]] = {
@@ -38,24 +48,32 @@ _POINTS = ("gauge", "sum", "histogram", "exponential_histogram", "summary")
 
 
 def decode_spans(
-    payloads: Sequence[bytes], extra_keys: Sequence[str]
-) -> tuple[pa.RecordBatch, pa.RecordBatch, pa.RecordBatch, pa.StringArray]:
+    payloads: Sequence[bytes],
+    extra_keys: Sequence[str],
+    clusters: Sequence[str] = (),
+    limits: Limits = DEFAULT_LIMITS,
+) -> tuple[pa.RecordBatch, pa.RecordBatch, pa.RecordBatch, pa.StringArray, int]:
     """See ``schemas.otlp.decode_spans``."""
-    batch = _Batch(extra_keys)
+    batch = _Batch(extra_keys, limits)
     for record, payload in enumerate(payloads):
-        batch.add(record, payload, parse(TracesData, payload, record))
+        cluster = clusters[record] if clusters else ""
+        batch.add(record, payload, parse(TracesData, payload, record), cluster)
     return batch.finish()
 
 
 def decode_details(
-    payloads: Sequence[bytes], record: np.ndarray, offset: np.ndarray, length: np.ndarray
+    payloads: Sequence[bytes],
+    record: np.ndarray,
+    offset: np.ndarray,
+    length: np.ndarray,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> pa.RecordBatch:
     """See ``schemas.otlp.decode_details``; all uint32, of equal length."""
     positions = list(zip(record.tolist(), offset.tolist(), length.tolist(), strict=True))
     if any(index >= len(payloads) or begin + size > len(payloads[index]) for index, begin, size in positions):
         raise ValueError("a span's position lies outside of its payload")
     rows = [
-        _details(parse(Span, payloads[index][begin : begin + size], index))
+        _details(parse(Span, payloads[index][begin : begin + size], index), Cutter(limits))
         for index, begin, size in positions
     ]
     return _record_batch(rows, DETAIL_SCHEMA)
@@ -76,24 +94,6 @@ def split(topic: str, request: bytes, partitions: int) -> Parts:
     return parts, items, bad_trace_ids, bad_span_ids
 
 
-def parse(kind: type[Any], data: bytes, record: int | None) -> Any:
-    """A message of this kind. Raises MalformedOtlp."""
-    try:
-        return kind.FromString(data)
-    except DecodeError as error:
-        raise MalformedOtlp(f"not a {kind.DESCRIPTOR.name} message", record) from error
-
-
-class _Strings:
-    """Text -> code, in the order of first use."""
-
-    def __init__(self) -> None:
-        self.codes = {"": 0}
-
-    def code(self, text: str) -> int:
-        return self.codes.setdefault(text, len(self.codes))
-
-
 @dataclass(slots=True)
 class _Resource:
     row: int
@@ -104,21 +104,22 @@ class _Resource:
 class _Batch:
     """Collects rows of a SpanBatch."""
 
-    def __init__(self, extra_keys: Sequence[str]) -> None:
+    def __init__(self, extra_keys: Sequence[str], limits: Limits) -> None:
         self._extra_keys = extra_keys
-        self._strings = _Strings()
-        self._resources: dict[tuple[bytes, str], _Resource] = {}
+        self._cutter = Cutter(limits)
+        self._strings = Strings()
+        self._resources: dict[tuple[bytes, str, str], _Resource] = {}
         self._resource_rows: list[tuple[Any, ...]] = []
         self._scopes: dict[bytes, int] = {}
         self._scope_rows: list[tuple[str, str]] = []
         self._rows: list[tuple[Any, ...]] = []
 
-    def add(self, record: int, payload: bytes, message: TracesData) -> None:
+    def add(self, record: int, payload: bytes, message: TracesData, cluster: str) -> None:
         for resource_field, resource_spans in zip(
             submessages(payload, 0, len(payload), 1), message.resource_spans, strict=True
         ):
             _, _, _, begin, end = resource_field
-            resource = self._resource(joined(payload, begin, end, 1), resource_spans.schema_url)
+            resource = self._resource(joined(payload, begin, end, 1), resource_spans.schema_url, cluster)
             for scope_field, scope_spans in zip(
                 submessages(payload, begin, end, 2), resource_spans.scope_spans, strict=True
             ):
@@ -130,7 +131,7 @@ class _Batch:
                     position = (record, span_field.value, span_field.end - span_field.value)
                     self._rows.append(self._span(span, resource, scope, position))
 
-    def finish(self) -> tuple[pa.RecordBatch, pa.RecordBatch, pa.RecordBatch, pa.StringArray]:
+    def finish(self) -> tuple[pa.RecordBatch, pa.RecordBatch, pa.RecordBatch, pa.StringArray, int]:
         schema = SPAN_SCHEMA
         for key in self._extra_keys:
             schema = schema.append(pa.field(f"attr:{key}", pa.uint32()))
@@ -139,35 +140,37 @@ class _Batch:
             _record_batch(self._resource_rows, RESOURCE_SCHEMA),
             _record_batch(self._scope_rows, SCOPE_SCHEMA),
             pa.array(self._strings.codes, pa.string()),
+            self._cutter.cut,
         )
 
-    def _resource(self, data: bytes, schema_url: str) -> _Resource:
-        known = self._resources.get((data, schema_url))
+    def _resource(self, data: bytes, schema_url: str, cluster: str) -> _Resource:
+        known = self._resources.get((data, schema_url, cluster))
         if known:
             return known
         attributes = attribute_texts(Resource.FromString(data).attributes)
-        texts = {field: _first(attributes, keys) for field, keys in RESOURCE_KEYS.items()}
-        texts["service"] = texts["service"] or UNKNOWN_SERVICE
-        codes = (
-            self._strings.code(texts[field.name]) for field in RESOURCE_SCHEMA if field.name != "attributes"
-        )
-        self._resource_rows.append((*codes, list(attributes.items())))
+        texts = resource_texts(attributes, cluster)
+        codes = [
+            self._strings.code(self._cutter.text(texts[field.name]))
+            for field in RESOURCE_SCHEMA
+            if field.name != "attributes"
+        ]
+        self._resource_rows.append((*codes, list(self._cutter.attributes(attributes).items())))
         resource = _Resource(len(self._resources), attributes, texts["sdk"] == "envoy")
-        self._resources[data, schema_url] = resource
+        self._resources[data, schema_url, cluster] = resource
         return resource
 
     def _scope(self, data: bytes) -> int:
         if data not in self._scopes:
             scope = InstrumentationScope.FromString(data)
             self._scopes[data] = len(self._scopes)
-            self._scope_rows.append((scope.name, scope.version))
+            self._scope_rows.append((self._cutter.text(scope.name), self._cutter.text(scope.version)))
         return self._scopes[data]
 
     def _span(
         self, span: Span, resource: _Resource, scope: int, position: tuple[int, int, int]
     ) -> tuple[Any, ...]:
         attributes = attribute_texts(span.attributes)
-        texts = {field: _first(attributes, keys) for field, keys in SPAN_KEYS.items()}
+        texts = {field: first_text(attributes, keys) for field, keys in SPAN_KEYS.items()}
         code = self._strings.code
         is_trace_id = len(span.trace_id) == 16
         start, end = min(span.start_time_unix_nano, MAX_TIME_NS), min(span.end_time_unix_nano, MAX_TIME_NS)
@@ -225,10 +228,6 @@ def _record_batch(rows: list[tuple[Any, ...]] | list[tuple[str, str]], schema: p
     )
 
 
-def _first(attributes: dict[str, str], keys: tuple[str, ...]) -> str:
-    return next((text for key in keys if (text := attributes.get(key))), "")
-
-
 def _number(text: str) -> int:
     """semantics.NUMBER_RULE."""
     is_number = len(text) <= 5 and text.isascii() and text.isdigit()
@@ -244,16 +243,16 @@ def _hex(data: bytes, length: int) -> str:
     return data.hex() if is_valid(data, length) else ""
 
 
-def _details(span: Span) -> tuple[Any, ...]:
+def _details(span: Span, cutter: Cutter) -> tuple[Any, ...]:
     return (
-        list(attribute_texts(span.attributes).items()),
+        list(cutter.attributes(attribute_texts(span.attributes)).items()),
         [min(event.time_unix_nano, MAX_TIME_NS) for event in span.events],
         [event.name for event in span.events],
-        [list(attribute_texts(event.attributes).items()) for event in span.events],
+        [list(cutter.attributes(attribute_texts(event.attributes)).items()) for event in span.events],
         [_hex(link.trace_id, 16) for link in span.links],
         [_hex(link.span_id, 8) for link in span.links],
         [link.trace_state for link in span.links],
-        [list(attribute_texts(link.attributes).items()) for link in span.links],
+        [list(cutter.attributes(attribute_texts(link.attributes)).items()) for link in span.links],
     )
 
 

@@ -29,7 +29,7 @@ def _requests(name: str) -> list[bytes]:
 
 
 def test_spans(decoder: ModuleType) -> None:
-    spans, resources, scopes, strings = decoder.decode_spans(_requests("traces"), ["node_id"])
+    spans, resources, scopes, strings, _ = decoder.decode_spans(_requests("traces"), ["node_id"])
     assert len(spans) == 2195
     assert len(resources) == 5  # one per Envoy
     assert scopes.to_pylist() == [{"name": "envoy", "version": scopes["version"][0].as_py()}]

@@ -19,7 +19,7 @@ _CODES = ("name", "operation", "trace_state", "status_message", "response_flags"
 
 def _rows(decoder: ModuleType, *payloads: bytes, extra_keys: tuple[str, ...] = ()) -> list[dict[str, Any]]:
     """Spans as dicts, codes and resources resolved."""
-    spans, resources, _, strings = decoder.decode_spans(payloads, extra_keys)
+    spans, resources, _, strings, _ = decoder.decode_spans(payloads, extra_keys)
     rows: list[dict[str, Any]] = spans.to_pylist()
     texts = strings.to_pylist()
     for row in rows:
@@ -90,7 +90,7 @@ def test_absent_fields(decoder: ModuleType) -> None:
 
 @pytest.mark.parametrize("payloads", [[], [b""], [b"", b""]])
 def test_no_spans(decoder: ModuleType, payloads: list[bytes]) -> None:
-    spans, resources, scopes, strings = decoder.decode_spans(payloads, ["k"])
+    spans, resources, scopes, strings, _ = decoder.decode_spans(payloads, ["k"])
     assert spans.schema.names == [*SPAN_SCHEMA.names, "attr:k"]
     assert (resources.schema, scopes.schema) == (RESOURCE_SCHEMA, SCOPE_SCHEMA)
     assert (len(spans), len(resources), len(scopes), strings.to_pylist()) == (0, 0, 0, [""])
@@ -119,7 +119,7 @@ def test_buckets_are_those_of_the_histogram(decoder: ModuleType) -> None:
         {max(0, bound + delta) for bound in UPPER_NS for delta in (-1, 0, 1) if bound + delta <= MAX_TIME_NS}
     )
     spans = [make_span(end_time_unix_nano=duration) for duration in durations]
-    table, _, _, _ = decoder.decode_spans([make_traces(*spans)], [])
+    table, *_ = decoder.decode_spans([make_traces(*spans)], [])
     assert table["duration_ns"].to_pylist() == durations
     assert table["bucket"].to_pylist() == [bucket_of(duration) for duration in durations]
 
@@ -228,7 +228,7 @@ def test_each_key_of_a_resource_field_and_their_order(decoder: ModuleType, field
 
 def test_equal_resources_are_one_row(decoder: ModuleType) -> None:
     payloads = [make_traces(make_span(), resource={"service.name": name, "n": 1}) for name in "aba"]
-    spans, resources, scopes, strings = decoder.decode_spans(payloads, [])
+    spans, resources, scopes, strings, _ = decoder.decode_spans(payloads, [])
     assert spans["resource"].to_pylist() == [0, 1, 0]
     assert [strings[code].as_py() for code in resources["service"].to_pylist()] == ["a", "b"]
     assert resources["attributes"].to_pylist() == [
@@ -243,7 +243,7 @@ def test_strings_are_interned_in_the_order_of_first_use(decoder: ModuleType) -> 
         *(make_span({"peer.service": "p"}, name=name) for name in ("b", "a", "b")),
         resource={"service.name": "a"},
     )
-    spans, _, _, strings = decoder.decode_spans([payload], [])
+    spans, _, _, strings, _ = decoder.decode_spans([payload], [])
     assert strings.to_pylist() == ["", "a", "b", "p"]
     assert spans["name"].to_pylist() == [2, 1, 2]
 

@@ -12,6 +12,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from schemas import topics
 from schemas.ids import resource_partition, trace_partition
+from schemas.otlp.limits import DEFAULT_LIMITS
 from schemas.otlp.wire import framed
 from tests.schemas.noise import make_noise, mutated
 from tests.schemas.otlp_messages import SPAN_ID, TRACE_ID, key_values, logs, make_span, make_traces, traces
@@ -230,7 +231,7 @@ def test_a_resource_in_pieces() -> None:
     half = len(framed(1, key_values({"service.name": "shop"})[0].SerializeToString()))
     whole = framed(1, framed(1, resource) + span)
     pieces = framed(1, framed(1, resource[:half]) + span + framed(1, resource[half:]))
-    spans, resources, _, strings = compare_decode([whole, pieces])
+    spans, resources, _, strings, _ = compare_decode([whole, pieces])
     assert spans["resource"].to_pylist() == [0, 0]  # merged, they are the same
     assert strings[resources["instance"][0].as_py()].as_py() == "h"
     torn = framed(1, framed(1, resource[: half - 1]) + span + framed(1, resource[half - 1 :]))
@@ -256,7 +257,7 @@ def test_large_spans() -> None:
         make_span([("error", "true")] * 100_000),
     ):
         request = make_traces(span)
-        spans, _, _, _ = compare_decode([request])
+        spans, *_ = compare_decode([request], limits=DEFAULT_LIMITS)
         assert len(spans) == 1
         _, items, _, _ = compare_split(topics.SPANS, request, 4)
         assert items == 1
@@ -274,7 +275,7 @@ def test_hostile_repetition_takes_no_longer_than_its_bytes() -> None:
         + framed(1, long)
         + framed(2, framed(2, b"") * 100_000),
     )
-    spans, resources, _, _ = native.decode_spans([pieces], ["k"])
+    spans, resources, *_ = native.decode_spans([pieces], ["k"])
     assert (len(spans), len(resources)) == (100_000, 1)
     assert spans["attr:k"].unique().to_pylist() == [2]  # after "" and "unknown_service"
     assert native.split(topics.SPANS, pieces, 32) == ({}, 0, 100_000, 0)
@@ -284,7 +285,7 @@ def test_many_resources_and_scopes() -> None:
     payload = b"".join(
         make_traces(make_span(), resource={"service.name": f"s{number % 700}"}) for number in range(1000)
     )
-    spans, resources, scopes, _ = compare_decode([payload])
+    spans, resources, scopes, *_ = compare_decode([payload])
     assert (len(spans), len(resources), len(scopes)) == (1000, 700, 1)
 
 

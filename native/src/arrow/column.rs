@@ -20,6 +20,8 @@ pub enum Buffer {
     U64(Vec<u64>),
     /// 8-byte signed numbers.
     I64(Vec<i64>),
+    /// Doubles.
+    F64(Vec<f64>),
 }
 
 impl Buffer {
@@ -33,6 +35,7 @@ impl Buffer {
             Self::I32(values) => bytemuck::cast_slice(values),
             Self::U64(values) => bytemuck::cast_slice(values),
             Self::I64(values) => bytemuck::cast_slice(values),
+            Self::F64(values) => bytemuck::cast_slice(values),
         }
     }
 }
@@ -65,6 +68,43 @@ impl Bits {
 /// Arrow's 32-bit offset of `length`.
 pub fn offset(length: usize) -> Result<i32, Error> {
     i32::try_from(length).map_err(|_| Error::TooLarge)
+}
+
+/// As much of a UTF-8 text as fits into `limit` bytes and ends between two characters.
+pub fn within(text: &[u8], limit: usize) -> &[u8] {
+    if text.len() <= limit {
+        return text;
+    }
+    let is_inside = |at: &usize| text[*at] & 0xc0 == 0x80;
+    let end = (0..=limit).rev().find(|at| !is_inside(at)).unwrap_or(0);
+    &text[..end]
+}
+
+/// Where the lists of a list column begin and end.
+pub struct Offsets(Vec<i32>);
+
+impl Default for Offsets {
+    fn default() -> Self {
+        Self(vec![0])
+    }
+}
+
+impl Offsets {
+    /// Ends a list; `length` is that of all lists so far.
+    pub fn close(&mut self, length: usize) -> Result<(), Error> {
+        self.0.push(offset(length)?);
+        Ok(())
+    }
+
+    /// The buffer.
+    pub fn finish(self) -> Buffer {
+        Buffer::I32(self.0)
+    }
+
+    /// The same for one of several columns of lists that are equally long.
+    pub fn shared(&self) -> Buffer {
+        Buffer::I32(self.0.clone())
+    }
 }
 
 /// Strings.
@@ -112,39 +152,31 @@ impl Texts {
         [Buffer::I32(self.offsets), Buffer::U8(self.data)]
     }
 
+    /// Appends at most `limit` bytes of a value's text; how many bytes were left out.
+    pub fn push_value_within(&mut self, value: &Any<'_>, limit: usize) -> Result<usize, Error> {
+        let begin = self.data.len();
+        value.write_text(&mut self.data);
+        let length = self.data.len() - begin;
+        let kept = within(&self.data[begin..], limit).len();
+        self.data.truncate(begin + kept);
+        self.close()?;
+        Ok(length - kept)
+    }
+
+    /// Bytes of all texts.
+    pub fn size(&self) -> usize {
+        self.data.len()
+    }
+
+    /// Takes the last one back.
+    pub fn pop(&mut self) {
+        self.offsets.pop();
+        self.data.truncate(self.offsets[self.offsets.len() - 1] as usize);
+    }
+
     fn close(&mut self) -> Result<(), Error> {
         self.offsets.push(offset(self.data.len())?);
         Ok(())
-    }
-}
-
-/// Maps of strings to strings.
-pub struct Maps {
-    offsets: Vec<i32>,
-    keys: Texts,
-    values: Texts,
-}
-
-impl Default for Maps {
-    fn default() -> Self {
-        Self { offsets: vec![0], keys: Texts::default(), values: Texts::default() }
-    }
-}
-
-impl Maps {
-    /// Appends a map; the keys differ from one another.
-    pub fn push<'a>(&mut self, pairs: &[(&[u8], Any<'a>)]) -> Result<(), Error> {
-        for (key, value) in pairs {
-            self.keys.push(key)?;
-            self.values.push_value(value)?;
-        }
-        self.offsets.push(offset(self.keys.len())?);
-        Ok(())
-    }
-
-    /// Offsets, then those and the text of keys, then of values.
-    pub fn finish(self) -> impl Iterator<Item = Buffer> {
-        [Buffer::I32(self.offsets)].into_iter().chain(self.keys.finish()).chain(self.values.finish())
     }
 }
 
@@ -159,6 +191,13 @@ mod tests {
             bits.push(index % 3 == 0);
         }
         assert_eq!(bits.finish().bytes(), [0b0100_1001, 0b0000_0010]);
+    }
+
+    #[test]
+    fn texts_are_cut_between_characters() {
+        let text = "aé日".as_bytes(); // 1 + 2 + 3 bytes
+        let kept: Vec<usize> = (0..8).map(|limit| within(text, limit).len()).collect();
+        assert_eq!(kept, [0, 1, 1, 3, 3, 3, 6, 6]);
     }
 
     #[test]

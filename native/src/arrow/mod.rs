@@ -1,4 +1,5 @@
-//! Arrow buffers, and texts that are stored once.
+//! Arrow buffers, texts that are stored once, and attributes within limits.
 
 pub mod column;
+pub mod maps;
 pub mod strings;

@@ -46,6 +46,11 @@ impl Strings {
         Ok(code)
     }
 
+    /// The text of a code.
+    pub fn text(&self, code: u32) -> &[u8] {
+        self.texts.get(code as usize)
+    }
+
     /// Offsets and text of all, by code.
     pub fn finish(self) -> [Buffer; 2] {
         self.texts.finish()

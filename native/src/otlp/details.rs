@@ -1,7 +1,8 @@
 //! Attributes, events and links of chosen spans: DETAIL_SCHEMA of `schemas/spans.py`.
 
 use crate::Error;
-use crate::arrow::column::{Buffer, Maps, Texts, offset};
+use crate::arrow::column::{Buffer, Offsets, Texts};
+use crate::arrow::maps::{Limits, Maps};
 use crate::otlp::descriptor::{SPAN, validate_field};
 use crate::otlp::ids;
 use crate::otlp::span_columns::clamped;
@@ -11,7 +12,6 @@ use crate::otlp::wire::{MAX_DEPTH, Reader, deeper};
 /// Where a Span message lies: payload, first byte, length.
 pub type Position = (u32, u32, u32);
 
-#[derive(Default)]
 struct Columns {
     attributes: Maps,
     event_offsets: Offsets,
@@ -25,19 +25,11 @@ struct Columns {
     link_attributes: Maps,
 }
 
-struct Offsets(Vec<i32>);
-
-impl Default for Offsets {
-    fn default() -> Self {
-        Self(vec![0])
-    }
-}
-
 type Attributes<'a> = Vec<(&'a [u8], Any<'a>)>;
 
 /// The buffers of DETAIL_SCHEMA's columns, each column's own and then its children's. Positions lie within their payloads.
-pub fn decode(payloads: &[&[u8]], positions: &[Position]) -> Result<Vec<Buffer>, Error> {
-    let mut columns = Columns::default();
+pub fn decode(payloads: &[&[u8]], positions: &[Position], limits: Limits) -> Result<Vec<Buffer>, Error> {
+    let mut columns = Columns::new(limits);
     for (record, offset, length) in positions {
         let begin = *offset as usize;
         let body = &payloads[*record as usize][begin..begin + *length as usize];
@@ -47,6 +39,21 @@ pub fn decode(payloads: &[&[u8]], positions: &[Position]) -> Result<Vec<Buffer>,
 }
 
 impl Columns {
+    fn new(limits: Limits) -> Self {
+        Self {
+            attributes: Maps::new(limits),
+            event_offsets: Offsets::default(),
+            event_times: Vec::new(),
+            event_names: Texts::default(),
+            event_attributes: Maps::new(limits),
+            link_offsets: Offsets::default(),
+            link_trace_ids: Texts::default(),
+            link_span_ids: Texts::default(),
+            link_trace_states: Texts::default(),
+            link_attributes: Maps::new(limits),
+        }
+    }
+
     fn span(&mut self, body: &[u8]) -> Result<(), Error> {
         let depth = MAX_DEPTH;
         let mut attributes = Attributes::new();
@@ -60,9 +67,8 @@ impl Columns {
             }
         }
         self.attributes.push(&unique_attributes(attributes))?;
-        self.event_offsets.0.push(offset(self.event_times.len())?);
-        self.link_offsets.0.push(offset(self.link_trace_ids.len())?);
-        Ok(())
+        self.event_offsets.close(self.event_times.len())?;
+        self.link_offsets.close(self.link_trace_ids.len())
     }
 
     fn event(&mut self, body: &[u8], depth: u32) -> Result<(), Error> {
@@ -103,8 +109,8 @@ impl Columns {
     }
 
     fn finish(self) -> Vec<Buffer> {
-        let events = || Buffer::I32(self.event_offsets.0.clone());
-        let links = || Buffer::I32(self.link_offsets.0.clone());
+        let events = || self.event_offsets.shared();
+        let links = || self.link_offsets.shared();
         let mut buffers: Vec<Buffer> = self.attributes.finish().collect();
         buffers.extend([events(), Buffer::I64(self.event_times), events()]);
         buffers.extend(self.event_names.finish());
@@ -126,8 +132,9 @@ mod tests {
 
     #[test]
     fn an_empty_span_has_empty_lists() {
-        let buffers = decode(&[b""], &[(0, 0, 0)]).unwrap();
+        let limits = Limits { value_bytes: 9, set_bytes: 9, set_entries: 9 };
+        let buffers = decode(&[b""], &[(0, 0, 0)], limits).unwrap();
         assert_eq!(buffers[0].bytes(), [0; 8]); // one map of no pairs
-        assert!(matches!(decode(&[b"\x4a\x09"], &[(0, 0, 2)]), Err(Error::Malformed(Some(0)))));
+        assert!(matches!(decode(&[b"\x4a\x09"], &[(0, 0, 2)], limits), Err(Error::Malformed(Some(0)))));
     }
 }

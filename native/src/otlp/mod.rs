@@ -1,10 +1,18 @@
 //! OTLP bytes to columns, and to parts.
 
+mod containers;
+pub mod contexts;
 pub mod descriptor;
 pub mod details;
+mod digest;
 pub mod ids;
+pub mod log_batch;
+pub mod point_batch;
+mod point_columns;
+mod point_fields;
 mod points;
 pub mod promoted;
+pub mod resources;
 mod runs;
 pub mod semantics;
 mod span_columns;

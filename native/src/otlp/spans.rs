@@ -1,18 +1,20 @@
 //! TracesData payloads into the columns of a SpanBatch (`schemas/spans.py`), in one pass over the bytes.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use hashbrown::{Equivalent, HashMap};
 
 use crate::Error;
-use crate::arrow::column::{Buffer, Maps, Texts};
+use crate::arrow::column::{Buffer, Texts};
+use crate::arrow::maps::{Limits, Maps};
 use crate::arrow::strings::Strings;
-use crate::otlp::descriptor::{EVENT, LINK, Message, RESOURCE, SCOPE, validate};
+use crate::otlp::containers::{attributes, each_child, read_container};
+use crate::otlp::descriptor::{EVENT, LINK, RESOURCE, SCOPE, validate};
 use crate::otlp::promoted::{Keys, Promoted};
+use crate::otlp::resources::{ResourceFields, SDK, Table, text_of};
 use crate::otlp::semantics::number;
 use crate::otlp::span_columns::{Columns, Span, known, push_each};
-use crate::otlp::value::{Any, key_value, unique_attributes};
+use crate::otlp::value::unique_attributes;
 use crate::otlp::wire::{self, MAX_DEPTH, Malformed, Reader, deeper};
 
 /// The fields of `semantics.SPAN_KEYS`; their places here are what the constants below say.
@@ -39,27 +41,8 @@ const ERROR: usize = 9;
 const COMPONENT: usize = 10;
 const ROUTE: usize = 11;
 
-/// The fields of `semantics.RESOURCE_KEYS`; all but the last are columns.
-pub const RESOURCE_FIELDS: [&str; 7] = ["service", "namespace", "cluster", "version", "instance", "pod", "sdk"];
-const SERVICE: usize = 0;
-const SDK: usize = 6;
-
 const CLIENT: i32 = 3;
 const STATUS_ERROR: i32 = 2;
-
-/// What decoding depends on besides the bytes: `schemas/otlp/semantics.py` and `schemas/histogram.py`.
-pub struct Table {
-    /// Per SPAN_FIELDS.
-    pub span_keys: Vec<Vec<String>>,
-    /// Per RESOURCE_FIELDS.
-    pub resource_keys: Vec<Vec<String>>,
-    /// `semantics.UNKNOWN_SERVICE`.
-    pub unknown_service: String,
-    /// `semantics.NO_FLAGS`.
-    pub no_flags: String,
-    /// `histogram.UPPER_NS`.
-    pub upper_ns: Vec<u64>,
-}
 
 /// The buffers of a SpanBatch's parts, in the order of their schemas.
 pub struct SpanBatch {
@@ -77,6 +60,8 @@ pub struct SpanBatch {
     pub scopes: Vec<Buffer>,
     /// Offsets and text.
     pub strings: Vec<Buffer>,
+    /// Attribute sets, and texts of resources and scopes, that are not whole.
+    pub cut: u64,
 }
 
 struct Resource {
@@ -99,13 +84,15 @@ impl Extra {
     }
 }
 
-/// The bytes of a Resource message, and its schema URL.
+/// The bytes of a Resource message, its schema URL, and the cluster of resources that name none.
 #[derive(PartialEq, Eq, Hash)]
-struct ResourceBytes<'p>(&'p [u8], &'p [u8]);
+struct ResourceBytes<'p>(&'p [u8], &'p [u8], &'p str);
 
-impl Equivalent<(Vec<u8>, Vec<u8>)> for ResourceBytes<'_> {
-    fn equivalent(&self, (body, schema_url): &(Vec<u8>, Vec<u8>)) -> bool {
-        self.0 == body && self.1 == schema_url
+type OwnedResourceBytes = (Vec<u8>, Vec<u8>, String);
+
+impl Equivalent<OwnedResourceBytes> for ResourceBytes<'_> {
+    fn equivalent(&self, (body, schema_url, cluster): &OwnedResourceBytes) -> bool {
+        self.0 == body && self.1 == schema_url && self.2 == cluster
     }
 }
 
@@ -116,9 +103,9 @@ pub struct Decoder<'t> {
     keys: Arc<Keys>,
     payloads: u32,
     strings: Strings,
-    resources: HashMap<(Vec<u8>, Vec<u8>), usize>,
+    resources: HashMap<OwnedResourceBytes, usize>,
     known_resources: Vec<Resource>,
-    resource_codes: [Vec<u32>; SDK],
+    resource_fields: ResourceFields,
     resource_attributes: Maps,
     scopes: HashMap<Vec<u8>, u32>,
     scope_texts: [Texts; 2],
@@ -127,7 +114,7 @@ pub struct Decoder<'t> {
 
 impl<'t> Decoder<'t> {
     /// Nothing decoded yet.
-    pub fn new(table: &'t Table, extra_keys: &'t [String]) -> Self {
+    pub fn new(table: &'t Table, extra_keys: &'t [String], limits: Limits) -> Self {
         let fields = [table.span_keys.clone(), extra_keys.iter().map(|key| vec![key.clone()]).collect()].concat();
         let extras = extra_keys.iter().map(|_| Default::default()).collect();
         Self {
@@ -138,22 +125,22 @@ impl<'t> Decoder<'t> {
             strings: Strings::default(),
             resources: HashMap::new(),
             known_resources: Vec::new(),
-            resource_codes: Default::default(),
-            resource_attributes: Maps::default(),
+            resource_fields: ResourceFields::default(),
+            resource_attributes: Maps::new(limits),
             scopes: HashMap::new(),
             scope_texts: Default::default(),
             columns: Columns { extras, ..Columns::default() },
         }
     }
 
-    /// Decodes the next payload. After an error the decoder is of no use any more.
-    pub fn payload(&mut self, payload: &[u8]) -> Result<(), Error> {
+    /// Decodes the next payload, whose resources are of `cluster` unless they name theirs. After an error the decoder is of no use any more.
+    pub fn payload(&mut self, payload: &[u8], cluster: &str) -> Result<(), Error> {
         let record = self.payloads;
         self.payloads += 1;
-        self.record(record, payload).map_err(|error| error.of_record(record as usize))
+        self.record(record, payload, cluster).map_err(|error| error.of_record(record as usize))
     }
 
-    fn record(&mut self, record: u32, payload: &[u8]) -> Result<(), Error> {
+    fn record(&mut self, record: u32, payload: &[u8], cluster: &str) -> Result<(), Error> {
         let mut promoted = Promoted::new(Arc::clone(&self.keys));
         let mut reader = Reader(payload);
         if payload.len() > i32::MAX as usize {
@@ -161,7 +148,7 @@ impl<'t> Decoder<'t> {
         }
         while !reader.is_empty() {
             match reader.tag()? {
-                0x0a => self.resource_spans(&mut promoted, (record, payload), reader.bytes()?, MAX_DEPTH - 1)?,
+                0x0a => self.resource_spans(&mut promoted, (record, payload, cluster), reader.bytes()?, MAX_DEPTH - 1)?,
                 tag => reader.skip(tag, MAX_DEPTH)?,
             }
         }
@@ -171,12 +158,12 @@ impl<'t> Decoder<'t> {
     fn resource_spans<'p>(
         &mut self,
         promoted: &mut Promoted<'p>,
-        (record, payload): (u32, &'p [u8]),
+        (record, payload, cluster): (u32, &'p [u8], &str),
         body: &'p [u8],
         depth: u32,
     ) -> Result<(), Error> {
         let (own, schema_url) = read_container(body, &RESOURCE, depth)?;
-        let resource = self.resource(&own, schema_url, depth - 1)?;
+        let resource = self.resource(&own, schema_url, cluster, depth - 1)?;
         each_child(body, |scope_spans| {
             let depth = depth - 1;
             let (own, _) = read_container(scope_spans, &SCOPE, depth)?;
@@ -192,30 +179,18 @@ impl<'t> Decoder<'t> {
     }
 
     /// The row of a resource.
-    fn resource(&mut self, body: &[u8], schema_url: &[u8], depth: u32) -> Result<usize, Error> {
-        if let Some(row) = self.resources.get(&ResourceBytes(body, schema_url)) {
+    fn resource(&mut self, body: &[u8], schema_url: &[u8], cluster: &str, depth: u32) -> Result<usize, Error> {
+        if let Some(row) = self.resources.get(&ResourceBytes(body, schema_url, cluster)) {
             return Ok(*row);
         }
         validate(&RESOURCE, body, depth)?;
         let attributes = unique_attributes(attributes(body, 1, depth)?);
-        let text = |name: &str| {
-            let (_, value) = attributes.iter().find(|(known, _)| *known == name.as_bytes())?;
-            let mut text = Vec::new();
-            value.write_text(&mut text);
-            Some(text)
-        };
-        let field = |index: usize| self.table.resource_keys[index].iter().filter_map(|key| text(key)).find(|text| !text.is_empty());
-        for (index, codes) in self.resource_codes.iter_mut().enumerate() {
-            let default = if index == SERVICE { &self.table.unknown_service } else { "" };
-            let text = field(index).unwrap_or_else(|| default.into());
-            codes.push(self.strings.code(&text)?);
-        }
-        let is_proxy = field(SDK).as_deref() == Some(b"envoy");
-        let extras = self.extra_keys.iter().map(|key| text(key).map(|text| Extra { text, code: None })).collect();
+        let texts = self.resource_fields.push(self.table, &attributes, cluster, &mut self.strings, &mut self.resource_attributes)?;
+        let extras = self.extra_keys.iter().map(|key| text_of(&attributes, key).map(|text| Extra { text, code: None })).collect();
         self.resource_attributes.push(&attributes)?;
-        self.known_resources.push(Resource { is_proxy, extras });
+        self.known_resources.push(Resource { is_proxy: texts[SDK] == b"envoy", extras });
         let row = self.resources.len();
-        self.resources.insert((body.to_vec(), schema_url.to_vec()), row);
+        self.resources.insert((body.to_vec(), schema_url.to_vec(), cluster.to_owned()), row);
         Ok(row)
     }
 
@@ -235,7 +210,7 @@ impl<'t> Decoder<'t> {
             }
         }
         for (column, text) in self.scope_texts.iter_mut().zip(texts) {
-            column.push(text)?;
+            column.push(self.resource_attributes.within(text))?;
         }
         let row = self.scopes.len() as u32;
         self.scopes.insert(body.to_vec(), row);
@@ -288,10 +263,11 @@ impl<'t> Decoder<'t> {
     pub fn finish(self) -> SpanBatch {
         let [names, versions] = self.scope_texts;
         SpanBatch {
+            cut: self.resource_attributes.cut(),
             span_count: self.columns.bucket.len(),
             spans: self.columns.finish(),
             resource_count: self.known_resources.len(),
-            resources: self.resource_codes.into_iter().map(Buffer::U32).chain(self.resource_attributes.finish()).collect(),
+            resources: self.resource_fields.finish().chain(self.resource_attributes.finish()).collect(),
             scope_count: self.scopes.len(),
             scopes: names.finish().into_iter().chain(versions.finish()).collect(),
             strings: self.strings.finish().into(),
@@ -322,59 +298,4 @@ fn read_span<'p>(promoted: &mut Promoted<'p>, body: &'p [u8], depth: u32) -> wir
         }
     }
     Ok(span)
-}
-
-/// The attributes of a message, as they come; `number` is their field's.
-pub fn attributes(body: &[u8], number: u32, depth: u32) -> wire::Result<Vec<(&[u8], Any<'_>)>> {
-    let mut found = Vec::new();
-    let mut reader = Reader(body);
-    while !reader.is_empty() {
-        let tag = reader.tag()?;
-        if tag == wire::tag_of(number) {
-            found.push(key_value(reader.bytes()?, deeper(depth)?)?);
-        } else {
-            reader.skip(tag, depth)?;
-        }
-    }
-    Ok(found)
-}
-
-/// Field 1 and the schema URL (field 3) of a ResourceSpans or ScopeSpans. Of several occurrences of field 1, which protobuf merges, the bytes end
-/// to end; they are checked here, since what is well-formed together may not be so apart. A single one is not checked.
-fn read_container<'a>(body: &'a [u8], own: &Message, depth: u32) -> wire::Result<(Cow<'a, [u8]>, &'a [u8])> {
-    let mut found: Option<Cow<'a, [u8]>> = None;
-    let mut schema_url = &b""[..];
-    let mut reader = Reader(body);
-    while !reader.is_empty() {
-        match reader.tag()? {
-            0x0a => {
-                let piece = reader.bytes()?;
-                match &mut found {
-                    None => found = Some(Cow::Borrowed(piece)),
-                    Some(before) => {
-                        if let Cow::Borrowed(first) = before {
-                            validate(own, first, deeper(depth)?)?;
-                        }
-                        validate(own, piece, deeper(depth)?)?;
-                        before.to_mut().extend_from_slice(piece);
-                    }
-                }
-            }
-            0x1a => schema_url = reader.text()?,
-            tag => reader.skip(tag, depth)?,
-        }
-    }
-    Ok((found.unwrap_or_default(), schema_url))
-}
-
-/// Calls `visit` for the bodies of field 2, in a message that [`read_container`] has read.
-fn each_child<'a>(body: &'a [u8], mut visit: impl FnMut(&'a [u8]) -> Result<(), Error>) -> Result<(), Error> {
-    let mut reader = Reader(body);
-    while !reader.is_empty() {
-        match reader.tag()? {
-            0x12 => visit(reader.bytes()?)?,
-            tag => reader.skip(tag, MAX_DEPTH)?,
-        }
-    }
-    Ok(())
 }

@@ -62,6 +62,11 @@ impl Known {
 }
 
 impl<'a> Any<'a> {
+    /// Reads the body of an AnyValue, of which nothing is known, on top of what is there.
+    pub fn read(&mut self, body: &'a [u8], depth: u32) -> Result<()> {
+        self.merge(body, Known::Nothing(depth))
+    }
+
     /// Reads `body` on top of what is there: of the cases the last one counts, and equal message cases in a row are merged.
     fn merge(&mut self, body: &'a [u8], known: Known) -> Result<()> {
         let mut reader = Reader(body);

@@ -1,0 +1,237 @@
+//! What items refer to, each once in a batch: resources, scopes, attribute sets, strings. And what tells items and series apart.
+
+use std::borrow::Cow;
+
+use hashbrown::HashMap;
+
+use crate::Error;
+use crate::arrow::column::{Buffer, Texts};
+use crate::arrow::maps::{Limits, Maps};
+use crate::arrow::strings::Strings;
+use crate::otlp::containers::attributes;
+use crate::otlp::descriptor::{RESOURCE, SCOPE, validate};
+use crate::otlp::digest::{digest, frame};
+use crate::otlp::resources::{CLUSTER, ResourceFields, Table, text_of};
+use crate::otlp::value::{Any, key_value, unique_attributes};
+use crate::otlp::wire::{Malformed, Reader};
+
+/// The resource and scope around items.
+#[derive(Clone, Copy)]
+pub struct Place {
+    /// Row of the resources.
+    pub resource: u32,
+    /// Row of the scopes.
+    pub scope: u32,
+    /// By all the bytes that the sender wrote of both.
+    pub bytes: [u8; 16],
+    /// By the resource's attributes (and cluster), the scope's name and version.
+    pub source: [u8; 16],
+}
+
+/// A row, and the digests of what it holds: of its bytes, of its meaning.
+#[derive(Clone, Copy)]
+pub struct Known {
+    row: u32,
+    bytes: u128,
+    meaning: u128,
+}
+
+/// Tables of a batch besides its items'.
+pub struct Contexts<'t> {
+    table: &'t Table,
+    /// The batch's strings.
+    pub strings: Strings,
+    resources: HashMap<(u128, u32), Known>,
+    resource_fields: ResourceFields,
+    service_names: Vec<u32>,
+    resource_urls: Vec<u32>,
+    identities: Vec<u64>,
+    resource_attributes: Maps,
+    scopes: HashMap<u128, Known>,
+    scope_texts: [Texts; 3],
+    scope_dropped: Vec<u32>,
+    scope_attributes: Maps,
+    sets: HashMap<u128, (u32, u128)>,
+    set_attributes: Maps,
+    seen: HashMap<u128, u64>,
+    scratch: Vec<u8>,
+}
+
+/// The buffers of the tables, in the order of their schemas.
+pub struct Tables {
+    /// Rows and buffers of the resources.
+    pub resources: (usize, Vec<Buffer>),
+    /// Of the scopes.
+    pub scopes: (usize, Vec<Buffer>),
+    /// Of the attribute sets.
+    pub attributes: (usize, Vec<Buffer>),
+    /// Offsets and text.
+    pub strings: Vec<Buffer>,
+    /// Attribute sets, and texts of resources and scopes, that are not whole.
+    pub cut: u64,
+}
+
+impl<'t> Contexts<'t> {
+    /// Empty tables.
+    pub fn new(table: &'t Table, limits: Limits) -> Self {
+        Self {
+            table,
+            strings: Strings::default(),
+            resources: HashMap::new(),
+            resource_fields: ResourceFields::default(),
+            service_names: Vec::new(),
+            resource_urls: Vec::new(),
+            identities: Vec::new(),
+            resource_attributes: Maps::new(limits),
+            scopes: HashMap::new(),
+            scope_texts: Default::default(),
+            scope_dropped: Vec::new(),
+            scope_attributes: Maps::new(limits),
+            sets: HashMap::new(),
+            set_attributes: Maps::new(limits),
+            seen: HashMap::new(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// The place of items in a scope's container, which begins here; the scope's body is as [`super::containers::read_container`] gave it.
+    pub fn begin(&mut self, resource: Known, scope: &[u8], scope_url: &[u8], depth: u32) -> Result<Place, Error> {
+        let scope = self.scope(scope, scope_url, depth)?;
+        if self.seen.capacity() > 1 << 12 {
+            self.seen = HashMap::new(); // clearing costs what it can hold
+        } else {
+            self.seen.clear();
+        }
+        Ok(Place {
+            resource: resource.row,
+            scope: scope.row,
+            bytes: digest(&[&resource.bytes.to_be_bytes(), &scope.bytes.to_be_bytes()]).to_be_bytes(),
+            source: digest(&[&resource.meaning.to_be_bytes(), &scope.meaning.to_be_bytes()]).to_be_bytes(),
+        })
+    }
+
+    /// The identity of the next item of the place: equal items within it are told apart by their count.
+    pub fn identity(&mut self, parts: &[&[u8]]) -> (u64, u64) {
+        let own = digest(parts);
+        let count = self.seen.entry(own).and_modify(|count| *count += 1).or_insert(1);
+        let identity = if *count == 1 { own } else { digest(&[&own.to_be_bytes(), &count.to_be_bytes()]) };
+        ((identity >> 64) as u64, identity as u64)
+    }
+
+    /// Row and digest of the attributes whose KeyValue bodies these are.
+    pub fn attributes(&mut self, bodies: &[&[u8]], depth: u32) -> Result<(u32, [u8; 16]), Error> {
+        self.scratch.clear();
+        for body in bodies {
+            frame(&mut self.scratch, body);
+        }
+        let bytes = digest(&[&self.scratch]);
+        if let Some(known) = self.sets.get(&bytes) {
+            return Ok((known.0, known.1.to_be_bytes()));
+        }
+        let pairs = unique_attributes(bodies.iter().map(|body| key_value(body, depth)).collect::<Result<Vec<_>, Malformed>>()?);
+        let meaning = self.meaning(&pairs, b"");
+        self.set_attributes.push(&pairs)?;
+        let row = self.sets.len() as u32;
+        self.sets.insert(bytes, (row, meaning));
+        Ok((row, meaning.to_be_bytes()))
+    }
+
+    /// What a text that is repeated in rows keeps, as a code.
+    pub fn code_within(&mut self, text: &[u8]) -> Result<u32, Error> {
+        self.strings.code(self.set_attributes.within(text))
+    }
+
+    /// A resource, as [`super::containers::read_container`] gave it, of `cluster` unless it names its own.
+    pub fn resource(&mut self, body: &[u8], url: &[u8], cluster: &str, depth: u32) -> Result<Known, Error> {
+        let bytes = framed(&mut self.scratch, &[body, url]);
+        let default = self.strings.code(cluster.as_bytes())?;
+        if let Some(known) = self.resources.get(&(bytes, default)) {
+            return Ok(*known);
+        }
+        validate(&RESOURCE, body, depth)?;
+        let pairs = unique_attributes(attributes(body, 1, depth)?);
+        let texts = self.resource_fields.push(self.table, &pairs, cluster, &mut self.strings, &mut self.resource_attributes)?;
+        let used = if texts[CLUSTER].is_empty() { cluster } else { "" };
+        let meaning = self.meaning(&pairs, used.as_bytes());
+        let service = text_of(&pairs, "service.name").unwrap_or_default();
+        self.service_names.push(self.strings.code(self.resource_attributes.within(&service))?);
+        self.resource_urls.push(self.strings.code(self.resource_attributes.within(url))?);
+        self.identities.push((meaning >> 64) as u64);
+        self.resource_attributes.push(&pairs)?;
+        let row = self.resources.len() as u32;
+        let known = Known { row, bytes: framed(&mut self.scratch, &[body, url, used.as_bytes()]), meaning };
+        self.resources.insert((bytes, default), known);
+        Ok(known)
+    }
+
+    fn scope(&mut self, body: &[u8], url: &[u8], depth: u32) -> Result<Known, Error> {
+        let bytes = framed(&mut self.scratch, &[body, url]);
+        if let Some(known) = self.scopes.get(&bytes) {
+            return Ok(*known);
+        }
+        validate(&SCOPE, body, depth)?;
+        let (mut texts, mut dropped) = ([&b""[..], b"", url], 0); // name, version, schema URL
+        let mut reader = Reader(body);
+        while !reader.is_empty() {
+            match reader.tag()? {
+                0x0a => texts[0] = reader.bytes()?,
+                0x12 => texts[1] = reader.bytes()?,
+                0x20 => dropped = reader.varint()? as u32,
+                tag => reader.skip(tag, depth)?,
+            }
+        }
+        for (column, text) in self.scope_texts.iter_mut().zip(texts) {
+            column.push(self.scope_attributes.within(text))?;
+        }
+        self.scope_dropped.push(dropped);
+        self.scope_attributes.push(&unique_attributes(attributes(body, 3, depth)?))?;
+        let row = self.scopes.len() as u32;
+        let known = Known { row, bytes, meaning: framed(&mut self.scratch, &texts[..2]) };
+        self.scopes.insert(bytes, known);
+        Ok(known)
+    }
+
+    /// The digest of attributes, whatever their order, and of one more text.
+    fn meaning(&mut self, pairs: &[(&[u8], Any<'_>)], more: &[u8]) -> u128 {
+        let mut sorted: Vec<&(&[u8], Any<'_>)> = pairs.iter().collect();
+        sorted.sort_unstable_by_key(|(key, _)| *key);
+        self.scratch.clear();
+        frame(&mut self.scratch, more);
+        for (key, value) in sorted {
+            frame(&mut self.scratch, key);
+            let text = match value {
+                Any::Text(text) => Cow::Borrowed(*text),
+                _ => {
+                    let mut text = Vec::new();
+                    value.write_text(&mut text);
+                    Cow::Owned(text)
+                }
+            };
+            frame(&mut self.scratch, &text);
+        }
+        digest(&[&self.scratch])
+    }
+
+    /// The tables.
+    pub fn finish(self) -> Tables {
+        let cut = self.resource_attributes.cut() + self.scope_attributes.cut() + self.set_attributes.cut();
+        let codes = [self.service_names, self.resource_urls].map(Buffer::U32);
+        let resources = self.resource_fields.finish().chain(codes).chain([Buffer::U64(self.identities)]);
+        let scopes = self.scope_texts.into_iter().flat_map(Texts::finish).chain([Buffer::U32(self.scope_dropped)]);
+        Tables {
+            resources: (self.resources.len(), resources.chain(self.resource_attributes.finish()).collect()),
+            scopes: (self.scopes.len(), scopes.chain(self.scope_attributes.finish()).collect()),
+            attributes: (self.sets.len(), self.set_attributes.finish().collect()),
+            strings: self.strings.finish().into(),
+            cut,
+        }
+    }
+}
+
+fn framed(scratch: &mut Vec<u8>, parts: &[&[u8]]) -> u128 {
+    scratch.clear();
+    for part in parts {
+        frame(scratch, part);
+    }
+    digest(&[scratch])
+}

@@ -1,0 +1,40 @@
+"""LogBatch: one pane's log records as columns, no object for each."""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from schemas.contexts import CODE, ROW, Contexts, batch_schema
+
+LOG_SCHEMA = batch_schema(
+    record=ROW,  # index into the records given to decode_logs
+    resource=ROW,  # of Contexts.resources
+    scope=ROW,  # of Contexts.scopes
+    attributes=ROW,  # of Contexts.attributes
+    time_ns=pa.int64(),  # when it happened, else when it was observed; later than int64 reaches: clamped
+    trace_hi=pa.uint64(),  # 0: none
+    trace_lo=pa.uint64(),
+    span_id=pa.uint64(),
+    flags=pa.uint8(),  # W3C trace flags: the low byte of what was sent
+    severity=pa.uint8(),  # the low byte of OTLP's SeverityNumber
+    severity_text=CODE,
+    event_name=CODE,
+    body=pa.string(),
+    # hash of all that the sender wrote of the record, its scope and resource; equal for copies; equal records of one
+    # message are told apart by their count
+    identity_hi=pa.uint64(),
+    identity_lo=pa.uint64(),
+)
+"""One row per log record, in the order of the records' bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogBatch:
+    """Log records of one pane of one partition."""
+
+    logs: pa.RecordBatch
+    """LOG_SCHEMA."""
+    contexts: Contexts
+
+    def __len__(self) -> int:
+        return int(self.logs.num_rows)

@@ -1,0 +1,381 @@
+"""Data points and log records on opentelemetry-proto: the slow twin of native ``decode_points`` and
+``decode_logs``.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, LogsData
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Exemplar, Metric, MetricsData
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+
+from schemas.contexts import ATTRIBUTE_SET_SCHEMA, ITEM_RESOURCE_SCHEMA, ITEM_SCOPE_SCHEMA, Contexts
+from schemas.errors import MalformedOtlp
+from schemas.ids import is_valid
+from schemas.logs import LOG_SCHEMA, LogBatch
+from schemas.otlp.limits import DEFAULT_LIMITS, Cutter, Limits
+from schemas.otlp.semantics import MAX_TIME_NS, RESOURCE_KEYS, UNKNOWN_SERVICE
+from schemas.otlp.text import attribute_texts, value_text
+from schemas.otlp.wire import Field, joined, submessages
+from schemas.points import (
+    DISTRIBUTION_SCHEMA,
+    EXEMPLAR_SCHEMA,
+    KINDS,
+    MICROSECONDS_BELOW,
+    POINT_SCHEMA,
+    PointBatch,
+)
+
+_DATA = {5: "gauge", 7: "sum", 9: "histogram", 10: "exponential_histogram", 11: "summary"}
+"""Fields of Metric."""
+_ATTRIBUTES = {"gauge": 7, "sum": 7, "histogram": 9, "exponential_histogram": 1, "summary": 7}
+"""The field of a point's attributes."""
+_FIRST_DISTRIBUTION = KINDS.index("histogram")
+
+
+def decode_points(
+    payloads: Sequence[bytes], clusters: Sequence[str] = (), limits: Limits = DEFAULT_LIMITS
+) -> PointBatch:
+    """See ``schemas.otlp.decode_points``."""
+    points = _Points(limits)
+    for record, payload in enumerate(payloads):
+        message = parse(MetricsData, payload, record)
+        containers = [
+            (each, each.scope_metrics, [of_scope.metrics for of_scope in each.scope_metrics])
+            for each in message.resource_metrics
+        ]
+        for place, field, metric in points.tables.items(payload, containers, _cluster(clusters, record)):
+            points.add(record, payload, place, field, metric)
+    return points.finish()
+
+
+def decode_logs(
+    payloads: Sequence[bytes], clusters: Sequence[str] = (), limits: Limits = DEFAULT_LIMITS
+) -> LogBatch:
+    """See ``schemas.otlp.decode_logs``."""
+    tables, rows = _Tables(limits), []
+    for record, payload in enumerate(payloads):
+        message = parse(LogsData, payload, record)
+        containers = [
+            (each, each.scope_logs, [of_scope.log_records for of_scope in each.scope_logs])
+            for each in message.resource_logs
+        ]
+        for place, field, log in tables.items(payload, containers, _cluster(clusters, record)):
+            rows.append((record, *_log(tables, payload, place, field, log)))
+    return LogBatch(_batch(rows, LOG_SCHEMA), tables.finish())
+
+
+def parse(kind: type[Any], data: bytes, record: int | None) -> Any:
+    """A message of this kind. Raises MalformedOtlp."""
+    try:
+        return kind.FromString(data)
+    except DecodeError as error:
+        raise MalformedOtlp(f"not a {kind.DESCRIPTOR.name} message", record) from error
+
+
+def first_text(attributes: Mapping[str, str], keys: tuple[str, ...]) -> str:
+    """The text of the first key that has one other than ""."""
+    return next((text for key in keys if (text := attributes.get(key))), "")
+
+
+def resource_texts(attributes: Mapping[str, str], cluster: str) -> dict[str, str]:
+    """The text of each field of RESOURCE_KEYS, with its default."""
+    texts = {field: first_text(attributes, keys) for field, keys in RESOURCE_KEYS.items()}
+    texts["service"] = texts["service"] or UNKNOWN_SERVICE
+    texts["cluster"] = texts["cluster"] or cluster
+    return texts
+
+
+class Strings:
+    """Text -> code, in the order of first use."""
+
+    def __init__(self) -> None:
+        self.codes = {"": 0}
+
+    def code(self, text: str) -> int:
+        """The code of a text."""
+        return self.codes.setdefault(text, len(self.codes))
+
+
+class _Known(NamedTuple):
+    row: int
+    bytes: bytes
+    meaning: bytes
+
+
+class _Place(NamedTuple):
+    """Where items stand."""
+
+    resource: _Known
+    scope: _Known
+    seen: Counter[bytes]
+
+    def identity(self, *parts: bytes) -> tuple[int, int]:
+        own = _digest(_digest(self.resource.bytes + self.scope.bytes), *parts)
+        self.seen[own] += 1
+        count = self.seen[own]
+        identity = own if count == 1 else _digest(own, count.to_bytes(8, "big"))
+        return int.from_bytes(identity[:8], "big"), int.from_bytes(identity[8:], "big")
+
+    def series(self, *parts: bytes) -> int:
+        source = _digest(self.resource.meaning + self.scope.meaning)
+        return int.from_bytes(_digest(source, *parts)[:8], "big")
+
+
+class _Tables:
+    """Collects what items refer to."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._strings = Strings()
+        self._cutter = Cutter(limits)
+        self._resources: dict[tuple[bytes, str, str], _Known] = {}
+        self._scopes: dict[tuple[bytes, str], _Known] = {}
+        self._sets: dict[tuple[bytes, ...], _Known] = {}
+        self._rows: tuple[list[tuple[Any, ...]], ...] = ([], [], [])
+
+    def items(
+        self, payload: bytes, containers: Sequence[Any], cluster: str
+    ) -> Iterator[tuple[_Place, Field, Any]]:
+        """Each item with its place and where its bytes lie."""
+        fields = submessages(payload, 0, len(payload), 1)
+        for resource_field, (of_resource, scopes, children) in zip(fields, containers, strict=True):
+            _, _, _, begin, end = resource_field
+            resource = self._resource(joined(payload, begin, end, 1), of_resource.schema_url, cluster)
+            scope_fields = submessages(payload, begin, end, 2)
+            for scope_field, of_scope, items in zip(scope_fields, scopes, children, strict=True):
+                _, _, _, begin_scope, end_scope = scope_field
+                scope = self._scope(joined(payload, begin_scope, end_scope, 1), of_scope.schema_url)
+                place = _Place(resource, scope, Counter())
+                item_fields = submessages(payload, begin_scope, end_scope, 2)
+                for item_field, item in zip(item_fields, items, strict=True):
+                    yield place, item_field, item
+
+    def code(self, text: str) -> int:
+        return self._strings.code(text)
+
+    def text(self, code: int) -> str:
+        return list(self._strings.codes)[code]
+
+    def code_within(self, text: str) -> int:
+        return self._strings.code(self._cutter.text(text))
+
+    def limited(self, attributes: Mapping[str, str]) -> list[tuple[str, str]]:
+        return list(self._cutter.attributes(attributes).items())
+
+    def attributes(self, data: bytes, begin: int, end: int, number: int, texts: dict[str, str]) -> _Known:
+        bodies = tuple(data[field.value : field.end] for field in submessages(data, begin, end, number))
+        if bodies not in self._sets:
+            self._rows[2].append((self.limited(texts),))
+            self._sets[bodies] = _Known(len(self._sets), b"", _meaning(texts, ""))
+        return self._sets[bodies]
+
+    def finish(self) -> Contexts:
+        schemas = (ITEM_RESOURCE_SCHEMA, ITEM_SCOPE_SCHEMA, ATTRIBUTE_SET_SCHEMA)
+        batches = [_batch(rows, schema) for rows, schema in zip(self._rows, schemas, strict=True)]
+        return Contexts(*batches, pa.array(self._strings.codes, pa.string()), self._cutter.cut)
+
+    def _resource(self, data: bytes, url: str, cluster: str) -> _Known:
+        self.code(cluster)
+        known = self._resources.get((data, url, cluster))
+        if known:
+            return known
+        attributes = attribute_texts(Resource.FromString(data).attributes)
+        used = "" if first_text(attributes, RESOURCE_KEYS["cluster"]) else cluster
+        texts = resource_texts(attributes, cluster) | {
+            "service_name": attributes.get("service.name", ""),
+            "schema_url": url,
+        }
+        codes = [
+            self.code_within(texts[name])
+            for name in ITEM_RESOURCE_SCHEMA.names
+            if name not in ("identity", "attributes")
+        ]
+        meaning = _meaning(attributes, used)
+        identity = int.from_bytes(meaning[:8], "big")
+        self._rows[0].append((*codes, identity, self.limited(attributes)))
+        known = _Known(len(self._resources), _digest(_framed(data, url.encode(), used.encode())), meaning)
+        self._resources[data, url, cluster] = known
+        return known
+
+    def _scope(self, data: bytes, url: str) -> _Known:
+        if (data, url) not in self._scopes:
+            scope = InstrumentationScope.FromString(data)
+            texts = [self._cutter.text(text) for text in (scope.name, scope.version, url)]
+            attributes = self.limited(attribute_texts(scope.attributes))
+            self._rows[1].append((*texts, scope.dropped_attributes_count, attributes))
+            meaning = _digest(_framed(scope.name.encode(), scope.version.encode()))
+            own = _digest(_framed(data, url.encode()))
+            self._scopes[data, url] = _Known(len(self._scopes), own, meaning)
+        return self._scopes[data, url]
+
+
+class _Points:
+    """Collects rows of a PointBatch."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.tables = _Tables(limits)
+        self._points: list[tuple[Any, ...]] = []
+        self._distributions: list[tuple[Any, ...]] = []
+        self._exemplars: list[tuple[Any, ...]] = []
+
+    def add(self, record: int, payload: bytes, place: _Place, field: Field, metric: Metric) -> None:
+        """The points of a metric."""
+        kind = metric.WhichOneof("data")
+        if kind is None or not getattr(metric, kind).data_points:
+            return
+        data = getattr(metric, kind)
+        temporality = getattr(data, "aggregation_temporality", 0)
+        monotonic = getattr(data, "is_monotonic", False)
+        codes = [self.tables.code_within(text) for text in (metric.name, metric.description, metric.unit)]
+        head = _digest(
+            _framed(*(self.tables.text(codes[at]).encode() for at in (0, 2))),
+            bytes([KINDS.index(kind), monotonic]),
+            temporality.to_bytes(4, "big", signed=True),
+        )
+        for (begin, end), point in zip(_point_fields(payload, field, kind), data.data_points, strict=True):
+            attributes = attribute_texts(point.attributes)
+            row = len(self._points)
+            self._exemplars += [(row, *self._exemplar(each)) for each in getattr(point, "exemplars", ())]
+            known = self.tables.attributes(payload, begin, end, _ATTRIBUTES[kind], attributes)
+            self._points.append(
+                (
+                    record, place.resource.row, place.scope.row, known.row, place.series(head, known.meaning), *codes,
+                    KINDS.index(kind), temporality, monotonic, point.flags,
+                    _start_ns(point.start_time_unix_nano, point.time_unix_nano), _clamped(point.time_unix_nano),
+                    _value(point) if KINDS.index(kind) < _FIRST_DISTRIBUTION else 0.0,
+                    *place.identity(head, payload[begin:end]),
+                )
+            )  # fmt: skip
+            if KINDS.index(kind) >= _FIRST_DISTRIBUTION:
+                self._distributions.append((row, *_distribution(point)))
+
+    def finish(self) -> PointBatch:
+        return PointBatch(
+            _batch(self._points, POINT_SCHEMA),
+            _batch(self._distributions, DISTRIBUTION_SCHEMA),
+            _batch(self._exemplars, EXEMPLAR_SCHEMA),
+            self.tables.finish(),
+        )
+
+    def _exemplar(self, exemplar: Exemplar) -> tuple[Any, ...]:
+        return (
+            _clamped(exemplar.time_unix_nano),
+            _value(exemplar),
+            *_trace_id(exemplar.trace_id),
+            _span_id(exemplar.span_id),
+            self.tables.limited(attribute_texts(exemplar.filtered_attributes)),
+        )
+
+
+def _point_fields(payload: bytes, field: Field, kind: str) -> list[tuple[int, int]]:
+    """Where the bytes of a metric's points lie: of different kinds of data the last one counts, equal ones in
+    a row are merged.
+    """
+    found: list[tuple[int, int]] = []
+    last = None
+    for data in _data_fields(payload, field):
+        if _DATA[data.number] != last:
+            last, found = _DATA[data.number], []
+        found += [(point.value, point.end) for point in submessages(payload, data.value, data.end, 1)]
+    assert last == kind
+    return found
+
+
+def _data_fields(payload: bytes, metric: Field) -> Iterator[Field]:
+    """The data fields of a metric, in the order of its bytes."""
+    kinds = (submessages(payload, metric.value, metric.end, number) for number in _DATA)
+    return iter(sorted((field for of_kind in kinds for field in of_kind), key=lambda field: field.begin))
+
+
+def _distribution(point: Any) -> tuple[Any, ...]:
+    positive, negative = getattr(point, "positive", None), getattr(point, "negative", None)
+    quantiles = getattr(point, "quantile_values", ())
+    return (
+        point.count,
+        getattr(point, "zero_count", 0),
+        point.sum,
+        getattr(point, "min", 0.0),
+        getattr(point, "max", 0.0),
+        getattr(point, "scale", 0),
+        positive.offset if positive else 0,
+        negative.offset if negative else 0,
+        list(positive.bucket_counts if positive else getattr(point, "bucket_counts", ())),
+        list(negative.bucket_counts if negative else ()),
+        list(getattr(point, "explicit_bounds", ())),
+        [each.quantile for each in quantiles],
+        [each.value for each in quantiles],
+    )
+
+
+def _log(tables: _Tables, payload: bytes, place: _Place, field: Field, log: LogRecord) -> tuple[Any, ...]:
+    attributes = attribute_texts(log.attributes)
+    return (
+        place.resource.row,
+        place.scope.row,
+        tables.attributes(payload, field.value, field.end, 6, attributes).row,
+        _clamped(log.time_unix_nano or log.observed_time_unix_nano),
+        *_trace_id(log.trace_id),
+        _span_id(log.span_id),
+        log.flags & 0xFF,
+        log.severity_number & 0xFF,
+        tables.code(log.severity_text),
+        tables.code(log.event_name),
+        value_text(log.body),
+        *place.identity(payload[field.value : field.end]),
+    )
+
+
+def _start_ns(start: int, time_ns: int) -> int:
+    if start < MICROSECONDS_BELOW and start * 1_000 <= time_ns:
+        return _clamped(start * 1_000)
+    return _clamped(start)
+
+
+def _value(point: Any) -> float:
+    """A NumberDataPoint's or Exemplar's value, 0 when it has none."""
+    return float(point.as_int) if point.WhichOneof("value") == "as_int" else point.as_double
+
+
+def _trace_id(data: bytes) -> tuple[int, int]:
+    if not is_valid(data, 16):
+        return 0, 0
+    return int.from_bytes(data[:8], "big"), int.from_bytes(data[8:], "big")
+
+
+def _span_id(data: bytes) -> int:
+    return int.from_bytes(data, "big") if len(data) == 8 else 0
+
+
+def _clamped(time_ns: int) -> int:
+    """A fixed64 time as int64."""
+    return min(time_ns, MAX_TIME_NS)
+
+
+def _cluster(clusters: Sequence[str], record: int) -> str:
+    return clusters[record] if clusters else ""
+
+
+def _meaning(attributes: Mapping[str, str], more: str) -> bytes:
+    """The digest of attributes, whatever their order, and of one more text."""
+    pairs = sorted((key.encode(), text.encode()) for key, text in attributes.items())
+    return _digest(_framed(more.encode(), *(part for pair in pairs for part in pair)))
+
+
+def _framed(*parts: bytes) -> bytes:
+    return b"".join(len(part).to_bytes(8, "big") + part for part in parts)
+
+
+def _digest(*parts: bytes) -> bytes:
+    return sha256(b"".join(parts)).digest()[:16]
+
+
+def _batch(rows: Sequence[tuple[Any, ...]], schema: pa.Schema) -> pa.RecordBatch:
+    columns = zip(*rows, strict=True) if rows else [()] * len(schema)
+    return pa.RecordBatch.from_arrays(
+        [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)], schema=schema
+    )
