@@ -20,8 +20,8 @@ LOG_SCHEMA = batch_schema(
     severity_text=CODE,
     event_name=CODE,
     body=pa.string(),
-    # hash of all that the sender wrote of the record, its scope and resource; equal for copies; equal records of one
-    # message are told apart by their count
+    # hash of all that the sender wrote of the record, its scope and resource; equal for copies; equal
+    # records of one message are told apart by their count
     identity_hi=pa.uint64(),
     identity_lo=pa.uint64(),
 )

@@ -20,8 +20,8 @@ POINT_SCHEMA = batch_schema(
     resource=ROW,  # of Contexts.resources
     scope=ROW,  # of Contexts.scopes
     attributes=ROW,  # of Contexts.attributes
-    # hash of the resource's attributes and cluster, the scope's name and version, the metric's name, unit, kind,
-    # temporality and monotonicity, and the point's attributes; whatever the attributes' order
+    # hash of the resource's attributes and cluster, the scope's name and version, the metric's name, unit,
+    # kind, temporality and monotonicity, and the point's attributes; whatever the attributes' order
     series=pa.uint64(),
     name=CODE,
     description=CODE,
@@ -33,8 +33,8 @@ POINT_SCHEMA = batch_schema(
     start_ns=pa.int64(),  # microseconds set right; later than int64 reaches: clamped
     time_ns=pa.int64(),
     value=pa.float64(),  # of gauges and sums, else 0
-    # hash of all that the sender wrote of the point, its metric's name and unit, its scope and resource; equal for
-    # copies; equal points of one message are told apart by their count
+    # hash of all that the sender wrote of the point, its metric's name and unit, its scope and resource;
+    # equal for copies; equal points of one message are told apart by their count
     identity_hi=pa.uint64(),
     identity_lo=pa.uint64(),
 )

@@ -22,16 +22,16 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 from schemas import topics
 from schemas.histogram import bucket_of
 from schemas.ids import is_valid, resource_partition, trace_partition
-from schemas.otlp.semantics import MAX_TIME_NS, NO_FLAGS, RESOURCE_KEYS, SPAN_KEYS, UNKNOWN_SERVICE
 from schemas.otlp.limits import DEFAULT_LIMITS, Cutter, Limits
 from schemas.otlp.reference_items import (
+    Strings,
     decode_logs,
     decode_points,
-    Strings,
     first_text,
     parse,
     resource_texts,
 )
+from schemas.otlp.semantics import MAX_TIME_NS, NO_FLAGS, SPAN_KEYS
 from schemas.otlp.text import attribute_texts
 from schemas.otlp.wire import Field, fields, framed, joined, submessages
 from schemas.spans import DETAIL_SCHEMA, RESOURCE_SCHEMA, SCOPE_SCHEMA, SPAN_SCHEMA

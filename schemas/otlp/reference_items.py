@@ -104,8 +104,10 @@ class Strings:
 
 class _Known(NamedTuple):
     row: int
-    bytes: bytes
+    own: bytes
+    """Digest of its bytes."""
     meaning: bytes
+    """Digest of what it says."""
 
 
 class _Place(NamedTuple):
@@ -116,7 +118,7 @@ class _Place(NamedTuple):
     seen: Counter[bytes]
 
     def identity(self, *parts: bytes) -> tuple[int, int]:
-        own = _digest(_digest(self.resource.bytes + self.scope.bytes), *parts)
+        own = _digest(_digest(self.resource.own + self.scope.own), *parts)
         self.seen[own] += 1
         count = self.seen[own]
         identity = own if count == 1 else _digest(own, count.to_bytes(8, "big"))
@@ -176,8 +178,8 @@ class _Tables:
 
     def finish(self) -> Contexts:
         schemas = (ITEM_RESOURCE_SCHEMA, ITEM_SCOPE_SCHEMA, ATTRIBUTE_SET_SCHEMA)
-        batches = [_batch(rows, schema) for rows, schema in zip(self._rows, schemas, strict=True)]
-        return Contexts(*batches, pa.array(self._strings.codes, pa.string()), self._cutter.cut)
+        resources, scopes, sets = map(_batch, self._rows, schemas)
+        return Contexts(resources, scopes, sets, pa.array(self._strings.codes, pa.string()), self._cutter.cut)
 
     def _resource(self, data: bytes, url: str, cluster: str) -> _Known:
         self.code(cluster)

@@ -57,18 +57,20 @@ def compare_decode(payloads: list[bytes], clusters: Sequence[str] = (), limits: 
     assert_equal_batches(outcome(lambda: native.decode_spans(payloads, EXTRA_KEYS, clusters, limits)), result)
     if result[0] != MALFORMED:
         positions = [result[0][name].to_numpy()[::-1].copy() for name in ("record", "offset", "length")]
-        assert_equal_batches(*(_details(decoder, payloads, positions, limits) for decoder in (native, reference)))
+        assert_equal_batches(
+            *(_details(decoder, payloads, positions, limits) for decoder in (native, reference))
+        )
     return result
 
 
-def compare_items(topic: str, payloads: list[bytes], clusters: Sequence[str] = (), limits: Limits = LIMITS) -> Any:
+def compare_items(
+    topic: str, payloads: list[bytes], clusters: Sequence[str] = (), limits: Limits = LIMITS
+) -> Any:
     """Both decoders on MetricsData or LogsData payloads. Returns the reference's parts, end to end."""
     name = {topics.METRICS: "decode_points", topics.LOGS: "decode_logs"}[topic]
     native, reference = decoders()
     result = outcome(lambda: _parts(getattr(reference, name)(payloads, clusters, limits)))
-    assert_equal_batches(
-        outcome(lambda: _parts(getattr(native, name)(payloads, clusters, limits))), result
-    )
+    assert_equal_batches(outcome(lambda: _parts(getattr(native, name)(payloads, clusters, limits))), result)
     return result
 
 
@@ -113,5 +115,7 @@ def _bits(part: Any) -> Any:
     return part
 
 
-def _details(decoder: ModuleType, payloads: list[bytes], positions: list[np.ndarray], limits: Limits = LIMITS) -> list[pa.RecordBatch]:
+def _details(
+    decoder: ModuleType, payloads: list[bytes], positions: list[np.ndarray], limits: Limits = LIMITS
+) -> list[pa.RecordBatch]:
     return [decoder.decode_details(payloads, *positions, limits)]
