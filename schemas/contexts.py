@@ -1,4 +1,4 @@
-"""What data points and log records refer to, each once in a batch: resources, scopes, attribute sets, strings.
+"""What data points and log records refer to, each once in a batch: resources, scopes, attribute sets, texts.
 
 A ``code`` is a uint32 index into ``strings``, where 0 is the empty text.
 """
@@ -25,8 +25,8 @@ ITEM_RESOURCE_SCHEMA = batch_schema(
     identity=pa.uint64(),  # hash of attributes (whatever their order) and cluster
     attributes=ATTRIBUTES,
 )
-"""One row per distinct resource of the batch: distinct by its message's bytes, its schema URL, and the cluster
-of its payload.
+"""One row per distinct resource of the batch: distinct by its message's bytes, its schema URL, and the
+cluster of its payload.
 """
 
 ITEM_SCOPE_SCHEMA = batch_schema(
