@@ -6,8 +6,8 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from meshflow.settings import Settings
-from processors.logs import LogsProcessor
-from processors.metrics import MetricsProcessor
+from processors.logs.signal import log_processor
+from processors.points.signal import point_processor
 from processors.readers.partition import Processor
 from processors.spans.signal import span_processor
 from schemas.errors import SinkUnavailable
@@ -62,7 +62,7 @@ def tell_retry(error: Exception, delay_s: float) -> None:
 def make_processor(settings: Settings, tp: TopicPartition, commit: Commit | None) -> Processor:
     """The processor of a partition, by its topic."""
     if tp.topic == METRICS:
-        return MetricsProcessor(tp, settings.processing, commit)
+        return point_processor(tp, settings.processing, commit)
     if tp.topic == LOGS:
-        return LogsProcessor(tp, settings.processing, commit)
+        return log_processor(tp, settings.processing, commit)
     return span_processor(tp, settings.processing, settings.sampling, commit)

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from schemas.otlp.limits import DEFAULT_LIMITS, Limits
 from schemas.topics import LOGS, METRICS, SPANS
 from schemas.units import Duration, Size, to_ns
 
@@ -146,6 +147,38 @@ class RepartitionSettings(BaseModel):
         return self
 
 
+class AttributeLimits(BaseModel):
+    """How much of attributes is stored; what is left out is named by the attribute ``meshflow.cut``, and
+    counted in the ledger.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    value_bytes: Size = Field(
+        default=DEFAULT_LIMITS.value_bytes,
+        ge=1 << 10,
+        le=1 << 20,
+        description="Longest attribute value, key, and text of a resource, scope or metric; values and texts are cut.",
+    )
+    set_bytes: Size = Field(
+        default=DEFAULT_LIMITS.set_bytes,
+        ge=1 << 12,
+        le=1 << 22,
+        description="Most bytes of the attributes of one item, resource or scope; those that do not fit are left out.",
+    )
+    set_entries: int = Field(
+        default=DEFAULT_LIMITS.set_entries,
+        ge=16,
+        le=100_000,
+        description="Most attributes of one item, resource or scope; the first ones stay.",
+    )
+
+    @property
+    def limits(self) -> Limits:
+        """For decoding."""
+        return Limits(self.value_bytes, self.set_bytes, self.set_entries)
+
+
 class ProcessorSettings(BaseModel):
     """Panes, windows and limits of processing."""
 
@@ -181,6 +214,9 @@ class ProcessorSettings(BaseModel):
     kafka: KafkaReaderSettings = Field(default=KafkaReaderSettings(), description="Reading from Kafka.")
     repartition: RepartitionSettings = Field(
         default=RepartitionSettings(), description="Splitting topics of other writers by trace id."
+    )
+    attributes: AttributeLimits = Field(
+        default=AttributeLimits(), description="Bounds on attributes that are stored."
     )
     labels: LabelLimits = Field(
         default=LabelLimits(), description="Bounds on services, operations, rows and the length of labels."

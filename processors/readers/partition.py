@@ -9,7 +9,7 @@ from schemas.records import Commit, Record, TopicPartition
 
 
 class Processor(Protocol):
-    """Records in, blocks out (PaneProcessor, ItemProcessor)."""
+    """Records in, blocks out (PaneProcessor)."""
 
     @property
     def offset(self) -> int | None:

@@ -10,9 +10,9 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import MetricsData
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, TracesData
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 
-from processors.items import ItemProcessor
-from processors.logs import LogsProcessor
-from processors.metrics import MetricsProcessor
+from processors.logs.signal import log_processor
+from processors.points.signal import point_processor
+from processors.readers.partition import Processor
 from processors.settings import ProcessorSettings
 from processors.spans.signal import span_processor
 from schemas import topics
@@ -46,17 +46,17 @@ def test_a_record_of_spans_that_cannot_be_unpacked_is_set_aside() -> None:
 
 @pytest.mark.parametrize("topic", [topics.METRICS, topics.LOGS])
 def test_a_record_of_items_that_cannot_be_unpacked_is_set_aside(topic: str) -> None:
-    processor: ItemProcessor
+    processor: Processor
     if topic == topics.LOGS:
         processor, good = (
-            LogsProcessor(TopicPartition(topic, 0), SETTINGS),
+            log_processor(TopicPartition(topic, 0), SETTINGS),
             LogsData(
                 resource_logs=[ResourceLogs(scope_logs=[ScopeLogs(log_records=[LogRecord()])])]
             ).SerializeToString(),
         )
     else:
         processor, good = (
-            MetricsProcessor(TopicPartition(topic, 0), SETTINGS),
+            point_processor(TopicPartition(topic, 0), SETTINGS),
             MetricsData().SerializeToString(),
         )
     start_ns = T0_S * 10**9

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -34,15 +35,16 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 )
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
-from processors.items import ItemProcessor
-from processors.logs import LogsProcessor
-from processors.metrics import MetricsProcessor
+from processors.cutting import cut
+from processors.logs.signal import log_processor
+from processors.logs.store import log_rows
 from processors.panes import Emit
+from processors.points.signal import point_processor
+from processors.points.store import point_rows
+from processors.readers.partition import Processor
 from processors.settings import ProcessorSettings
-from schemas import topics
+from schemas import otlp, topics
 from schemas.errors import MalformedOtlp
-from schemas.otlp.logs import decode_logs
-from schemas.otlp.points import decode_points
 from schemas.records import Commit, Record, TopicPartition
 from schemas.tables import SCHEMAS
 
@@ -87,6 +89,26 @@ def logs(*records: LogRecord, service: str = "shop") -> bytes:
     return LogsData(
         resource_logs=[ResourceLogs(resource=resource, scope_logs=[of_scope], schema_url="resource-url")]
     ).SerializeToString()
+
+
+def plain(rows: pa.Table, table: str) -> pa.Table:
+    return pa.concat_tables(cut(rows, SCHEMAS[table]))
+
+
+def log_table(payloads: Sequence[bytes]) -> pa.Table:
+    batch = otlp.decode_logs(payloads)
+    return plain(log_rows(batch, np.arange(len(batch), dtype=np.uint32), 0), "otel_logs")
+
+
+def point_tables(payloads: Sequence[bytes]) -> dict[str, pa.Table]:
+    batch = otlp.decode_points(payloads)
+    tables = point_rows(batch, np.arange(len(batch), dtype=np.uint32), 0)
+    return {table: plain(rows, table) for table, rows in tables.items()}
+
+
+def identities(payloads: Sequence[bytes]) -> list[tuple[int, int]]:
+    logs = otlp.decode_logs(payloads).logs
+    return list(zip(logs["identity_hi"].to_pylist(), logs["identity_lo"].to_pylist(), strict=True))
 
 
 def only(table: pa.Table) -> dict[str, Any]:
@@ -184,20 +206,27 @@ DELTA = AGGREGATION_TEMPORALITY_DELTA
     ],
 )  # fmt: skip
 def test_a_point_column_by_column(table: str, data: dict[str, Any], values: dict[str, Any]) -> None:
-    tables = decode_points([b"", metrics(Metric(name="m", description="d", unit="By", **data))])
-    assert {name for name, items in tables.items() if items.rows.num_rows} == {f"otel_metrics_{table}"}
-    row = only(tables[f"otel_metrics_{table}"].rows)
+    tables = point_tables([b"", metrics(Metric(name="m", description="d", unit="By", **data))])
+    assert {name for name, rows in tables.items() if rows.num_rows} == {f"otel_metrics_{table}"}
+    row = only(tables[f"otel_metrics_{table}"])
     assert {name: row[name] for name in HEAD | values} == HEAD | values
 
 
-def test_envoys_microseconds_are_set_right() -> None:
-    point = NumberDataPoint(start_time_unix_nano=TIME // 1000 - 7, time_unix_nano=TIME)
-    assert (
-        only(
-            decode_points([metrics(Metric(name="m", sum=Sum(data_points=[point])))])["otel_metrics_sum"].rows
-        )["StartTimeUnix"]
-        == TIME - 7_000
-    )
+@pytest.mark.parametrize(
+    ("start", "time", "expected"),
+    [
+        (TIME // 1000 - 7, TIME, TIME - 7_000),
+        (TIME - 7, TIME, TIME - 7),
+        (10**16 - 1, 2**64 - 1, 2**63 - 1),
+        (2**64 - 1, 0, 2**63 - 1),
+    ],
+    ids=["Envoy's", "ours", "microseconds beyond int64", "nanoseconds beyond int64"],
+)
+def test_envoys_microseconds_are_set_right(start: int, time: int, expected: int) -> None:
+    """The third one, a metric of 40 bytes, ended the process."""
+    point = NumberDataPoint(start_time_unix_nano=start, time_unix_nano=time)
+    tables = point_tables([metrics(Metric(name="m", sum=Sum(data_points=[point])))])
+    assert only(tables["otel_metrics_sum"])["StartTimeUnix"] == expected
 
 
 def test_a_log_record_column_by_column() -> None:
@@ -205,26 +234,23 @@ def test_a_log_record_column_by_column() -> None:
         observed_time_unix_nano=TIME, severity_number=9, severity_text="INFO", body=AnyValue(string_value="hello"), flags=0x101,  # type: ignore[arg-type]  # SeverityNumber
         trace_id=bytes(15) + b"\1", span_id=bytes(8), attributes=[text("a", "b")], event_name="e",
     )  # fmt: skip
-    assert only(decode_logs([logs(record)]).rows) == {
+    assert only(log_table([logs(record)])) == {
         "Timestamp": TIME, "TraceId": bytes(15).hex() + "01", "SpanId": "", "TraceFlags": 1, "SeverityText": "INFO", "SeverityNumber": 9,
         "ServiceName": "shop", "Body": "hello", "ResourceSchemaUrl": "resource-url", "ResourceAttributes": {"service.name": "shop"},
         "ScopeSchemaUrl": "scope-url", "ScopeName": "logger", "ScopeVersion": "", "ScopeAttributes": {}, "LogAttributes": {"a": "b"},
-        "EventName": "e",
+        "EventName": "e", "LogTime": 0,
     }  # fmt: skip
 
 
 def test_equal_records_of_one_message_are_two_and_a_message_sent_again_is_a_copy() -> None:
     record = LogRecord(time_unix_nano=TIME, body=AnyValue(string_value="again"))
-    once, twice = (
-        decode_logs([logs(record, record)]).identities,
-        decode_logs([logs(record, record)] * 2).identities,
-    )
-    assert len(set(once.to_pylist())) == 2
-    assert twice.to_pylist() == once.to_pylist() * 2
-    assert decode_logs([logs(record, service="other")]).identities[0] not in once.to_pylist()
+    once, twice = identities([logs(record, record)]), identities([logs(record, record)] * 2)
+    assert len(set(once)) == 2
+    assert twice == once * 2
+    assert identities([logs(record, service="other")])[0] not in once
 
 
-@pytest.mark.parametrize("decode", [decode_logs, decode_points])
+@pytest.mark.parametrize("decode", [otlp.decode_logs, otlp.decode_points])
 def test_a_malformed_payload_is_named(decode: Any) -> None:
     with pytest.raises(MalformedOtlp) as caught:
         decode([b"", b"\x0a\x05"])
@@ -239,9 +265,9 @@ def log_of(payloads: Sequence[bytes], per_pane: int) -> list[Record]:
     return [*records, Record(len(records), TIME + 10**12, b"", 0)]
 
 
-def processor(kind: type[MetricsProcessor | LogsProcessor], commit: Commit | None = None) -> ItemProcessor:
-    topic = topics.METRICS if kind is MetricsProcessor else topics.LOGS
-    return kind(TopicPartition(topic, 0), SETTINGS, commit)
+def processor(topic: str, commit: Commit | None = None) -> Processor:
+    make = point_processor if topic == topics.METRICS else log_processor
+    return make(TopicPartition(topic, 0), SETTINGS, commit)
 
 
 def totals(emits: Sequence[Emit]) -> Counter[str]:
@@ -264,8 +290,8 @@ def totals(emits: Sequence[Emit]) -> Counter[str]:
 
 def test_envoys_access_logs() -> None:
     requests = capture("logs")
-    sums = totals(processor(LogsProcessor).feed(log_of([*requests, *requests[-9:]], 20)))
-    copies = decode_logs(requests[-9:]).rows.num_rows
+    sums = totals(processor(topics.LOGS).feed(log_of([*requests, *requests[-9:]], 20)))
+    copies = len(otlp.decode_logs(requests[-9:]))
     assert sums == {
         "otel_logs": 2195, "received": 2195 + copies, "duplicate": copies, "kept": 2195, "stored": 2195, "rejected": 0, "dropped": 0,
     }  # fmt: skip
@@ -275,10 +301,8 @@ def test_envoys_metrics() -> None:
     requests = capture("metrics")
     assert len(requests) == 360
     sample = requests[:60]
-    sums = totals(processor(MetricsProcessor).feed(log_of([*sample, sample[0]], 30)))
-    per_request = [
-        sum(items.rows.num_rows for items in decode_points([request]).values()) for request in sample
-    ]
+    sums = totals(processor(topics.METRICS).feed(log_of([*sample, sample[0]], 30)))
+    per_request = [len(otlp.decode_points([request])) for request in sample]
     assert sums["stored"] == sums["kept"] == sum(per_request)
     assert sums["duplicate"] == per_request[0]
     assert sum(sums[table] for table in sums if table.startswith("otel_")) == sums["stored"]
@@ -287,13 +311,13 @@ def test_envoys_metrics() -> None:
 def test_copies_older_than_the_lookback_are_not_known() -> None:
     payload = logs(LogRecord(time_unix_nano=TIME))
     sums = totals(
-        processor(LogsProcessor).feed(log_of([payload, b"", b"", payload, b"", b"", b"", b"", payload], 1))
+        processor(topics.LOGS).feed(log_of([payload, b"", b"", payload, b"", b"", b"", b"", payload], 1))
     )
     assert (sums["kept"], sums["duplicate"]) == (2, 1)
 
 
 def test_a_malformed_record_is_set_aside() -> None:
-    emits = processor(LogsProcessor).feed(
+    emits = processor(topics.LOGS).feed(
         log_of([logs(LogRecord(time_unix_nano=TIME)), b"\x0a\x05", logs(LogRecord(time_unix_nano=1))], 3)
     )
     assert [letter.offset for emit in emits for letter in emit.dead_letters] == [1]
@@ -302,7 +326,7 @@ def test_a_malformed_record_is_set_aside() -> None:
 
 
 def test_silence_emits_nothing() -> None:
-    emits = processor(LogsProcessor).feed(log_of([b""] * 5, 1))
+    emits = processor(topics.LOGS).feed(log_of([b""] * 5, 1))
     assert [block for emit in emits for block in emit.blocks] == []
 
 
@@ -318,10 +342,10 @@ def test_blocks_do_not_depend_on_polls_and_restarts(choice: list[int], per_pane:
     chance = random.Random(seed)
     records = log_of([PAYLOADS[i] if i else b"" for i in choice], per_pane)
     expected = {
-        block.token: block.rows for emit in processor(LogsProcessor).feed(records) for block in emit.blocks
+        block.token: block.rows for emit in processor(topics.LOGS).feed(records) for block in emit.blocks
     }
     found: dict[str, pa.Table] = {}
-    it, commit, at = processor(LogsProcessor), None, 0
+    it, commit, at = processor(topics.LOGS), None, 0
     while at < len(records):
         step = chance.randint(1, 6)
         for emit in it.feed(records[at : at + step]):
@@ -330,7 +354,7 @@ def test_blocks_do_not_depend_on_polls_and_restarts(choice: list[int], per_pane:
             commit = emit.commit
         at += step
         if chance.random() < 0.3:
-            it = processor(LogsProcessor, commit)
+            it = processor(topics.LOGS, commit)
             at = it.offset or 0
     assert found.keys() == expected.keys()
     assert all(found[token].equals(rows) for token, rows in expected.items())

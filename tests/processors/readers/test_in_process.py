@@ -17,7 +17,7 @@ from log.sqlite.retention import Limits
 from log.sqlite.schema import FILE
 from log.sqlite.writer import SqliteLogWriter
 from meshflow.tools.capture import read_captures
-from processors.logs import LogsProcessor
+from processors.logs.signal import log_processor
 from processors.readers.in_process import Consumer
 from processors.readers.partition import Processor, decided_until_ns
 from processors.settings import ProcessorSettings
@@ -81,7 +81,7 @@ async def fill(folder: Path, requests: list[Captured]) -> None:
 
 
 def make(tp: TopicPartition, commit: Commit | None) -> Processor:
-    return LogsProcessor(tp, SETTINGS, commit)
+    return log_processor(tp, SETTINGS, commit)
 
 
 @asynccontextmanager
@@ -186,7 +186,7 @@ async def test_the_watermark_is_that_of_the_slowest_span_partition(tmp_path: Pat
     reader = SqliteLogReader(tmp_path)
     consumer = Consumer(reader, Database(), poll_s=1)
     wide = SETTINGS.model_copy(update={"partitions": 2})
-    await consumer.open(lambda tp, commit: LogsProcessor(tp, wide, commit))
+    await consumer.open(lambda tp, commit: log_processor(tp, wide, commit))
     commits = {
         number: Commit(0, f"next={10 + number} from=0 closed=0 pane_ns=1000 shift_ns={number}")
         for number in range(2)

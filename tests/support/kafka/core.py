@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from processors.logs import LogsProcessor
-from processors.metrics import MetricsProcessor
+from processors.logs.signal import log_processor
 from processors.panes import Emit
+from processors.points.signal import point_processor
 from processors.readers.partition import Processor
 from processors.settings import ProcessorSettings
 from processors.spans.sampling.settings import SamplingSettings
@@ -30,9 +30,9 @@ def make_processor(
     sampling: SamplingSettings | None = None,
 ) -> Processor:
     if tp.topic == METRICS:
-        return MetricsProcessor(tp, settings, commit)
+        return point_processor(tp, settings, commit)
     if tp.topic == LOGS:
-        return LogsProcessor(tp, settings, commit)
+        return log_processor(tp, settings, commit)
     return span_processor(tp, settings, sampling or SamplingSettings(), commit)
 
 

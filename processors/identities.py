@@ -1,0 +1,58 @@
+"""First copies of data points and log records (invariant 8): what a sender sends again is stored once.
+
+An item is known by its identity, 128 bits of a hash of all that its sender wrote.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+from processors.stage import B, PaneView, Tables, Window
+
+_IDENTITY = ("identity_hi", "identity_lo")
+
+
+@dataclass(frozen=True, slots=True)
+class FirstItems:
+    """A pane's own note: which of its items are in no earlier pane of the lookback."""
+
+    rows: npt.NDArray[np.uint32]
+    """Rows of the batch, ascending."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeenItems:
+    """A note for later panes: the identities of a pane's items, each once."""
+
+    identities: pl.DataFrame
+    """``identity_hi``, ``identity_lo`` UInt64."""
+
+
+class Deduplicate(Generic[B]):
+    """Leaves FirstItems and SeenItems; counts what is duplicate."""
+
+    def __init__(self, items: Callable[[B], pa.RecordBatch]) -> None:
+        """``items``: the part of a batch that has ``identity_hi`` and ``identity_lo``."""
+        self._items = items
+
+    def close(self, pane: PaneView[B]) -> Tables:
+        """See processors.stage.Stage."""
+        identities = pl.DataFrame(self._items(pane.batch).select(_IDENTITY))
+        distinct = identities.with_row_index("row").unique(_IDENTITY, keep="first")
+        first = distinct
+        for seen in pane.looked_back(SeenItems):
+            first = first.join(seen.identities, on=_IDENTITY, how="anti")
+        pane.own.leave(FirstItems(first["row"].sort().to_numpy()))
+        if identities.height:
+            pane.seen.leave(SeenItems(distinct.select(_IDENTITY)))
+        pane.fates.duplicate += identities.height - first.height
+        return {}
+
+    def decide(self, pane: PaneView[B], window: Window) -> Tables:  # noqa: ARG002 - nothing to decide
+        """See processors.stage.Stage."""
+        return {}

@@ -1,0 +1,65 @@
+"""Log records -> rows of ``otel_logs``.
+
+Columns as the OpenTelemetry Collector's ClickHouse exporter fills them
+(exporter/clickhouseexporter/exporter_logs.go).
+"""
+
+import polars as pl
+import pyarrow as pa
+
+from processors.identities import FirstItems
+from processors.rows import Rows, constant, context_columns, service_names, shared, table_of, text_ranks
+from processors.stage import PaneView, Tables, Window
+from schemas.hexadecimal import hex_span_ids, hex_trace_ids
+from schemas.logs import LogBatch
+from schemas.tables import NANOSECONDS
+
+TABLE = "otel_logs"
+
+
+class StoreLogs:
+    """Makes rows of log records, each stored once; counts them as kept and stored."""
+
+    def close(self, pane: PaneView[LogBatch]) -> Tables:  # noqa: ARG002 - a pane is stored when it is decided
+        """See processors.stage.Stage."""
+        return {}
+
+    def decide(self, pane: PaneView[LogBatch], window: Window) -> Tables:  # noqa: ARG002 - all is decided
+        """See processors.stage.Stage."""
+        rows = log_rows(pane.batch, pane.own[FirstItems].rows, pane.time.start_s)
+        pane.fates.kept += rows.num_rows
+        pane.fates.stored += rows.num_rows
+        return {TABLE: rows}
+
+
+def log_rows(batch: LogBatch, rows: Rows, log_time_s: int) -> pa.Table:
+    """These log records as ``SCHEMAS["otel_logs"]``, by service, time, then identity: no order of arrival is
+    left. What records share is dictionary encoded. ``log_time_s``: start of the pane, s since 1970.
+    """
+    logs = batch.logs.take(_sorted(batch, rows))
+    strings = batch.contexts.strings
+    trace_hi, trace_lo, span_id = (
+        logs.column(name).to_numpy() for name in ("trace_hi", "trace_lo", "span_id")
+    )
+    columns = {
+        **context_columns(batch.contexts, logs),
+        "Timestamp": logs.column("time_ns").cast(NANOSECONDS),
+        "TraceId": hex_trace_ids(trace_hi, trace_lo),
+        "SpanId": hex_span_ids(span_id),
+        "TraceFlags": logs.column("flags"),
+        "SeverityText": shared(strings, logs.column("severity_text")),
+        "SeverityNumber": logs.column("severity"),
+        "Body": logs.column("body"),
+        "LogAttributes": shared(batch.contexts.attributes.column("attributes"), logs.column("attributes")),
+        "EventName": shared(strings, logs.column("event_name")),
+        "LogTime": constant(log_time_s, logs.num_rows),
+    }
+    return table_of(TABLE, columns)
+
+
+def _sorted(batch: LogBatch, rows: Rows) -> pa.Array:
+    keys = batch.logs.select(["resource", "time_ns", "identity_hi", "identity_lo"]).take(pa.array(rows))
+    frame = pl.DataFrame(keys.drop_columns(["resource"])).with_columns(
+        service=text_ranks(batch.contexts.strings, service_names(batch.contexts, keys)), row=pl.Series(rows)
+    )
+    return frame.sort("service", "time_ns", "identity_hi", "identity_lo")["row"].to_arrow()
