@@ -29,9 +29,9 @@ class _Given(NamedTuple):
 def span_signal(settings: ProcessorSettings, sampling: SamplingSettings) -> Signal[SpanBatch]:
     """The signal of ``otlp_spans``."""
     given = _Given(settings, Sampler(sampling, settings.pane_ns, settings.partitions))
-    keys = given.sampler.attribute_keys
+    keys, limits = given.sampler.attribute_keys, settings.attributes.limits
     return Signal(
-        decode=lambda payloads: otlp.decode_spans(payloads, keys),
+        decode=lambda payloads: otlp.decode_spans(payloads, keys, limits=limits),
         stages=tuple(stage(*given) for stage in SPANS),
         count=len,
         wait=settings.wait,

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
+from processors.rows import shared, table_of
 from processors.settings import ProcessorSettings
 from processors.spans.sampling.sampler import Sampler
 from processors.spans.sampling.stage import Kept
@@ -18,6 +19,7 @@ from processors.spans.sampling.threshold import merge_threshold, parse_head, sam
 from processors.stage import PaneView, Tables, Window
 from schemas import otlp
 from schemas.hexadecimal import hex_span_ids, hex_trace_ids
+from schemas.otlp.limits import DEFAULT_LIMITS, Limits
 from schemas.spans import DETAIL_SCHEMA, SpanBatch
 from schemas.tables import NANOSECONDS, SCHEMAS
 from schemas.units import NS_PER_S
@@ -34,8 +36,8 @@ _RECORDS_AT_A_TIME = 8
 class StoreTraces:
     """Makes rows of kept spans; counts them as stored."""
 
-    def __init__(self, settings: ProcessorSettings, sampler: Sampler) -> None:
-        """Every stage is made of the same."""
+    def __init__(self, settings: ProcessorSettings, sampler: Sampler) -> None:  # noqa: ARG002 - as every stage
+        self._limits = settings.attributes.limits
 
     def close(self, pane: PaneView[SpanBatch]) -> Tables:  # noqa: ARG002 - all waits for the decision
         """See processors.stage.Stage."""
@@ -46,51 +48,58 @@ class StoreTraces:
         kept = pane.own.get(Kept)
         if kept is None:
             return {}
-        tables = write_traces(pane.batch, kept.spans, pane.payloads, pane.time.start_s)
+        tables = write_traces(pane.batch, kept.spans, pane.payloads, pane.time.start_s, self._limits)
         pane.fates.stored += tables["otel_traces"].num_rows
         return tables
 
 
 def write_traces(
-    batch: SpanBatch, kept: pl.DataFrame, payloads: Sequence[bytes], log_time_s: int
+    batch: SpanBatch,
+    kept: pl.DataFrame,
+    payloads: Sequence[bytes],
+    log_time_s: int,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> dict[str, pa.Table]:
-    """The rows of a pane's kept spans by table, in an order that is a function of the spans alone.
+    """The rows of a pane's kept spans by table, in an order that is a function of the spans alone. What spans
+    share (resource, scope, names) is dictionary encoded.
 
     ``kept``: rows of SPAN_SCHEMA with the codes of ``batch``, joined with what ``Sampler.decide`` gives
     (``randomness``, ``threshold`` UInt64; ``reason`` String) and its error as ``trace_error`` Boolean.
     ``payloads``: what ``batch`` was decoded from, asked for one at a time. ``log_time_s``: start of the pane,
-    seconds since 1970. Both tables are there even when empty.
+    seconds since 1970. ``limits``: of attributes. Both tables are there even when empty.
     """
     spans = _sorted(batch, _with_rates(batch, kept))
-    details = _details(spans, payloads)
+    details = _details(spans, payloads, limits)
     names = batch.strings
+    resource, scope = spans["resource"].to_arrow(), spans["scope"].to_arrow()
     columns = {
         "Timestamp": spans["start_ns"].to_arrow().cast(NANOSECONDS),
         "TraceId": hex_trace_ids(_numbers(spans, "trace_hi"), _numbers(spans, "trace_lo")),
         "SpanId": hex_span_ids(_numbers(spans, "span_id")),
         "ParentSpanId": hex_span_ids(_numbers(spans, "parent_id")),
         "TraceState": _trace_states(batch, spans),
-        "SpanName": names.take(spans["name"].to_arrow()),
-        "SpanKind": pa.array(KINDS).take(spans["kind"].to_arrow()),
-        "ServiceName": names.take(batch.resources.column("service").take(spans["resource"].to_arrow())),
-        "ResourceAttributes": batch.resources.column("attributes").take(spans["resource"].to_arrow()),
-        "ScopeName": batch.scopes.column("name").take(spans["scope"].to_arrow()),
-        "ScopeVersion": batch.scopes.column("version").take(spans["scope"].to_arrow()),
+        "SpanName": shared(names, spans["name"].to_arrow()),
+        "SpanKind": shared(pa.array(KINDS), spans["kind"].to_arrow()),
+        "ServiceName": shared(names, batch.resources.column("service").take(resource)),
+        "ResourceAttributes": shared(batch.resources.column("attributes"), resource),
+        "ScopeName": shared(batch.scopes.column("name"), scope),
+        "ScopeVersion": shared(batch.scopes.column("version"), scope),
         "Duration": spans["duration_ns"].to_arrow().cast(pa.uint64()),
-        "StatusCode": pa.array(STATUSES).take(spans["status_code"].to_arrow()),
-        "StatusMessage": names.take(spans["status_message"].to_arrow()),
+        "StatusCode": shared(pa.array(STATUSES), spans["status_code"].to_arrow()),
+        "StatusMessage": shared(names, spans["status_message"].to_arrow()),
         **dict(zip(details.schema.names, details.columns, strict=True)),
         "KeepReason": spans["reason"].to_arrow().cast(pa.string()),
         "SampleRate": spans["rate"].to_arrow(),
         "TraceError": spans["trace_error"].cast(pl.UInt8).to_arrow(),
         "LogTime": _constant(log_time_s, spans.height),
     }
-    schema = SCHEMAS["otel_traces"]
-    traces = pa.table([columns[name] for name in schema.names], schema=schema)
-    return {"otel_traces": traces, "otel_traces_trace_id_ts": _trace_times(spans, log_time_s)}
+    return {
+        "otel_traces": table_of("otel_traces", columns),
+        "otel_traces_trace_id_ts": _trace_times(spans, log_time_s),
+    }
 
 
-def _details(spans: pl.DataFrame, payloads: Sequence[bytes]) -> pa.Table:
+def _details(spans: pl.DataFrame, payloads: Sequence[bytes], limits: Limits) -> pa.Table:
     """DETAIL_SCHEMA of the spans, row by row. Few payloads are unpacked at a time: a pane's whole OTLP is 60
     MB and more.
     """
@@ -104,7 +113,11 @@ def _details(spans: pl.DataFrame, payloads: Sequence[bytes]) -> pa.Table:
         held = [payloads[number] for number in some.tolist()]
         decoded.append(
             otlp.decode_details(
-                held, np.searchsorted(some, record[rows]).astype(np.uint32), offset[rows], length[rows]
+                held,
+                np.searchsorted(some, record[rows]).astype(np.uint32),
+                offset[rows],
+                length[rows],
+                limits,
             )
         )
     place = np.empty(len(order), np.int64)

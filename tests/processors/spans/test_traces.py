@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationSc
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status, TracesData
 
+from processors.cutting import cut
 from processors.spans.sampling.sampler import Sampler
 from processors.spans.sampling.settings import SamplingSettings
 from processors.spans.sampling.threshold import NEVER
@@ -56,7 +58,8 @@ def rows(payloads: list[bytes], policy: dict[str, object] | None = None) -> tupl
     sampler = Sampler(settings, 1_000_000_000, 1)
     batch = otlp.decode_spans(payloads)
     decided = sampler.decide([sampler.summarize(batch, frame(batch), 5)], 5).rename({"error": "trace_error"})
-    tables = write_traces(batch, frame(batch).join(decided, on=["trace_hi", "trace_lo"]), payloads, LOG_TIME)
+    shared = write_traces(batch, frame(batch).join(decided, on=["trace_hi", "trace_lo"]), payloads, LOG_TIME)
+    tables = {name: pa.concat_tables(cut(table, SCHEMAS[name])) for name, table in shared.items()}
     for name, table in tables.items():
         assert table.schema == SCHEMAS[name]
         table.validate(full=True)
