@@ -75,3 +75,47 @@ def test_a_step_back_is_told_once_and_its_end_too(caplog: pytest.LogCaptureFixtu
         clock.now_ns()
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
     assert "the clock is 60 s behind the log's newest record" in caplog.text
+
+
+YEARS_S = 10 * 365 * 24 * 3_600.0
+
+
+def test_a_moment_ten_years_ahead_leaves_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    clocks = Clocks()
+    clock = clocks.log_clock()
+    clock.now_ns()
+    right_ns = clocks.wall_ns
+    clocks.go(0, YEARS_S)
+    for _ in range(50):
+        clocks.go(1)
+        right_ns += NS_PER_S
+        assert clock.now_ns() == right_ns
+    clocks.go(0, -YEARS_S)
+    clocks.go(1)
+    assert clock.now_ns() == clocks.wall_ns == right_ns + NS_PER_S
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert "3650.0 days ahead" in caplog.text
+
+
+def test_a_clock_that_stays_ahead_is_followed_after_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    clocks = Clocks()
+    clock = clocks.log_clock(newest_ns=clocks.wall_ns - 3 * 24 * 3_600 * NS_PER_S)
+    before_ns = clock.now_ns()
+    for second in range(1, 60):
+        clocks.go(1)
+        assert clock.now_ns() == before_ns + second * NS_PER_S
+    clocks.go(1)
+    assert clock.now_ns() == clocks.wall_ns
+    clocks.go(10)
+    assert clock.now_ns() == clocks.wall_ns
+    assert "log time follows the clock ahead" in caplog.text
+
+
+def test_a_log_of_the_future_goes_on_and_says_what_to_do(caplog: pytest.LogCaptureFixture) -> None:
+    clocks = Clocks()
+    newest_ns = clocks.wall_ns + round(YEARS_S) * NS_PER_S
+    clock = clocks.log_clock(newest_ns)
+    clocks.go(10)
+    assert clock.now_ns() == newest_ns + 9 * NS_PER_S
+    assert "move the log's folder away" in caplog.text

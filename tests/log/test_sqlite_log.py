@@ -297,3 +297,14 @@ def _client_line(value: bytes) -> str:
     line = value[: len(value) // copies]
     assert line * copies == value
     return line.decode()
+
+
+async def test_no_record_is_stamped_by_a_clock_that_is_years_ahead_for_a_moment(place: SqlitePlace) -> None:
+    writer, reader = place.writer(), place.reader()
+    start_ns = place.now_ns
+    for step_s in (0, 10 * 365 * 24 * 3_600, 0):
+        place.now_ns = start_ns + step_s * NS_PER_S
+        await writer.append([Append(A, b"x")])
+    assert {record.append_time_ns for record in await reader.read(A, 0, ENOUGH)} == {start_ns}
+    await writer.close()
+    await reader.close()
