@@ -75,7 +75,7 @@ class Record:
             unpacked: bytes = pa.decompress(
                 self.payload, decompressed_size=self.size, codec=self.codec, asbytes=True
             )
-        except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
+        except (OSError, ValueError, MemoryError) as error:  # ArrowInvalid is a ValueError
             raise MalformedOtlp(f"the record cannot be unpacked ({self.codec}): {error}") from error
         return unpacked
 

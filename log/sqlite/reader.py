@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import orjson
 
@@ -32,7 +32,10 @@ class SqliteLogReader:
         """Raises LogUnavailable when there is no log."""
         self._file = directory / file_format.FILE
         self._connection = file_format.connect(directory, create=False)
-        self._ids = file_format.partition_ids(self._connection)
+        try:
+            self._ids = file_format.partition_ids(self._connection)
+        except sqlite3.Error as error:
+            raise file_format.unavailable(self._file, error) from error
         self._stopping = threading.Event()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-log-reader")
 
@@ -110,27 +113,56 @@ class SqliteLogReader:
             raise file_format.unavailable(self._file, error) from error
 
     def _read(self, number: int, offset: int, max_bytes: int) -> list[Record]:
-        rows = self._connection.execute(
-            "SELECT position, append_time_ns, size, codec, headers, payload FROM records"
-            " WHERE position >= ? AND position < ? ORDER BY position",
-            (file_format.position(number, offset), file_format.position(number + 1, 0)),
-        )
+        """Ends before a gap and before what cannot be read; there it raises OffsetGone, which is counted."""
+        wanted, beyond = file_format.position(number, offset), file_format.position(number + 1, 0)
         records: list[Record] = []
         taken = 0
-        for position, time_ns, size, codec, text, payload in rows:
-            offset_there = file_format.offset_of(position)
-            headers, labels = _headers(text) if text else ({}, {})
-            records.append(Record(offset_there, time_ns, payload, size, codec, headers, labels=labels))
-            taken += size + _RECORD_OVERHEAD_BYTES
-            if taken >= max_bytes:
-                break
-        rows.close()
-        if records and records[0].offset != offset:
-            raise OffsetGone(offset, records[0].offset)
+        try:
+            rows = self._connection.execute(_SELECT, (wanted, beyond))
+            for row in rows:
+                if row[0] != wanted or not file_format.is_sound(row):
+                    break
+                records.append(_record(row))
+                wanted += 1
+                taken += records[-1].size + _RECORD_OVERHEAD_BYTES
+                if taken >= max_bytes:
+                    break
+            else:
+                return records
+            rows.close()
+        except sqlite3.DatabaseError as error:
+            if not file_format.is_damage(error):
+                raise
+            if not records:
+                self._skip(number, wanted, beyond, error)
+        if not records:
+            raise OffsetGone(offset, file_format.offset_of(max(row[0], wanted + 1)))
         return records
 
+    def _skip(self, number: int, bad: int, beyond: int, error: sqlite3.DatabaseError) -> None:
+        """Raises OffsetGone with the next record that can be read, LogDamaged where there is none."""
+        sql = _SELECT.replace("position < ?", f"position < {beyond}")
+        following = file_format.next_readable(self._connection, sql, bad, beyond)
+        if following is None:
+            file_format.note_damage(self._file.parent)
+            raise file_format.unavailable(self._file, error) from error
+        _LOGGER.error("%s is damaged (%s): records of partition %d are skipped", self._file, error, number)
+        raise OffsetGone(file_format.offset_of(bad), file_format.offset_of(following))
 
-def _headers(text: bytes) -> tuple[dict[str, int], dict[str, str]]:
+
+_SELECT = (
+    "SELECT position, append_time_ns, size, codec, headers, payload FROM records"
+    " WHERE position >= ? AND position < ? ORDER BY position"
+)
+
+
+def _record(row: tuple[Any, ...]) -> Record:
+    position, time_ns, size, codec, text, payload = row
+    headers, labels = _headers(text) if text else ({}, {})
+    return Record(file_format.offset_of(position), time_ns, payload, size, codec, headers, labels=labels)
+
+
+def _headers(text: str) -> tuple[dict[str, int], dict[str, str]]:
     """Counts and labels, which one JSON object holds: numbers and texts."""
     counts, labels = {}, {}
     for name, value in orjson.loads(text).items():

@@ -8,15 +8,22 @@ The newest record of a partition is never deleted, so the run itself says where 
 import fcntl
 import os
 import sqlite3
+import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from schemas.errors import LogDiskFull, LogUnavailable
+import orjson
+
+from schemas.errors import LogDamaged, LogDiskFull, LogUnavailable
 from schemas.records import TopicPartition
 
 FILE = "log.sqlite"
 LOCK = "log.lock"
 VERSION = 1
+CODECS = ("", "lz4")
+"""How payloads may be packed."""
 OFFSET_BITS = 48
 PAGE_BYTES = 16 << 10  # 4 KiB costs 5.5 ms of CPU a MB written, 16 KiB 3.1, 32 KiB 2.6 (docs/adr/0010)
 _WAL_BYTES = 16 << 20
@@ -39,6 +46,12 @@ CREATE TABLE IF NOT EXISTS records (
     payload BLOB NOT NULL
 );
 """
+
+
+_META = "CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)"
+_DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
+_MOST_BYTES = 1 << 31
+_MARKER = "log.damaged"
 
 
 class LogInUse(LogUnavailable):
@@ -65,6 +78,7 @@ def connect(path: Path, *, create: bool) -> sqlite3.Connection:
         raise LogUnavailable(f"there is no log at {file}")
     try:
         connection = sqlite3.connect(file, timeout=30, isolation_level=None, check_same_thread=False)
+        connection.text_factory = text
         if create:
             connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -85,9 +99,97 @@ def connect(path: Path, *, create: bool) -> sqlite3.Connection:
         if create and found < VERSION:
             connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
             _sync_directory(path)
+        if create and not identity(connection):
+            connection.execute(_META)
+            connection.execute("INSERT OR IGNORE INTO meta VALUES ('identity', ?)", (uuid.uuid4().hex,))
     except sqlite3.Error as error:
         raise unavailable(file, error) from error
     return connection
+
+
+def identity(connection: sqlite3.Connection) -> str:
+    """What was made up for this log when it was made; "" for one of an older meshflow, which a writer
+    gives one.
+    """
+    known = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'meta'").fetchone()
+    row = known and connection.execute("SELECT value FROM meta WHERE name = 'identity'").fetchone()
+    return str(row[0]) if row else ""
+
+
+def commits(connection: sqlite3.Connection) -> dict[int, int]:
+    """Committed offset of each partition that has one, by the partition's id."""
+    return dict(
+        connection.execute("SELECT id, committed_offset FROM partitions WHERE committed_offset IS NOT NULL")
+    )
+
+
+def text(value: bytes) -> str:
+    """Text of the file, which damage may have made invalid."""
+    return value.decode(errors="replace")
+
+
+def is_sound(row: tuple[Any, ...]) -> bool:
+    """Whether a row of ``records`` can be what a writer wrote; damage may leave any value of any type."""
+    _, time_ns, size, codec, headers, payload = row
+    if not (isinstance(time_ns, int) and time_ns >= 0 and isinstance(size, int) and 0 <= size <= _MOST_BYTES):
+        return False
+    if not (isinstance(codec, str) and codec in CODECS and isinstance(payload, bytes)):
+        return False
+    try:
+        return headers is None or all(
+            isinstance(name, str) and isinstance(value, int | str)
+            for name, value in orjson.loads(headers).items()
+        )
+    except (ValueError, TypeError, AttributeError):
+        return False
+
+
+def next_readable(connection: sqlite3.Connection, sql: str, bad: int, beyond: int) -> int | None:
+    """The first position after ``bad``, which cannot be read, from which on the query gives a row; None where
+    there is none. The query's parameter is where to begin, its last words are ORDER BY of its first column.
+    """
+
+    def row_at(begin: int, order: str = "") -> int | None:
+        try:
+            row = connection.execute(f"{sql} {order} LIMIT 1", (begin,)).fetchone()
+        except (sqlite3.DatabaseError, MemoryError, OverflowError):
+            return None
+        return row[0] if row and isinstance(row[0], int) and begin <= row[0] < beyond else None
+
+    step = 1
+    while bad + step < beyond and row_at(bad + step) is None:
+        step *= 2
+    below, good = bad + step // 2, bad + step
+    if good >= beyond:  # the steps may have passed over the last ones
+        below, last = bad, row_at(bad + 1, "DESC")
+        if last is None:
+            return None
+        good = last
+    while good - below > 1:
+        middle = (below + good) // 2
+        if row_at(middle) is None:
+            below = middle
+        else:
+            good = middle
+    return row_at(good)
+
+
+def note_damage(path: Path) -> None:
+    """Have the next start of a writer save what can be read; where this process may not make files, nothing
+    happens.
+    """
+    with suppress(OSError):
+        marker(path).touch()
+
+
+def marker(path: Path) -> Path:
+    """The file that says that the log is damaged, for the next start."""
+    return path / _MARKER
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether SQLite found the file not to be what SQLite writes."""
+    return str(getattr(error, "sqlite_errorname", "")).startswith(_DAMAGE)
 
 
 def add_partitions(connection: sqlite3.Connection, topics: Mapping[str, int]) -> None:
@@ -157,6 +259,10 @@ def unavailable(file: Path, error: sqlite3.Error) -> LogUnavailable:
     if name == "SQLITE_FULL" or (name.startswith("SQLITE_IOERR") and not _has_room(file)):
         return LogDiskFull(
             f"the disk of the log is full ({file}): nothing more is accepted until there is room"
+        )
+    if is_damage(error):
+        return LogDamaged(
+            f"{file} is damaged ({error}): start meshflow again, or say `meshflow repair`; what can be read is saved then"
         )
     return LogUnavailable(f"the log {file} does not work: {error}")
 

@@ -5,6 +5,7 @@ who wait; who appended is answered after it.
 """
 
 import asyncio
+import logging
 import os
 import queue
 import sqlite3
@@ -14,16 +15,16 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import orjson
 import pyarrow as pa
 
 from log.sqlite import schema as file_format
 from log.sqlite.clock import LogClock
+from log.sqlite.opening import End, Ends, LogVanished, open_log
 from log.sqlite.retention import Limits, shrink
-from schemas.errors import LogFull, LogUnavailable
-from schemas.records import Append, TopicPartition
+from schemas.errors import LogDamaged, LogFull, LogUnavailable
+from schemas.records import Append
 
 CODEC = "lz4"  # least CPU for compressing, storing, reading and unpacking OTLP together (docs/adr/0010)
 _COMPRESS_FROM_BYTES = 256
@@ -32,6 +33,7 @@ _RECORD_OVERHEAD_BYTES = 128
 _RETENTION_EVERY_S = 1.0
 _RETENTION_S = 0.05  # appends wait for it
 _codec = pa.Codec(CODEC)
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -41,16 +43,6 @@ class _Request:
     size: int
     silent_ns: int = -1
     """>= 0: a tick of partitions silent for so long, instead of ``appends``."""
-
-
-class _End(NamedTuple):
-    """Offset of a partition's next record, append time of its newest."""
-
-    offset: int
-    append_time_ns: int
-
-
-_Ends = dict[TopicPartition, _End]
 
 
 class SqliteLogWriter:
@@ -68,23 +60,21 @@ class SqliteLogWriter:
     ) -> None:
         """Open or make the log in ``directory``, with at least ``topics[topic]`` partitions each.
 
-        Raises LogUnavailable: another process writes it, the folder cannot be written, the file is damaged or
-        newer.
+        What can be read of a damaged file is saved first. Raises LogUnavailable: another process writes it,
+        the folder cannot be written, the file is newer, or there is no room to save it.
         """
         self._file = directory / file_format.FILE
         self._limits = limits
         self._max_pending_bytes = max_pending_bytes
         self._lock = file_format.lock(directory)
         try:
-            self._connection = file_format.connect(directory, create=True)
-            file_format.add_partitions(self._connection, topics)
-            self._ids = file_format.partition_ids(self._connection)
-            self._ends = {
-                tp: _End(*file_format.newest(self._connection, number)) for tp, number in self._ids.items()
-            }
+            self._log = open_log(directory, topics)
         except BaseException:
             os.close(self._lock)
             raise
+        self._connection, self._ids, self._ends = self._log.connection, self._log.ids, self._log.ends
+        self._seen: Ends = {}
+        self._told = ""
         self._clock = LogClock(
             max((end.append_time_ns for end in self._ends.values()), default=0), clock_ns, monotonic_ns
         )
@@ -136,7 +126,9 @@ class SqliteLogWriter:
                 self._write(requests)
             if time.monotonic() - retained_at >= _RETENTION_EVERY_S:
                 self._retain()
+                self._save_seen()
                 retained_at = time.monotonic()
+        self._save_seen()
         self._connection.close()
         os.close(self._lock)
 
@@ -171,6 +163,10 @@ class SqliteLogWriter:
             self._commit(requests)
         except sqlite3.Error as failure:
             error = file_format.unavailable(self._file, failure)
+            if isinstance(error, LogDamaged):
+                file_format.note_damage(self._file.parent)
+        except LogVanished as failure:
+            error = failure
         except Exception as failure:  # whoever waits must hear of it, and the thread must live on
             error = LogUnavailable(f"the log {self._file} did not take a record: {failure!r}")
         for request in requests:
@@ -190,6 +186,7 @@ class SqliteLogWriter:
         ]
         if not rows:
             return
+        self._log.check_files()
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             self._connection.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)", rows)
@@ -198,14 +195,13 @@ class SqliteLogWriter:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             raise
+        self._log.check_files()  # acknowledged is only what is in files that a next start finds
         self._ends = ends
 
-    def _row(
-        self, append: Append, now_ns: int, ends: _Ends
-    ) -> tuple[int, int, int, str, bytes | None, bytes]:
+    def _row(self, append: Append, now_ns: int, ends: Ends) -> tuple[int, int, int, str, bytes | None, bytes]:
         end = ends[append.tp]
         time_ns = max(now_ns, end.append_time_ns)
-        ends[append.tp] = _End(end.offset + 1, time_ns)
+        ends[append.tp] = End(end.offset + 1, time_ns)
         codec, payload = compress(append.value)
         headers = {**append.headers, **append.labels}
         return (
@@ -231,8 +227,21 @@ class SqliteLogWriter:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
 
+    def _save_seen(self) -> None:
+        """Remember how far the log is, where that has changed; failing does no harm now."""
+        if self._seen == self._ends:
+            return
+        try:
+            self._log.check_files()
+            self._log.save_seen(self._ends)
+            self._seen = self._ends
+        except (OSError, sqlite3.Error, LogVanished) as error:
+            if str(error) != self._told:
+                _LOGGER.warning("how far the log is cannot be noted beside it: %s", error)
+            self._told = str(error)
 
-def _appends(request: _Request, now_ns: int, ends: _Ends) -> Sequence[Append]:
+
+def _appends(request: _Request, now_ns: int, ends: Ends) -> Sequence[Append]:
     if request.silent_ns < 0:
         return request.appends
     return [Append(tp, b"") for tp, end in ends.items() if now_ns - end.append_time_ns > request.silent_ns]
