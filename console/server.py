@@ -4,7 +4,6 @@ import asyncio
 import logging
 import socket
 import time
-import uuid
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +12,18 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from console import account
+from console.answers import Sending
 from console.clickhouse import compressed as blocks
 from console.clickhouse import interface as clickhouse
 from console.clickhouse import native_format as native
-from console.clickhouse.body import NOTHING, Body, Sizes, read_body, too_large
+from console.clickhouse.body import Body, Bounds, read_body
 from console.clickhouse.insert import reads
+from console.clickhouse.request import query_id, read_form, read_parameters
+from console.connections import Connections, fitted
+from console.guard import make_guard, protocol_log, set_safe_headers
+from console.names import Names
+from console.password import check_exposure
+from console.room import Pace, Room
 from console.settings import ConsoleSettings
 from schemas import self_metrics
 from schemas.errors import AddressInUse, QueryFailed
@@ -27,20 +33,24 @@ logger = logging.getLogger(__name__)
 
 _FINISH_WRITES_S = 60.0
 """How long answers of what writes are waited for when the server stops."""
+_LINGERING_S = 1.0
+"""How long a refused body is read and thrown away, so that its sender sees the answer."""
+_MAX_HEADERS = 64
+_WORKERS = 2
+"""Threads that pack and unpack bodies."""
 
 
 class SqlServer:
     """Answers SQL and /metrics while it runs. One event loop's; queries run in threads.
 
     With a folder for the rows of inserts (``rows_folder``), statements may write, if the engine lets them.
+    Raises PortExposed, PasswordUnreadable (console.password).
     """
 
     def __init__(self, settings: ConsoleSettings, engine: Engine, rows_folder: Path | None = None) -> None:
-        self._settings = settings
+        self._settings = settings = check_exposure(settings)
         self._engine = engine
         self._rows_folder = rows_folder
-        self._sizes = Sizes(settings.max_request_size, settings.max_insert_size)
-        self._writers = ThreadPoolExecutor(settings.max_writes, "sql-write")
         self._limits = Limits(
             settings.max_query_time.total_seconds(),
             settings.max_query_memory,
@@ -48,109 +58,142 @@ class SqlServer:
             settings.max_result_size,
         )
         self._threads = ThreadPoolExecutor(settings.max_queries, "sql")
+        self._writers = ThreadPoolExecutor(settings.max_writes, "sql-write")
+        self._workers = ThreadPoolExecutor(_WORKERS, "sql-body")
+        memory = Room(settings.max_held_size, "console.max_held_size")
+        disk = Room(settings.max_insert_size * settings.max_writes, "console.max_insert_size")
+        pace = Pace(settings.client_timeout.total_seconds(), settings.min_rate)
+        self._bounds = Bounds(
+            settings.max_request_size, settings.max_insert_size, pace, memory, disk, self._workers
+        )
+        self._sending = Sending(memory, pace, self._workers)
         self._under_way = 0
         self._timezone = time.tzname[0]
         self._runner: web.AppRunner | None = None
+        self._listener: asyncio.Server | None = None
         self.port = settings.sql_port
 
     async def start(self) -> None:
         """Listen; :attr:`port` is then the real port. Raises AddressInUse."""
-        app = web.Application(client_max_size=self._settings.max_request_size)
+        settings = self._settings
+        guard = make_guard(Names(settings.host, settings.hosts))
+        app = web.Application(client_max_size=settings.max_request_size, middlewares=[guard])
+        app.on_response_prepare.append(set_safe_headers)
         app.router.add_get("/ping", _alive)
         app.router.add_get("/replicas_status", _alive)
         app.router.add_get("/metrics", _metrics)
         app.router.add_route("*", "/", self._answer)
-        listener = _listen(self._settings.host, self._settings.sql_port)
+        listener = _listen(settings.host, settings.sql_port)
         self.port = listener.getsockname()[1]
+        timeout_s = settings.client_timeout.total_seconds()
         self._runner = web.AppRunner(
-            app, access_log=None, shutdown_timeout=_FINISH_WRITES_S if self._rows_folder else 1.0
+            app,
+            access_log=None,
+            logger=protocol_log,
+            auto_decompress=False,  # unpacked in threads, with errors that say what is wrong
+            keepalive_timeout=timeout_s,
+            lingering_time=_LINGERING_S,
+            max_headers=_MAX_HEADERS,
+            shutdown_timeout=_FINISH_WRITES_S if self._rows_folder else 1.0,
         )
         await self._runner.setup()
-        await web.SockSite(self._runner, listener).start()
+        assert self._runner.server is not None
+        connections = Connections(self._runner.server, fitted(settings.max_connections), timeout_s)
+        self._listener = await asyncio.get_running_loop().create_server(connections, sock=listener)
 
     async def stop(self) -> None:
         """Close the port, end the queries that run, and finish what writes."""
+        if self._listener:
+            self._listener.close()
         closing = asyncio.create_task(self._runner.cleanup()) if self._runner else None
         self._threads.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(self._engine.interrupt)
         if closing:
             await closing
-        await asyncio.to_thread(self._threads.shutdown)
-        await asyncio.to_thread(self._writers.shutdown)
+        for threads in (self._threads, self._writers, self._workers):
+            await asyncio.to_thread(threads.shutdown)
 
-    async def _answer(self, request: web.Request) -> web.Response:
-        query_id = request.query.get("query_id") or str(uuid.uuid4())
+    @property
+    def under_way(self) -> int:
+        """How many queries wait or run."""
+        return self._under_way
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of large answers and bodies that are held in memory now."""
+        return self._bounds.memory.held
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
         headers = {
-            "X-ClickHouse-Query-Id": query_id,
             "X-ClickHouse-Server-Display-Name": "meshflow",
             "X-ClickHouse-Timezone": self._timezone,
         }
-        response = await self._respond(request, headers)
+        try:
+            response = await self._respond(request, headers)
+        except QueryFailed as error:
+            response = _refuse(request, error, headers)
+        except ConnectionError:  # the client is gone: nobody gets this
+            response = web.Response(status=400)
+        except Exception:
+            logger.exception("a query failed for a reason that is not the query's")
+            failure = clickhouse.failed(
+                clickhouse.UNEXPECTED, "STD_EXCEPTION", "meshflow's log has the reason"
+            )
+            response = _refuse(request, failure, headers)
         self_metrics.QUERIES.labels(str(response.status)).inc()
         return response
 
-    async def _respond(self, request: web.Request, headers: dict[str, str]) -> web.Response:
+    async def _respond(self, request: web.Request, headers: dict[str, str]) -> web.StreamResponse:
         if request.method not in {"GET", "HEAD", "POST"}:
             return web.Response(
                 status=501, text=f"{request.method} is not supported; use GET or POST\n", headers=headers
             )
         began_ns = time.perf_counter_ns()
-        try:
-            account.check(
-                request.query,
-                request.headers,
-                self._settings.username,
-                self._settings.password.get_secret_value(),
-            )
-            parameters = dict(request.query)
-            answering = await self._begin(request, parameters)
-            if answering is None:
-                return web.Response(text="Ok.\n", headers=headers)
-            answer = await asyncio.wrap_future(answering)
-        except QueryFailed as error:
-            headers["X-ClickHouse-Exception-Code"] = str(error.code)
-            text = f"{error}\n".encode()
-            packed = blocks.pack(text) if request.query.get("compress") == "1" else text
-            return web.Response(
-                status=clickhouse.status_of(error.code),
-                body=packed,
-                content_type="text/plain",
-                headers=headers,
-            )
+        parameters = read_parameters(request)
+        headers["X-ClickHouse-Query-Id"] = query_id(parameters)
+        account.check(
+            parameters, request.headers, self._settings.username, self._settings.password.get_secret_value()
+        )
+        body = await self._read(request, parameters)
+        answering = self._begin(request, parameters, body)
+        if answering is None:
+            return web.Response(text="Ok.\n", headers=headers)
+        answer = await asyncio.wrap_future(answering)
         headers["X-ClickHouse-Format"] = answer.format
         headers["X-ClickHouse-Summary"] = clickhouse.summary(answer, time.perf_counter_ns() - began_ns)
         headers["Content-Type"] = clickhouse.content_type(answer.format)
-        response = web.Response(body=answer.body, headers=headers)
-        if parameters.get("enable_http_compression", "1") == "1" and "gzip" in request.headers.get(
+        gzip = parameters.get("enable_http_compression", "1") == "1" and "gzip" in request.headers.get(
             "Accept-Encoding", ""
-        ):
-            response.enable_compression(web.ContentCoding.gzip)
-        return response
+        )
+        return await self._sending.send(request, answer.body, headers, gzip)
 
-    async def _begin(self, request: web.Request, parameters: dict[str, str]) -> "Future[Answer] | None":
-        """Read a request and have it answered in a thread, when its turn comes; what is read or waits is
-        bounded. None: it asks nothing.
+    async def _read(self, request: web.Request, parameters: dict[str, str]) -> Body:
+        """The statement and its rows; parameters of a form are added to those of the URL."""
+        form = request.content_type == "multipart/form-data"
+        if form:
+            parameters |= await read_form(request, parameters, self._bounds)
+        if request.method != "POST":
+            parameters["readonly"] = "1"  # as ClickHouse: a link that somebody follows changes nothing
+        prefix = parameters.get("query", "").encode()
+        if request.method != "POST" or form:
+            return Body(prefix, None)
+        return await read_body(request, prefix, self._bounds, self._rows_folder)
 
-        ``parameters`` is completed by those of a form.
+    def _begin(self, request: web.Request, parameters: dict[str, str], body: Body) -> "Future[Answer] | None":
+        """Have a request answered in a thread, when its turn comes; those that wait are bounded. None: it
+        asks nothing.
         """
-        if self._under_way >= self._settings.max_queries + self._settings.max_waiting_queries:
-            reason = f"{self._under_way} queries are under way already"
-            raise clickhouse.failed(
-                clickhouse.TOO_MANY_SIMULTANEOUS_QUERIES, "TOO_MANY_SIMULTANEOUS_QUERIES", reason
-            )
-        self._under_way += 1
-        body = NOTHING
         try:
-            body = await self._read(request, parameters)
             answering = self._submit(request, parameters, body)
         except BaseException:
-            self._done(body)
+            body.close()
             raise
         if answering is None:
-            self._done(body)
-        else:
-            loop = asyncio.get_running_loop()
-            answering.add_done_callback(lambda _: loop.call_soon_threadsafe(self._done, body))
+            body.close()
+            return None
+        self._under_way += 1
+        loop = asyncio.get_running_loop()
+        answering.add_done_callback(lambda _: loop.call_soon_threadsafe(self._done, body))
         return answering
 
     def _submit(
@@ -159,9 +202,15 @@ class SqlServer:
         if not body.statement.strip():
             return None
         query = clickhouse.read_query(parameters, request.headers, body.statement, body.rows)
-        threads = self._threads if reads(query.sql) or not self._rows_folder else self._writers
+        packing = clickhouse.read_packing(parameters)
+        if self._under_way >= self._settings.max_queries + self._settings.max_waiting_queries:
+            reason = f"{self._under_way} queries are under way already"
+            raise clickhouse.failed(
+                clickhouse.TOO_MANY_SIMULTANEOUS_QUERIES, "TOO_MANY_SIMULTANEOUS_QUERIES", reason
+            )
+        threads = self._threads if not self._rows_folder or reads(query.sql) else self._writers
         try:
-            return threads.submit(self._execute, query, clickhouse.read_packing(parameters))
+            return threads.submit(self._execute, query, packing)
         except RuntimeError as error:
             raise clickhouse.failed(clickhouse.ABORTED, "ABORTED", "meshflow is stopping") from error
 
@@ -171,34 +220,19 @@ class SqlServer:
             answer = replace(answer, body=native.frame(answer.body, packing.revision))
         return replace(answer, body=blocks.pack(answer.body)) if packing.blocks else answer
 
-    @property
-    def under_way(self) -> int:
-        """How many queries are being read, wait or run."""
-        return self._under_way
-
     def _done(self, body: Body) -> None:
         """Nobody needs the request's rows any more."""
         self._under_way -= 1
         body.close()
 
-    async def _read(self, request: web.Request, parameters: dict[str, str]) -> Body:
-        """The statement and its rows; parameters of a form are added to those of the URL."""
-        form = request.content_type == "multipart/form-data"
-        try:
-            for name, value in (await request.post()).items() if form else ():
-                if not isinstance(value, str):
-                    raise clickhouse.failed(
-                        clickhouse.UNSUPPORTED, "NOT_IMPLEMENTED", "external tables are not supported here"
-                    )
-                parameters[name] = value
-        except web.HTTPRequestEntityTooLarge as error:
-            raise too_large("the query is too large") from error
-        if request.method != "POST":
-            parameters["readonly"] = "1"  # as ClickHouse: a link that somebody follows changes nothing
-        prefix = parameters.get("query", "").encode()
-        if request.method != "POST" or form:
-            return Body(prefix, None)
-        return await read_body(request, prefix, self._sizes, self._rows_folder)
+
+def _refuse(request: web.Request, error: QueryFailed, headers: dict[str, str]) -> web.Response:
+    headers["X-ClickHouse-Exception-Code"] = str(error.code)
+    text = f"{error}\n".encode(errors="replace")
+    packed = blocks.pack(text) if request.query.get("compress") == "1" else text
+    return web.Response(
+        status=clickhouse.status_of(error.code), body=packed, content_type="text/plain", headers=headers
+    )
 
 
 async def _alive(_: web.Request) -> web.Response:

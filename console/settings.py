@@ -2,8 +2,9 @@
 
 from datetime import timedelta
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
+from console.names import host_of
 from schemas.units import Duration, Size
 
 
@@ -30,6 +31,33 @@ class ConsoleSettings(BaseModel):
         le=65535,
         description="Port of /metrics of `meshflow ingest` and `process`, which answer no SQL; 0: a free one.",
     )
+    hosts: tuple[str, ...] = Field(
+        (),
+        description="Further names, without a port, that clients may call the SQL port by (`Host`; `Origin` of a web page); "
+        "loopback's and `host` are known.",
+    )
+    max_connections: int = Field(
+        128,
+        gt=0,
+        description="Open connections of the SQL port, at most a quarter of `ulimit -n`; further ones are closed at once.",
+    )
+    client_timeout: Duration = Field(
+        timedelta(seconds=30),
+        gt=timedelta(0),
+        description="A connection without a whole request is closed after this time. A body may take as long to come, and an answer "
+        "to be read, beyond the time that `min_rate` gives them.",
+    )
+    min_rate: Size = Field(
+        128 << 10,
+        gt=0,
+        description="Bytes a second at which large bodies must come and large answers be read.",
+    )
+    max_held_size: Size = Field(
+        256 << 20,
+        gt=0,
+        description="Bytes held in memory for all connections: answers until they are read, bodies until they are whole. A request that "
+        "needs more is refused; 64 KiB of each have room in any case.",
+    )
     max_query_time: Duration = Field(
         timedelta(seconds=30), description="A query that runs longer is stopped."
     )
@@ -48,7 +76,25 @@ class ConsoleSettings(BaseModel):
         SecretStr(""),
         description="Password of the SQL port, by HTTP basic authentication or X-ClickHouse-Key; empty: everyone is let in.",
     )
+    password_file: str = Field(
+        "",
+        description="File whose first line is the password, where `password` is empty; made with a random one if it is not there. "
+        "Empty: none.",
+    )
+    allow_without_password: bool = Field(
+        False,
+        description="Listen on an address that other machines reach (`host`) without a password too: everyone there may ask.",
+    )
     max_insert_size: Size = Field(
         1 << 30, gt=0, description="Rows of one INSERT, unpacked (`meshflow store --writable`)."
     )
     max_writes: int = Field(2, ge=1, description="Statements that write and run at the same time; more wait.")
+
+    @field_validator("hosts")
+    @classmethod
+    def _are_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            written = f"[{host}]" if host.count(":") > 1 else host
+            if (":" in host and written == host) or host_of(written) is None:
+                raise ValueError(f"{host!r} is not a name or an address; write it without scheme and port")
+        return hosts

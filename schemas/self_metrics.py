@@ -93,3 +93,19 @@ BLOCKS = Counter("meshflow_store_blocks", "Blocks written, by table.", ["table"]
 ROWS = Counter("meshflow_store_rows", "Rows written, by table (repeated blocks count again).", ["table"])
 RETRIES = Counter("meshflow_store_retries", "Inserts tried again because the database was away.")
 QUERIES = Counter("meshflow_sql_queries", "Queries answered over HTTP, by status code.", ["status"])
+SQL_CONNECTIONS = Gauge("meshflow_sql_connections", "Open connections of the SQL port.")
+SQL_CONNECTIONS_REFUSED = Counter(
+    "meshflow_sql_refused_connections",
+    "Connections of the SQL port closed at once, by console.max_connections.",
+)
+SQL_UNREAD = Counter(
+    "meshflow_sql_unread_answers",
+    "Answers dropped as their clients did not read them in time (console.client_timeout).",
+)
+SQL_FOREIGN = Counter(
+    "meshflow_sql_foreign_requests",
+    "Requests refused for their Host, Origin or Sec-Fetch-Site (console.hosts).",
+)
+SQL_MALFORMED = Counter(
+    "meshflow_sql_malformed_requests", "Requests to the SQL port that are not HTTP, answered with 400."
+)

@@ -1,29 +1,46 @@
-"""Bodies of requests: a statement in memory, the rows of an INSERT in a file, both unpacked and bounded."""
+"""Bodies of requests: a statement in memory, the rows of an INSERT in a file, both unpacked and bounded in
+bytes and in time.
+"""
 
+import asyncio
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import Any, TypeVar
 
-import lz4.frame
 from aiohttp import web
 
 from console.clickhouse import interface as clickhouse
-from console.clickhouse.compressed import Unpacker
+from console.clickhouse.compressed import LARGEST
 from console.clickhouse.insert import split_insert
+from console.clickhouse.packed import ERRORS, unpacking_of
+from console.room import Held, Pace, Room
 from schemas.errors import QueryFailed
 
 CANNOT_DECOMPRESS = 271
-_CHUNK = 1 << 20
+_SLACK = 64 << 10
+"""By how much a packed body may be larger than it is unpacked."""
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class Sizes:
-    """How large a body may be, unpacked."""
+class Bounds:
+    """How large and slow bodies may be."""
 
     statement: int
+    """Bytes of one, unpacked."""
     rows: int
+    """Bytes of the rows of one INSERT, unpacked."""
+    pace: Pace
+    memory: Room
+    """For the statements of all, and what waits to be unpacked."""
+    disk: Room
+    """For the rows of all."""
+    workers: Executor
+    """Unpack, off the loop."""
 
 
 class Body:
@@ -31,14 +48,14 @@ class Body:
     :meth:`close`).
     """
 
-    def __init__(self, statement: bytes, rows: IO[bytes] | None) -> None:
+    def __init__(self, statement: bytes, rows: "Rows | None") -> None:
         self.statement = statement
         self._rows = rows
 
     @property
     def rows(self) -> Path | None:
         """The file of the rows; None for a statement without."""
-        return Path(self._rows.name) if self._rows else None
+        return self._rows.path if self._rows else None
 
     def close(self) -> None:
         """Remove the file."""
@@ -46,43 +63,69 @@ class Body:
             self._rows.close()
 
 
-NOTHING = Body(b"", None)
-"""Of a request that says nothing."""
+class Rows:
+    """A file of rows in ``folder``, at most ``limit`` bytes."""
+
+    def __init__(self, folder: Path, limit: int, disk: Room) -> None:
+        self._limit = limit
+        self._size = 0
+        self._held = Held(disk)
+        self._file = tempfile.NamedTemporaryFile(dir=folder, suffix=".rows")  # noqa: SIM115 - see close
+        self.path = Path(self._file.name)
+
+    async def add(self, part: bytes, workers: Executor) -> None:
+        """Write more of them. Raises QueryFailed: too many."""
+        self._size += len(part)
+        if self._size > self._limit:
+            raise too_large(
+                f"the rows of the INSERT are larger than {self._limit} bytes (console.max_insert_size); send fewer at a time"
+            )
+        self._held.resize(self._size)
+        await _in(workers, self._file.write, part)
+
+    def flush(self) -> None:
+        """Let others read all of them."""
+        self._file.flush()
+
+    def close(self) -> None:
+        """Remove the file."""
+        self._file.close()
+        self._held.close()
 
 
-async def read_body(request: web.Request, prefix: bytes, sizes: Sizes, folder: Path | None) -> Body:
+async def read_body(request: web.Request, prefix: bytes, bounds: Bounds, folder: Path | None) -> Body:
     """Read the body of a request whose ``query`` parameter is ``prefix``. Without a ``folder`` for rows, all
     of it is the statement.
 
-    Raises QueryFailed: too large, or not packed as its Content-Encoding says.
+    Raises QueryFailed: too large, too slow, or not packed as its Content-Encoding says.
     """
     head = bytearray(prefix + b"\n" if prefix else b"")
-    chunks = _unpacked(request)
-    more = True
-    while more and len(head) <= sizes.statement:
-        chunk = await anext(chunks, None)
-        more = chunk is not None
-        head += chunk or b""
-    cut = split_insert(bytes(head[: sizes.statement]))
-    if cut is None or folder is None:
-        if len(head) > sizes.statement:
-            raise too_large(f"the statement is larger than {sizes.statement} bytes")
-        return Body(bytes(head), None)
-    rows = tempfile.NamedTemporaryFile(dir=folder, suffix=".rows")  # noqa: SIM115 - the caller closes it with the body
-    try:
-        part: bytes | None = bytes(head[cut:])
-        while part is not None:
-            if rows.tell() + len(part) > sizes.rows:
+    with Held(bounds.memory) as held:
+        chunks = _unpacked(request, bounds, bounds.rows if folder else bounds.statement)
+        more = True
+        while more and len(head) <= bounds.statement:
+            chunk = await anext(chunks, None)
+            more = chunk is not None
+            head += chunk or b""
+            held.resize(len(head))
+        cut = await _in(bounds.workers, split_insert, bytes(head[: bounds.statement])) if folder else None
+        if cut is None or folder is None:
+            if len(head) > bounds.statement:
                 raise too_large(
-                    f"the rows of the INSERT are larger than {sizes.rows} bytes (console.max_insert_size); send fewer at a time"
+                    f"the statement is larger than {bounds.statement} bytes (console.max_request_size)"
                 )
-            rows.write(part)
-            part = await anext(chunks, None) if more else None
-        rows.flush()
-    except BaseException:
-        rows.close()
-        raise
-    return Body(bytes(head[:cut]), rows)
+            return Body(bytes(head), None)
+        rows = Rows(folder, bounds.rows, bounds.disk)
+        try:
+            await rows.add(bytes(head[cut:]), bounds.workers)
+            del head[cut:]
+            while more and (chunk := await anext(chunks, None)) is not None:
+                await rows.add(chunk, bounds.workers)
+            rows.flush()
+        except BaseException:
+            rows.close()
+            raise
+        return Body(bytes(head), rows)
 
 
 def too_large(reason: str) -> QueryFailed:
@@ -90,55 +133,66 @@ def too_large(reason: str) -> QueryFailed:
     return clickhouse.failed(clickhouse.QUERY_IS_TOO_LARGE, "QUERY_IS_TOO_LARGE", reason)
 
 
-async def _unpacked(request: web.Request) -> AsyncIterator[bytes]:
-    """Chunks of at most 1 MiB or so; aiohttp unpacks gzip, deflate, zstd and br by itself."""
-    encoding = request.headers.get("Content-Encoding", "").lower()
+def too_slow(pace: Pace) -> QueryFailed:
+    """ClickHouse's TIMEOUT_EXCEEDED, for a body."""
+    return clickhouse.failed(
+        clickhouse.TIMEOUT_EXCEEDED,
+        "TIMEOUT_EXCEEDED",
+        f"the body has no end after {pace.timeout_s:g} s and its time by console.min_rate (console.client_timeout)",
+    )
+
+
+async def _unpacked(request: web.Request, bounds: Bounds, limit: int) -> AsyncIterator[bytes]:
+    """Pieces of at most 1 MiB, or one of ClickHouse's blocks each."""
+    blocks = request.query.get("decompress") == "1"
+    encoding = request.headers.get("Content-Encoding", "").strip().lower()
     try:
-        if request.query.get("decompress") == "1":
-            encoding = "ClickHouse's blocks"
-            async for chunk in _blocks(request):
-                yield chunk
-        elif encoding == "lz4":
-            async for chunk in _lz4_frames(request):
-                yield chunk
-        elif encoding in {"", "identity", "gzip", "deflate", "zstd", "br"}:
-            async for chunk in request.content.iter_any():
-                yield chunk
-        else:
-            raise clickhouse.failed(
-                clickhouse.UNSUPPORTED,
-                "NOT_IMPLEMENTED",
-                f"Content-Encoding {encoding} is not known; use zstd, lz4 or gzip",
-            )
-    except (
-        RuntimeError,
-        ValueError,
-        web.RequestPayloadError,
-    ) as error:  # lz4's; console.clickhouse.compressed'; aiohttp's
-        raise clickhouse.failed(
-            CANNOT_DECOMPRESS, "CANNOT_DECOMPRESS", f"the body is not whole, or not {encoding}: {error}"
-        ) from error
-
-
-async def _blocks(request: web.Request) -> AsyncIterator[bytes]:
-    unpacker = Unpacker()
-    async for packed in request.content.iter_any():
-        for chunk in unpacker.feed(packed):
+        unpacking = unpacking_of(encoding, blocks, min(limit, LARGEST))
+    except KeyError:
+        reason = f"Content-Encoding {encoding[:50]!r} is not known; use zstd, lz4 or gzip"
+        raise clickhouse.failed(clickhouse.UNSUPPORTED, "NOT_IMPLEMENTED", reason) from None
+    packed = _received(request, bounds.pace, limit + _SLACK)
+    if unpacking is None:
+        async for chunk in packed:
             yield chunk
-    unpacker.finish()
+        return
+    try:
+        with Held(bounds.memory) as held:
+            async for chunk in packed:
+                pieces = unpacking.feed(chunk)
+                while (piece := await _in(bounds.workers, next, pieces, None)) is not None:
+                    yield piece
+                held.resize(unpacking.held_bytes)
+        unpacking.finish()
+    except ERRORS as error:
+        kind = "ClickHouse's blocks" if blocks else encoding
+        reason = f"the body is not whole, or not {kind}: {error}"
+        raise clickhouse.failed(CANNOT_DECOMPRESS, "CANNOT_DECOMPRESS", reason) from error
 
 
-async def _lz4_frames(request: web.Request) -> AsyncIterator[bytes]:
-    unpacking = lz4.frame.LZ4FrameDecompressor()
-    whole = True
-    async for packed in request.content.iter_any():
-        rest, whole = packed, False
-        while rest or not unpacking.needs_input:
-            yield unpacking.decompress(rest, _CHUNK)
-            rest = b""
-            if unpacking.eof:
-                rest = unpacking.unused_data or b""
-                unpacking.reset()
-                whole = not rest
-    if not whole:
-        raise RuntimeError("the last lz4 frame ends early")
+async def _received(request: web.Request, pace: Pace, limit: int) -> AsyncIterator[bytes]:
+    """A body as it comes in, at most ``limit`` bytes."""
+    if (request.content_length or 0) > limit:
+        raise too_large(f"the body is larger than {limit} bytes")
+    loop = asyncio.get_running_loop()
+    began_s, size = loop.time(), 0
+    while True:
+        try:
+            async with asyncio.timeout_at(began_s + pace.allowed_s(size)):
+                chunk = await request.content.readany()
+        except TimeoutError:
+            raise too_slow(pace) from None
+        except web.RequestPayloadError as error:
+            raise clickhouse.failed(
+                clickhouse.BAD_ARGUMENTS, "BAD_ARGUMENTS", "the body is not what HTTP allows"
+            ) from error
+        if not chunk:
+            return
+        size += len(chunk)
+        if size > limit:
+            raise too_large(f"the body is larger than {limit} bytes")
+        yield chunk
+
+
+async def _in(workers: Executor, work: Callable[..., _T], *arguments: Any) -> _T:
+    return await asyncio.get_running_loop().run_in_executor(workers, work, *arguments)

@@ -14,10 +14,11 @@ from clickhouse_cityhash.cityhash import CityHash128
 _LZ4, _NONE = 0x82, 0x02
 _HASH = struct.Struct("<QQ")
 _HEADER = struct.Struct("<BII")
+_BEGIN = _HASH.size + _HEADER.size
 _BLOCK = 1 << 20
 _MASK = (1 << 64) - 1
-_LARGEST = 64 << 20
-"""Of a block that a client sends; clients send 1 MiB."""
+LARGEST = 64 << 20
+"""Of a block that a client sends: clickhouse-go makes one of all rows of an INSERT; others send 1 MiB."""
 
 
 def pack(body: bytes) -> bytes:
@@ -26,35 +27,47 @@ def pack(body: bytes) -> bytes:
 
 
 class Unpacker:
-    """Bodies of requests, as they come in."""
+    """Bodies of requests, as they come in; each block at most ``largest`` bytes, unpacked too."""
 
-    def __init__(self) -> None:
-        self._rest = b""
+    def __init__(self, largest: int = LARGEST) -> None:
+        self._largest = largest
+        self._held = bytearray()
+        self._needed = _BEGIN
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of blocks that are not whole yet."""
+        return len(self._held)
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """What whole blocks hold. Raises ValueError: not such blocks, or damaged."""
-        data = self._rest + chunk
-        position = 0
-        while len(data) - position >= _HASH.size + _HEADER.size:
-            begin = position + _HASH.size
-            method, packed, unpacked = _HEADER.unpack_from(data, begin)
-            if not _HEADER.size <= packed <= _LARGEST or unpacked > _LARGEST:
-                raise ValueError(
-                    f"a block of {packed} bytes, {unpacked} unpacked, is not one of ClickHouse's compressed blocks"
-                )
-            if len(data) - begin < packed:
-                break
-            block = data[begin : begin + packed]
-            if _hash(block) != data[position:begin]:
-                raise ValueError("the checksum of a compressed block is not that of its bytes")
-            yield _unpack(method, block[_HEADER.size :], unpacked)
-            position = begin + packed
-        self._rest = data[position:]
+        """What whole blocks hold. Raises ValueError: not such blocks, too large ones, or damaged.
+
+        The time is that of the bytes, in however many chunks they come.
+        """
+        self._held += chunk
+        while len(self._held) >= self._needed:
+            if self._needed == _BEGIN:
+                self._needed = _HASH.size + self._packed_size()
+                continue
+            block = bytes(self._held[: self._needed])
+            del self._held[: self._needed]
+            self._needed = _BEGIN
+            yield _unpack(block)
 
     def finish(self) -> None:
         """Raises ValueError: the last block ends early."""
-        if self._rest:
+        if self._held:
             raise ValueError("the last compressed block ends early")
+
+    def _packed_size(self) -> int:
+        """Of the block that begins, with its header."""
+        _, packed, unpacked = _HEADER.unpack_from(self._held, _HASH.size)
+        if packed <= _HEADER.size or max(packed, unpacked) > self._largest:
+            raise ValueError(
+                f"a block of {packed} bytes, {unpacked} unpacked, is not one of ClickHouse's compressed blocks, "
+                f"or larger than {self._largest} bytes"
+            )
+        return int(packed)
 
 
 def _pack(chunk: bytes) -> bytes:
@@ -63,7 +76,11 @@ def _pack(chunk: bytes) -> bytes:
     return _hash(block) + block
 
 
-def _unpack(method: int, packed: bytes, size: int) -> bytes:
+def _unpack(block: bytes) -> bytes:
+    if _hash(block[_HASH.size :]) != block[: _HASH.size]:
+        raise ValueError("the checksum of a compressed block is not that of its bytes")
+    method, _, size = _HEADER.unpack_from(block, _HASH.size)
+    packed = block[_BEGIN:]
     if method == _NONE:
         return packed
     if method != _LZ4:

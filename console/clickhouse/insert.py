@@ -5,9 +5,9 @@ Only the cut is made here: what the statement is and whether it may run, the eng
 
 import re
 
-_TOKEN = re.compile(
-    rb"""(?P<space>\s+|--[^\n]*|\#[\x20!][^\n]*|/\*.*?\*/)
-    |(?P<quoted>'(?:[^'\\]|\\.|'')*'|`(?:[^`\\]|\\.|``)*`|"(?:[^"\\]|\\.|"")*")
+_TOKEN = re.compile(  # linear: nothing is read twice, and what is not closed goes to the end
+    rb"""(?P<space>\s+|--[^\n]*|\#[\x20!][^\n]*|/\*.*?(?:\*/|\Z))
+    |(?P<quoted>'(?:[^'\\]|\\.|'')*+(?:'|\\?\Z)|`(?:[^`\\]|\\.|``)*+(?:`|\\?\Z)|"(?:[^"\\]|\\.|"")*+(?:"|\\?\Z))
     |(?P<word>\w+)
     |(?P<sign>.)""",
     re.DOTALL | re.VERBOSE,

@@ -5,6 +5,7 @@ src/Server/HTTP/exceptionCodeToHTTPStatus.cpp. No I/O here.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,11 @@ from schemas.sql import Answer, Query, Session
 
 BAD_ARGUMENTS = 36
 UNSUPPORTED = 48
+TIMEOUT_EXCEEDED = 159
 TOO_MANY_SIMULTANEOUS_QUERIES = 202
 ABORTED = 236
 QUERY_IS_TOO_LARGE = 229
+UNEXPECTED = 1001
 
 NOT_SETTINGS = frozenset(
     {
@@ -49,6 +52,7 @@ NOT_SETTINGS = frozenset(
 """URL parameters that speak to the interface, not to the query."""
 
 _SESSION_S = 60
+_NUMBER = re.compile(r"[0-9]{1,9}")
 
 _STATUS = {
     **dict.fromkeys((194,), 401),
@@ -73,11 +77,16 @@ _STATUS = {
             117,
             167,
             168,
+            184,
             223,
+            271,
+            306,
             321,
             376,
             427,
             441,
+            456,
+            457,
             675,
             676,
         ),
@@ -166,12 +175,18 @@ def _session(parameters: Mapping[str, str]) -> Session | None:
     name = parameters.get("session_id")
     if not name:
         return None
-    timeout = parameters.get("session_timeout", str(_SESSION_S))
-    if not timeout.isdecimal():
+    timeout_s = _number(parameters, "session_timeout", _SESSION_S)
+    return Session(name, float(timeout_s), parameters.get("session_check") == "1")
+
+
+def _number(parameters: Mapping[str, str], name: str, default: int) -> int:
+    """A parameter of at most nine digits. Raises QueryFailed (BAD_ARGUMENTS)."""
+    text = parameters.get(name, str(default))
+    if not _NUMBER.fullmatch(text):
         raise failed(
-            BAD_ARGUMENTS, "BAD_ARGUMENTS", f"session_timeout = {timeout!r} is not a number of seconds"
+            BAD_ARGUMENTS, "BAD_ARGUMENTS", f"{name} = {text[:50]!r} is not a number that can be right"
         )
-    return Session(name, float(timeout), parameters.get("session_check") == "1")
+    return int(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,10 +201,8 @@ class Packing:
 
 def read_packing(parameters: Mapping[str, str]) -> Packing:
     """What ``client_protocol_version`` and ``compress`` say. Raises QueryFailed: not a number."""
-    version = parameters.get("client_protocol_version", "0")
-    if not version.isdecimal():
-        raise failed(BAD_ARGUMENTS, "BAD_ARGUMENTS", f"client_protocol_version = {version!r} is not a number")
-    return Packing(int(version), parameters.get("compress") in {"1", "true"})
+    revision = _number(parameters, "client_protocol_version", 0)
+    return Packing(revision, parameters.get("compress") in {"1", "true"})
 
 
 def failed(code: int, name: str, reason: str) -> QueryFailed:

@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from console.password import check_exposure
 from console.server import SqlServer
 from meshflow.lifecycle import stop_on_signals
 from meshflow.ports import published
@@ -48,10 +49,11 @@ async def _run(settings: Settings, writable: bool, on_ready: Callable[[StorePort
         raise SinkUnavailable(
             "`store` serves tables in a folder of this machine; a ClickHouse server (storage.store) answers for itself"
         )
+    console = check_exposure(settings.console)
     async with AsyncExitStack() as parts:
         engine = await asyncio.to_thread(ChdbEngine, str(place.directory.resolve()), writable=writable)
         parts.callback(engine.close)
-        sql = SqlServer(settings.console, engine, _rows_folder(settings.storage.data) if writable else None)
+        sql = SqlServer(console, engine, _rows_folder(settings.storage.data) if writable else None)
         await sql.start()
         parts.push_async_callback(sql.stop)
         ports = StorePorts(settings.console.host, sql.port, os.getpid())
@@ -74,10 +76,11 @@ async def _run_console(settings: Settings, on_ready: Callable[[int], None]) -> N
         raise SinkUnavailable(
             "`console` needs a ClickHouse server: MESHFLOW_STORE=clickhouse://HOST:PORT/DATABASE; `store` serves tables in a folder"
         )
+    console = check_exposure(settings.console)
     async with AsyncExitStack() as parts:
         engine = ServerEngine(place)
         parts.callback(engine.close)
-        sql = SqlServer(settings.console, engine)
+        sql = SqlServer(console, engine)
         await sql.start()
         parts.push_async_callback(sql.stop)
         on_ready(sql.port)

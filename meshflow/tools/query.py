@@ -8,6 +8,7 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
+from console.password import read_password
 from console.settings import ConsoleSettings
 from meshflow.ports import PORTS_FILE
 from meshflow.settings import Settings
@@ -58,7 +59,7 @@ def _running(data: Path) -> str:
 
 
 def _account(settings: ConsoleSettings) -> dict[str, str]:
-    password = settings.password.get_secret_value()
+    password = read_password(settings)
     return {"X-ClickHouse-User": settings.username, "X-ClickHouse-Key": password} if password else {}
 
 

@@ -12,6 +12,8 @@ from typing import Any
 import click
 import pytest
 
+from console.names import Names
+from console.password import check_exposure
 from meshflow.cli import main
 from meshflow.settings import Settings, load
 from storage.settings import ClickHouseStore, KafkaLog
@@ -193,11 +195,27 @@ def test_the_image_gets_every_package_and_nothing_is_left_out() -> None:
         assert (ROOT / source).exists()
         assert f"!{source}" in ignored
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    packages = {package.partition(".")[0] for package in project["tool"]["setuptools"]["packages"]}
+    packages = {
+        pattern.removesuffix("*") for pattern in project["tool"]["setuptools"]["packages"]["find"]["include"]
+    }
     assert packages | {"native", "pyproject.toml", project["project"]["readme"]} <= set(sources)
     again = [line for line in ignored if not line.startswith("!") and line != "*"]
     assert not any(fnmatch(source, pattern) for source in sources for pattern in again)
     assert ["deploy/meshflow.toml", "/etc/meshflow/meshflow.toml"] in copied
+
+
+def test_sql_asks_for_a_password_and_knows_its_names() -> None:
+    """The image makes a password on its volume; compose has one, as for its other services."""
+    image = load(DEPLOY / "meshflow.toml", {}, {}).settings.console
+    (volume,) = instructions("VOLUME")
+    assert Path(image.password_file).parent == Path(volume)
+    assert not image.allow_without_password
+    services = read_compose("compose.yaml")["services"]
+    console = settings_of(services["console"]).console
+    assert check_exposure(console).password.get_secret_value()
+    names = Names(console.host, console.hosts)
+    assert all(map(names.include, ("console:8123", "meshflow:8123", "localhost:8124", "127.0.0.1:8123")))
+    assert "evil.example" not in console.hosts
 
 
 def test_the_image_does_not_run_as_root() -> None:
