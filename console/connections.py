@@ -11,6 +11,9 @@ from schemas import self_metrics
 
 logger = logging.getLogger(__name__)
 
+_MAX_AHEAD = 2 << 20
+"""Bytes that a client may send before its request is answered, beside that request."""
+
 
 def fitted(limit: int) -> int:
     """``limit``, or fewer where they would be more than a quarter of the files that this process may have
@@ -38,11 +41,18 @@ class Connections:
         self.server = server
         self.limit = limit
         self.timeout_s = timeout_s
-        self.open: set[_Connection] = set()
+        self.open: dict[web.RequestHandler, _Connection] = {}
 
     def __call__(self) -> asyncio.Protocol:
         """For one connection."""
         return _Connection(self)
+
+    def expect(self, request: web.Request, *, body: bool) -> None:
+        """A request has begun whose body is still to come, or (not ``body``) has come: what its client sends
+        from now on is for later, and bounded.
+        """
+        if connection := self.open.get(request.protocol):
+            connection.expect(body)
 
 
 class _Connection(asyncio.Protocol):
@@ -53,6 +63,11 @@ class _Connection(asyncio.Protocol):
         self._handler: web.RequestHandler | None = None
         self._transport: asyncio.Transport | None = None
         self._unread: asyncio.TimerHandle | None = None
+        self._ahead: int | None = None
+
+    def expect(self, body: bool) -> None:
+        """See :class:`Connections`."""
+        self._ahead = None if body else 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio."""
@@ -61,14 +76,19 @@ class _Connection(asyncio.Protocol):
             self_metrics.SQL_CONNECTIONS_REFUSED.inc()
             self._transport.abort()
             return
-        self._connections.open.add(self)
         self_metrics.SQL_CONNECTIONS.inc()
         self._transport.set_write_buffer_limits(high=0)  # a write ends when the system has all of it
         self._handler = self._connections.server()
+        self._connections.open[self._handler] = self
         self._handler.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
         """See asyncio."""
+        if self._ahead is not None:
+            self._ahead += len(data)
+            if self._ahead > _MAX_AHEAD and self._transport:
+                self._transport.abort()
+                return
         if self._handler:
             self._handler.data_received(data)
 
@@ -95,7 +115,7 @@ class _Connection(asyncio.Protocol):
         if self._unread:
             self._unread.cancel()
         if self._handler:
-            self._connections.open.discard(self)
+            del self._connections.open[self._handler]
             self_metrics.SQL_CONNECTIONS.dec()
             self._handler.connection_lost(exc)
             self._handler = None

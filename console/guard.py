@@ -3,6 +3,7 @@ are not HTTP.
 """
 
 import logging
+from collections.abc import Callable
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError, HttpVersion10
@@ -15,11 +16,14 @@ protocol_log = logging.getLogger("console.http")
 """aiohttp's logger of requests that it cannot read, without the requests: their headers have passwords."""
 
 
-def make_guard(names: Names) -> Middleware:
-    """Refuse requests to names that are not ours, and of web pages that are not ours."""
+def make_guard(names: Names, begun: Callable[[web.Request], None]) -> Middleware:
+    """Refuse requests to names that are not ours, and of web pages that are not ours. ``begun`` is called
+    with each request.
+    """
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        begun(request)
         if request.version < HttpVersion10:
             return web.Response(status=505, text="HTTP/1.0 or HTTP/1.1 is spoken here\n")
         hosts = request.headers.getall("Host", [])

@@ -70,13 +70,17 @@ class SqlServer:
         self._under_way = 0
         self._timezone = time.tzname[0]
         self._runner: web.AppRunner | None = None
+        self._connections: Connections | None = None
         self._listener: asyncio.Server | None = None
         self.port = settings.sql_port
 
     async def start(self) -> None:
         """Listen; :attr:`port` is then the real port. Raises AddressInUse."""
         settings = self._settings
-        guard = make_guard(Names(settings.host, settings.hosts))
+        guard = make_guard(
+            Names(settings.host, settings.hosts),
+            lambda request: self._expect(request, body=request.can_read_body),
+        )
         app = web.Application(client_max_size=settings.max_request_size, middlewares=[guard])
         app.on_response_prepare.append(set_safe_headers)
         app.router.add_get("/ping", _alive)
@@ -98,8 +102,8 @@ class SqlServer:
         )
         await self._runner.setup()
         assert self._runner.server is not None
-        connections = Connections(self._runner.server, fitted(settings.max_connections), timeout_s)
-        self._listener = await asyncio.get_running_loop().create_server(connections, sock=listener)
+        self._connections = Connections(self._runner.server, fitted(settings.max_connections), timeout_s)
+        self._listener = await asyncio.get_running_loop().create_server(self._connections, sock=listener)
 
     async def stop(self) -> None:
         """Close the port, end the queries that run, and finish what writes."""
@@ -122,6 +126,10 @@ class SqlServer:
     def held_bytes(self) -> int:
         """Bytes of large answers and bodies that are held in memory now."""
         return self._bounds.memory.held
+
+    def _expect(self, request: web.Request, *, body: bool) -> None:
+        if self._connections:
+            self._connections.expect(request, body=body)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         headers = {
@@ -155,17 +163,21 @@ class SqlServer:
             parameters, request.headers, self._settings.username, self._settings.password.get_secret_value()
         )
         body = await self._read(request, parameters)
+        self._expect(request, body=False)
         answering = self._begin(request, parameters, body)
         if answering is None:
             return web.Response(text="Ok.\n", headers=headers)
         answer = await asyncio.wrap_future(answering)
-        headers["X-ClickHouse-Format"] = answer.format
-        headers["X-ClickHouse-Summary"] = clickhouse.summary(answer, time.perf_counter_ns() - began_ns)
-        headers["Content-Type"] = clickhouse.content_type(answer.format)
+        described = {
+            **headers,
+            "X-ClickHouse-Format": answer.format,
+            "X-ClickHouse-Summary": clickhouse.summary(answer, time.perf_counter_ns() - began_ns),
+            "Content-Type": clickhouse.content_type(answer.format),
+        }
         gzip = parameters.get("enable_http_compression", "1") == "1" and "gzip" in request.headers.get(
             "Accept-Encoding", ""
         )
-        return await self._sending.send(request, answer.body, headers, gzip)
+        return await self._sending.send(request, answer.body, described, gzip)
 
     async def _read(self, request: web.Request, parameters: dict[str, str]) -> Body:
         """The statement and its rows; parameters of a form are added to those of the URL."""
@@ -215,7 +227,11 @@ class SqlServer:
             raise clickhouse.failed(clickhouse.ABORTED, "ABORTED", "meshflow is stopping") from error
 
     def _execute(self, query: Query, packing: clickhouse.Packing) -> Answer:
-        answer = self._engine.execute(query, self._limits)
+        try:
+            answer = self._engine.execute(query, self._limits)
+        except UnicodeError as error:
+            reason = "a name in the statement is not UTF-8 text"
+            raise clickhouse.failed(clickhouse.BAD_ARGUMENTS, "BAD_ARGUMENTS", reason) from error
         if answer.format == "Native" and packing.revision:
             answer = replace(answer, body=native.frame(answer.body, packing.revision))
         return replace(answer, body=blocks.pack(answer.body)) if packing.blocks else answer

@@ -59,7 +59,11 @@ def frame(body: bytes, revision: int) -> bytes:
     """
     if revision < WITH_BLOCK_INFO:
         return body
-    return b"".join(_blocks(body, revision))
+    try:
+        return b"".join(_blocks(body, revision))
+    except RecursionError:
+        reason = "a type nested this deep cannot be sent in Native to this client; use another FORMAT"
+        raise clickhouse.failed(clickhouse.UNSUPPORTED, "NOT_IMPLEMENTED", reason) from None
 
 
 def parse_type(text: str) -> Type:
@@ -129,7 +133,7 @@ def _blocks(body: bytes, revision: int) -> Iterator[bytes]:
             position = begin + length
             text = body[begin:position]
             if text not in types:
-                types[text] = parse_type(text.decode())
+                types[text] = parse_type(text.decode(errors="surrogateescape"))
             yield body[start:position] + custom
             if rows:
                 start = position
