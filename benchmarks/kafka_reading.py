@@ -15,7 +15,7 @@ from benchmarks.kafka_log import BOOTSTRAP, FILLED, PARTITIONS, RECORDS, WITHIN_
 from benchmarks.report import Measurement, peak_rss_mib
 from log.kafka.brokers import Brokers
 from log.kafka.consumer import stop_consumer
-from processors.panes import Emit, PaneClock
+from processors.panes import Emit
 from processors.readers.partition import Partition
 from processors.readers.worker import PaneWork, Worker
 from processors.settings import KafkaReaderSettings, ProcessorSettings
@@ -51,6 +51,7 @@ class _Idler:
     """A processor that does nothing."""
 
     offset = 0
+    log_time_ns = 0
 
     def __init__(self) -> None:
         self.records = 0
@@ -58,6 +59,9 @@ class _Idler:
     def feed(self, records: Sequence[Record]) -> list[Emit]:
         self.records += sum(record.size > 0 for record in records)
         return []
+
+    def may_settle(self, record: Record) -> bool:  # noqa: ARG002
+        return False
 
     def gap(self, wanted: int, beginning: int) -> None:
         raise AssertionError(f"records {wanted} to {beginning} are gone")
@@ -109,7 +113,6 @@ async def _read_plainly() -> float:
         kp: Partition(
             TopicPartition(SPANS, kp.partition),
             idlers[kp.partition],
-            PaneClock(SETTINGS.pane_ns, 0),
             0,
             1 << 62,
         )

@@ -96,7 +96,7 @@ def _logs(spans: int, services: int, operations: int) -> list[list[Record]]:
                 Record(len(log), time_ns, pa.compress(value, codec="lz4", asbytes=True), len(value), "lz4")
             )
     for log in logs:
-        log.append(Record(len(log), START_NS + 3600 * NS_PER_S, b"", 0))
+        log.append(Record(len(log), START_NS + 900 * NS_PER_S, b"", 0))
     return logs
 
 

@@ -14,6 +14,7 @@ from processors.panes import Emit, Pane, PaneClock, Panes, Step, surplus_letters
 from processors.settings import ProcessorSettings
 from processors.slots import PaneTime
 from processors.stage import B, Notes, PaneView, Payloads, Stage, Tables, Window
+from schemas import self_metrics
 from schemas.records import Commit, DeadLetter, Record, TopicPartition
 from schemas.tables import SCHEMAS, Block
 from schemas.units import to_ns
@@ -40,9 +41,9 @@ class _Blocks:
 
     tp: TopicPartition
     clock: str
-    tables: list[tuple[int, Tables]] = field(default_factory=list)
+    tables: list[tuple[Pane, Tables]] = field(default_factory=list)
 
-    def add(self, pane: int, tables: Tables) -> None:
+    def add(self, pane: Pane, tables: Tables) -> None:
         """Rows of one pane; tables without rows give no block."""
         if some := {table: rows for table, rows in tables.items() if rows.num_rows}:
             self.tables.append((pane, some))
@@ -54,7 +55,8 @@ class _Blocks:
         for pane, tables in self.tables:
             for table, rows in tables.items():
                 for number, part in enumerate(cut(rows, SCHEMAS[table])):
-                    yield Block(table, self.tp, pane, part, self.clock, str(number) if number else "")
+                    name = str(number) if number else ""
+                    yield Block(table, self.tp, pane.number, part, self.clock, pane.first_offset, name)
 
 
 @dataclass(slots=True)
@@ -96,6 +98,7 @@ class PaneProcessor(Generic[B]):
             settings.pane_bytes,
             commit,
             count=self._count,
+            grace_ns=to_ns(settings.rollup_grace),
         )
         breaker = settings.breaker
         self._breaker = Breaker(breaker.in_a_row, breaker.share, breaker.of_records)
@@ -118,21 +121,31 @@ class PaneProcessor(Generic[B]):
 
         Raises ProcessingFailed, whatever the records are; nothing else.
         """
-        steps = (self._panes.add(record) for record in records)
-        return [self._take(step) for step in steps if step]
+        return [self._take(step) for record in records for step in self._panes.add(record)]
+
+    def may_settle(self, record: Record) -> bool:
+        """Whether feeding this record may give something to store; else feeding it is little work."""
+        return self._panes.may_settle(record)
+
+    @property
+    def log_time_ns(self) -> int:
+        """Newest log time of the records fed; 0 before the first one."""
+        return self._panes.log_time_ns
 
     def _take(self, step: Step) -> Emit:
-        number = step.closed.number
         closed, tables, letters = self._close(step)
         blocks = _Blocks(self.tp, self._clock.name)
         if step.emit_closed:
-            blocks.add(number, tables)
-            self._undecided[number] = closed
+            if step.closed.ahead:
+                self_metrics.RECORDS_AHEAD.labels(self.tp.topic).inc(step.closed.ahead)
+            blocks.add(step.closed, tables)
+            self._undecided[step.closed.number] = closed
         else:
             letters = []  # an earlier reader has set them aside
         for decided in step.decided:
-            tables, more = self._decide(self._undecided.pop(decided))
-            blocks.add(decided, tables)
+            undecided = self._undecided.pop(decided)
+            tables, more = self._decide(undecided)
+            blocks.add(undecided.pane, tables)
             letters += more
         self._seen = {pane: seen for pane, seen in self._seen.items() if pane >= step.keep_from}
         return Emit(blocks, step.commit, letters)
@@ -256,7 +269,8 @@ class PaneProcessor(Generic[B]):
         return {number: seen for number, seen in self._seen.items() if first <= number <= last}
 
     def _time(self, pane: Pane) -> PaneTime:
-        return PaneTime(pane.start_ns, self._settings.pane_ns, to_ns(self._settings.rollup_grace))
+        grace_ns = to_ns(self._settings.rollup_grace)
+        return PaneTime(pane.start_ns, self._settings.pane_ns, grace_ns, self._panes.late_until_ns)
 
     def _items(self, record: Record) -> int:
         """Items of a record; one that cannot be decoded counts as one."""

@@ -2,7 +2,6 @@
 clock but the records'.
 """
 
-import re
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,13 +9,12 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from processors.progress import Progress
+from processors.stamps import Stamped, Stamps
 from schemas.errors import MalformedOtlp
 from schemas.records import Commit, DeadLetter, Record, TopicPartition
 from schemas.tables import Block
 from schemas.topics import pane_of, pane_shift_ns
-
-_METADATA = re.compile(r"next=(\d+) from=(\d+) closed=(\d+) pane_ns=(\d+) shift_ns=(\d+)")
-
 
 Count = Callable[[bytes], int]
 """How many items a payload has."""
@@ -80,6 +78,8 @@ class Pane:
     """Records over the pane's limit, without their payloads."""
     surplus_items: int = 0
     bytes: int = 0
+    ahead: int = 0
+    """Records whose stamps were far ahead of their predecessors' and were not confirmed (Stamps)."""
     rejected: int = 0
     refused: int = 0
     lost: int = 0
@@ -95,7 +95,7 @@ class Pane:
             return
         self.bytes += record.size
         if self.bytes <= limit_bytes or not self.records:
-            self.records.append(_packed(record))
+            self.records.append(record)
         else:
             self.surplus.append(replace(record, payload=b"", codec=""))
             self.surplus_items += _count(record, count)
@@ -119,7 +119,7 @@ class Step(NamedTuple):
 
 
 class Panes:
-    """Cuts one partition's records into panes.
+    """Cuts one partition's records into panes, by log time (Stamps).
 
     ``commit`` is where an earlier reader left off (None: none did). A commit without metadata, or none, is
     the log's own start: everything is emitted. The length or shift of panes may have changed since: the first
@@ -128,7 +128,7 @@ class Panes:
 
     ``wait``: panes that must close before a pane is decided; ``lookback``: panes before it that are read
     again after a restart; ``limit_bytes``: OTLP bytes of a pane that are processed, the items of records over
-    it are counted by ``count``.
+    it are counted by ``count``; ``grace_ns``: how long after its end an hour is rolled up.
     """
 
     def __init__(
@@ -140,17 +140,22 @@ class Panes:
         commit: Commit | None = None,
         *,
         count: Count = _one,
+        grace_ns: int = 0,
     ) -> None:
         self._clock = clock
+        self._stamps = Stamps(clock.pane_ns)
+        self._grace_ns = grace_ns
+        self.late_until_ns = 0
+        """Rows of hours that ended until then are late, whatever the grace: they may be rolled up."""
         self._wait = wait
         self._lookback = lookback
         self._limit_bytes = limit_bytes
         self._count = count
         self._open: Pane | None = None
         self._undecided: deque[int] = deque()
-        self._starts: deque[tuple[int, int]] = (
+        self._starts: deque[tuple[int, int, int]] = (
             deque()
-        )  # (pane, its first offset) of every pane since the committed one
+        )  # (pane, its first offset, its log time) of every pane since the committed one
         self._lost = 0
         self._next: int | None = None
         self._from = 0  # records before it were decided by an earlier reader
@@ -162,16 +167,15 @@ class Panes:
 
     def _resume(self, commit: Commit) -> None:
         self.offset = commit.offset
-        if not commit.metadata:
+        progress = Progress.parse(commit.metadata)
+        if progress is None:
             return
-        match = _METADATA.fullmatch(commit.metadata)
-        if not match:
-            raise ValueError(f"the commit's metadata {commit.metadata!r} is not meshflow's")
-        number, self._from, self._closed_until, pane_ns, shift_ns = map(int, match.groups())
+        self._from, self._closed_until = progress.unread_from, progress.closed_until
+        self.late_until_ns = progress.late_until_ns
+        if progress.log_time_ns is not None:
+            self._stamps.resume(progress.log_time_ns)
         # the watermark never goes back: roll-ups have been made up to it
-        self._next = -(
-            (self._clock.shift_ns - PaneClock(pane_ns, shift_ns).start_ns(number)) // self._clock.pane_ns
-        )
+        self._next = -((self._clock.shift_ns - progress.decided_until_ns) // self._clock.pane_ns)
 
     def gap(self, wanted: int, beginning: int) -> None:
         """Retention removed [wanted, beginning) before it was read (OffsetGone): what was not emitted yet
@@ -179,43 +183,58 @@ class Panes:
         """
         self._lost += max(0, beginning - max(wanted, self._from))
 
-    def add(self, record: Record) -> Step | None:
-        """Take the next record in; a Step when it is the first of a later pane. Log times that go back count
-        as the newest one.
+    @property
+    def log_time_ns(self) -> int:
+        """Newest log time; 0 before the first record."""
+        return self._stamps.newest_ns
+
+    def may_settle(self, record: Record) -> bool:
+        """Whether :meth:`add` of this record may give a step; else it is put with the others of its pane."""
+        return self._open is None or self._clock.pane_at(record.append_time_ns) > self._open.number
+
+    def add(self, record: Record) -> list[Step]:
+        """Take the next record in; a step for each pane that closes. Log times that go back count as the
+        newest one.
         """
         if self.offset is not None and record.offset < self.offset:
-            return None  # a reader that began earlier than it had to
-        number = self._number(record)
+            return []  # a reader that began earlier than it had to
+        taken = (self._take(stamped) for stamped in self._stamps.add(_packed(record)))
+        return [step for step in taken if step]
+
+    def _take(self, stamped: Stamped) -> Step | None:
+        record = stamped.record
+        number = self._number(record.offset, stamped.log_time_ns)
         step = None
         if self._open is None:
-            self._begin(number, record.offset)
+            self._begin(number, record.offset, stamped.log_time_ns)
         elif number > self._open.number:
-            step = self._close(number, record.offset)
+            step = self._close(number, record.offset, stamped.log_time_ns)
         assert self._open is not None
+        self._open.ahead += stamped.ahead
         self._open.add(record, self._limit_bytes, self._count)
         return step
 
-    def _number(self, record: Record) -> int:
-        """The pane of a record. At a resume the offset tells what is lookback; by log time that would be so
+    def _number(self, offset: int, log_time_ns: int) -> int:
+        """The pane of a record. At a resume the offset says what is lookback; by log time that would be so
         too, but for another clock.
         """
-        number = self._clock.pane_at(record.append_time_ns)
+        number = self._clock.pane_at(log_time_ns)
         if self._next is None or (self._open and self._open.number >= self._next):
             return number
-        return max(number, self._next) if record.offset >= self._from else min(number, self._next - 1)
+        return max(number, self._next) if offset >= self._from else min(number, self._next - 1)
 
-    def _begin(self, number: int, offset: int) -> None:
+    def _begin(self, number: int, offset: int, log_time_ns: int) -> None:
         self._open = Pane(number, self._clock.start_ns(number), offset, lost=self._lost)
         self._lost = 0
-        self._starts.append((number, offset))
+        self._starts.append((number, offset, log_time_ns))
         if self._next is None:
             self._next = number
 
-    def _close(self, number: int, offset: int) -> Step:
+    def _close(self, number: int, offset: int, log_time_ns: int) -> Step:
         closed = self._open
         assert closed is not None
         assert self._next is not None
-        self._begin(number, offset)
+        self._begin(number, offset, log_time_ns)
         emit = closed.number >= self._next
         if emit:
             self._undecided.append(closed.number)
@@ -231,13 +250,16 @@ class Panes:
         return Step(closed, emit, self._closed_until, tuple(decided), keep_from, self._commit())
 
     def _commit(self) -> Commit:
-        unread = next((offset for pane, offset in self._starts if pane >= (self._next or 0)), self._from)
-        closed = max(self._closed_until, self._starts[-1][1])
-        pane_ns, shift_ns = self._clock
-        return Commit(
-            self._starts[0][1],
-            f"next={self._next} from={unread} closed={closed} pane_ns={pane_ns} shift_ns={shift_ns}",
+        following = self._next or 0
+        progress = Progress(
+            following,
+            next((offset for pane, offset, _ in self._starts if pane >= following), self._from),
+            max(self._closed_until, self._starts[-1][1]),
+            *self._clock,
+            log_time_ns=self._starts[0][2],
+            late_until_ns=max(self.late_until_ns, self._clock.start_ns(following) - self._grace_ns, 0),
         )
+        return Commit(self._starts[0][1], progress.format())
 
 
 def unpack(records: Sequence[Record]) -> tuple[list[bytes], list[DeadLetter]]:
@@ -269,6 +291,6 @@ def _count(record: Record, count: Count) -> int:
 
 def _packed(record: Record) -> Record:
     """The record with its payload compressed; most logs hand it over so."""
-    if record.codec:
+    if record.codec or not record.payload:
         return record
     return replace(record, payload=pa.compress(record.payload, codec="lz4", asbytes=True), codec="lz4")

@@ -8,12 +8,13 @@ lookback of processing (invariant 8).
 import asyncio
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from log.kafka.brokers import Brokers
 from processors.readers import faust as reading
 from processors.readers.cursor import Cursor
+from processors.readers.pane_store import SetAside
 from processors.settings import ProcessorSettings
 from schemas import otlp, self_metrics
 from schemas.errors import LogUnavailable, MalformedOtlp
@@ -23,7 +24,6 @@ _LOGGER = logging.getLogger(__name__)
 _RETRY_S = 1.0
 _SETTLE_S = 2.0
 
-SetAside = Callable[[TopicPartition, Sequence[DeadLetter]], Awaitable[None]]
 
 _Labels = tuple[tuple[str, str], ...]
 """A record's labels, as a key."""
@@ -109,6 +109,7 @@ class SplitWork:
     """
 
     settle_s = _SETTLE_S
+    keeps = False  # what is written twice is two records
 
     def __init__(
         self, prefix: str, settings: ProcessorSettings, writer: LogWriter, set_aside: SetAside

@@ -22,6 +22,8 @@ class PaneTime(NamedTuple):
     start_ns: int
     pane_ns: int
     rollup_grace_ns: int
+    late_until_ns: int = 0
+    """Rows of hours that ended until then are late in any case: a smaller grace was set before."""
 
     @property
     def start_s(self) -> int:
@@ -44,7 +46,8 @@ class PaneTime(NamedTuple):
     def late(self, slots: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
         """Which slots' hours were rolled up, or may have been, when this pane is written."""
         hour_end_s = slots.astype(np.int64) // 3600 * 3600 + 3600
-        late: npt.NDArray[np.bool_] = hour_end_s * NS_PER_S + self.rollup_grace_ns <= self.start_ns
+        until_ns = max(self.start_ns - self.rollup_grace_ns, self.late_until_ns)
+        late: npt.NDArray[np.bool_] = hour_end_s * NS_PER_S <= until_ns
         return late
 
     def few(self, slots: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:

@@ -55,7 +55,19 @@ class SinkUnavailable(MeshflowError):
 
 
 class SinkRejected(MeshflowError):
-    """The database refuses this block for what it is (a schema mismatch): writing it again will not help."""
+    """The database refuses this block for what its rows are: writing it again will not help, a part of it may
+    be taken.
+    """
+
+
+class SinkTooLarge(SinkRejected):
+    """The block is too large for the database: its halves may be taken."""
+
+
+class SinkUnusable(MeshflowError):
+    """The database takes no block of this table until someone mends it (access denied, no such table or
+    column); the message says what to do.
+    """
 
 
 class QueryFailed(MeshflowError):

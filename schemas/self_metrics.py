@@ -74,6 +74,11 @@ DECISION_DELAY_SECONDS = Gauge(
     "Newest log time read minus the end of the last decided pane.",
     ["topic", "partition"],
 )
+RECORDS_AHEAD = Counter(
+    "meshflow_process_records_ahead",
+    "Records stamped far ahead of the records around them, which were processed as of their predecessor's time, by topic.",
+    ["topic"],
+)
 DEAD_LETTERS = Counter(
     "meshflow_process_dead_letters",
     "Records set aside because they could not be processed, by topic.",

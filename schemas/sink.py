@@ -11,7 +11,8 @@ class Sink(Protocol):
     def write(self, block: Block) -> None:
         """One insert with the block's token.
 
-        Raises SinkUnavailable (write it again later), SinkRejected (never will do).
+        Raises SinkUnavailable (write it again later), SinkTooLarge (write its halves), SinkRejected (some of
+        its rows will never do), SinkUnusable (no block will do until someone mends the database).
         """
 
     def close(self) -> None:

@@ -225,6 +225,8 @@ class Block:
     """``SCHEMAS[table]``, in an order that is itself a function of the log."""
     clock: str = ""
     """Whose number ``pane`` is: panes of another length or shift have other records under the same number."""
+    first_offset: int = 0
+    """Of the pane's records: where to look for what the rows were made of."""
     part: str = ""
     """Which of the blocks that a pane's rows were cut into; "": the first one, mostly the only one."""
 

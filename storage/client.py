@@ -16,7 +16,7 @@ from clickhouse_connect import common
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError, OperationalError
 
-from schemas.errors import SinkRejected, SinkUnavailable
+from schemas.errors import SinkRejected, SinkTooLarge, SinkUnavailable, SinkUnusable
 from storage.deduplication_log import repair
 from storage.settings import ChdbStore, ClickHouseStore
 
@@ -33,29 +33,81 @@ CLUSTER_SETTINGS = {
 REJECTED_CODES = frozenset(
     {
         6,  # CANNOT_PARSE_TEXT
-        8,  # THERE_IS_NO_COLUMN
-        10,  # NOT_FOUND_COLUMN_IN_BLOCK
-        16,  # NO_SUCH_COLUMN_IN_TABLE
-        20,  # NUMBER_OF_COLUMNS_DOESNT_MATCH
         27,  # CANNOT_PARSE_INPUT_ASSERTION_FAILED
         33,  # CANNOT_READ_ALL_DATA
         36,  # BAD_ARGUMENTS
+        38,  # CANNOT_PARSE_DATE
         41,  # CANNOT_PARSE_DATETIME
         43,  # ILLEGAL_TYPE_OF_ARGUMENT
-        44,  # ILLEGAL_COLUMN
-        47,  # UNKNOWN_IDENTIFIER
-        50,  # UNKNOWN_TYPE
-        53,  # TYPE_MISMATCH
-        60,  # UNKNOWN_TABLE
-        62,  # SYNTAX_ERROR
         69,  # ARGUMENT_OUT_OF_BOUND
-        70,  # CANNOT_CONVERT_TYPE
+        72,  # CANNOT_PARSE_NUMBER
         117,  # INCORRECT_DATA
+        131,  # TOO_LARGE_STRING_SIZE
+        128,  # TOO_LARGE_ARRAY_SIZE
         321,  # VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE
         349,  # CANNOT_INSERT_NULL_IN_ORDINARY_COLUMN
+        407,  # DECIMAL_OVERFLOW
+        469,  # VIOLATED_CONSTRAINT
     }
 )
-"""ClickHouse's error codes (src/Common/ErrorCodes.cpp) that say the block itself is wrong; all others may go
+"""ClickHouse's error codes (src/Common/ErrorCodes.cpp) that say that rows of the block are wrong."""
+
+TOO_LARGE_CODES = frozenset(
+    {
+        158,  # TOO_MANY_ROWS
+        307,  # TOO_MANY_BYTES
+        396,  # TOO_MANY_ROWS_OR_BYTES
+    }
+)
+"""The block is too large for a limit of the server's."""
+
+MEMORY_LIMIT_EXCEEDED = 241
+_OF_ONE_QUERY = "(for query)"
+"""Stands in a MEMORY_LIMIT_EXCEEDED of one query's own limit; with the server's total the memory may be there
+later.
+"""
+
+UNUSABLE_CODES = {
+    **dict.fromkeys(
+        (
+            8,  # THERE_IS_NO_COLUMN
+            10,  # NOT_FOUND_COLUMN_IN_BLOCK
+            16,  # NO_SUCH_COLUMN_IN_TABLE
+            20,  # NUMBER_OF_COLUMNS_DOESNT_MATCH
+            44,  # ILLEGAL_COLUMN
+            47,  # UNKNOWN_IDENTIFIER
+            50,  # UNKNOWN_TYPE
+            53,  # TYPE_MISMATCH
+            60,  # UNKNOWN_TABLE
+            62,  # SYNTAX_ERROR
+            70,  # CANNOT_CONVERT_TYPE
+            81,  # UNKNOWN_DATABASE
+        ),
+        "the tables are not those of this version: run `meshflow migrate`, or undo the change made to them",
+    ),
+    **dict.fromkeys(
+        (
+            164,  # READONLY
+            192,  # UNKNOWN_USER
+            193,  # WRONG_PASSWORD
+            194,  # REQUIRED_PASSWORD
+            195,  # IP_ADDRESS_NOT_ALLOWED
+            497,  # ACCESS_DENIED
+            516,  # AUTHENTICATION_FAILED
+        ),
+        "the database does not let this user write: check the user and password in storage.store, and grant it"
+        " INSERT on the tables",
+    ),
+    **dict.fromkeys(
+        (
+            115,  # UNKNOWN_SETTING
+            452,  # SETTING_CONSTRAINT_VIOLATION
+        ),
+        "the server refuses a setting that meshflow needs: allow it in the user's profile, or use a version of"
+        " ClickHouse that README names",
+    ),
+}
+"""Codes of errors that no block passes until someone mends the database -> what to do. All other codes may go
 away.
 """
 
@@ -77,9 +129,7 @@ def open_client(place: ChdbStore | ClickHouseStore) -> Client:
 
 @contextmanager
 def errors(doing: str) -> Iterator[None]:
-    """Turn the client's errors into SinkRejected (the statement or its rows are wrong) and SinkUnavailable
-    (anything else).
-    """
+    """Turn the client's errors into those of schemas.sink.Sink.write."""
     try:
         yield
     except ClickHouseError as error:
@@ -88,14 +138,19 @@ def errors(doing: str) -> Iterator[None]:
         raise SinkUnavailable(f"{doing}: {error}") from error
 
 
-def classify(error: ClickHouseError, doing: str) -> SinkRejected | SinkUnavailable:
+def classify(error: ClickHouseError, doing: str) -> SinkRejected | SinkUnavailable | SinkUnusable:
     """What an error of the client means to the writer of a block."""
     code = getattr(error, "code", None)
+    text = f"{doing}: {plain_text(error)}"
+    if code in UNUSABLE_CODES:
+        return SinkUnusable(f"{UNUSABLE_CODES[code]} ({text})")
+    if code in TOO_LARGE_CODES or (code == MEMORY_LIMIT_EXCEEDED and _OF_ONE_QUERY in text):
+        return SinkTooLarge(text)
     if code in REJECTED_CODES:
-        return SinkRejected(f"{doing}: {plain_text(error)}")
+        return SinkRejected(text)
     if code is None and not isinstance(error, OperationalError) and type(error) is not DatabaseError:
         return SinkRejected(f"{doing}: {error}")  # clickhouse-connect itself refused to send it
-    return SinkUnavailable(f"{doing}: {plain_text(error)}")
+    return SinkUnavailable(text)
 
 
 def plain_text(error: Exception) -> str:

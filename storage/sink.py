@@ -16,7 +16,7 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError
 
 from schemas import self_metrics
-from schemas.errors import SinkRejected, SinkUnavailable
+from schemas.errors import SinkRejected, SinkUnavailable, SinkUnusable
 from schemas.sink import Sink
 from schemas.tables import SCHEMAS, Block
 from storage import cluster
@@ -181,7 +181,7 @@ def insert_settings(token: str) -> str:
     return f"SETTINGS insert_deduplication_token = '{_escape(token)}', {one_block}"
 
 
-def engine_error(error: RuntimeError, doing: str) -> SinkRejected | SinkUnavailable:
+def engine_error(error: RuntimeError, doing: str) -> SinkRejected | SinkUnavailable | SinkUnusable:
     """What an error of chdb's own connection means to the writer of a block."""
     code = _CODE.search(str(error))
     return classify(DatabaseError(str(error), code=int(code[1]) if code else None), doing)
@@ -198,9 +198,9 @@ def _insert_arrow(
 def _checked(block: Block) -> pa.Table:
     wanted = SCHEMAS.get(block.table)
     if wanted is None:
-        raise SinkRejected(f"{block.token}: there is no table {block.table}")
+        raise SinkUnusable(f"{block.token}: there is no table {block.table}")
     if not block.rows.schema.equals(wanted):
-        raise SinkRejected(
+        raise SinkUnusable(
             f"{block.token}: the rows are not of the table's schema:\n{block.rows.schema}\ninstead of\n{wanted}"
         )
     return block.rows

@@ -2,6 +2,7 @@
 to commit. No I/O.
 """
 
+import asyncio
 from enum import Enum, auto
 
 from schemas.errors import LogUnavailable
@@ -40,6 +41,8 @@ class Cursor:
         self.closed = False
         self.commit: Commit | None = None
         self.committed: Commit | None = None
+        self.in_hand: asyncio.Task[bool] | None = None
+        """What was begun last, and whether all of it was done."""
         self._seeks = 0
         self._seek_s = float("-inf")
         wanted = beginning if offset is None else offset
@@ -54,6 +57,14 @@ class Cursor:
 
     def lose(self, wanted: int, until: int) -> None:
         """Records of [wanted, until) will never be read."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is in hand, and all that was begun was done."""
+        task = self.in_hand
+        return task is None or (
+            task.done() and not task.cancelled() and task.exception() is None and task.result()
+        )
 
     def taken(self, offset: int) -> None:
         """The record of :attr:`next_offset` is in hand."""
@@ -78,17 +89,18 @@ class Cursor:
         newer ones. The rest was dropped on the way and is read again; what still stays away is lost.
         """
         if beginning > self.next_offset:
-            self._pass_over(min(beginning, offset), lost=True)
+            self.pass_over(min(beginning, offset), lost=True)
         if there > self.next_offset:
-            self._pass_over(min(there, offset), lost=False)
+            self.pass_over(min(there, offset), lost=False)
         if offset > self.next_offset and self._seeks < SEEKS:
             self._seeks += 1
             self._seek_s = now_s
             return self.next_offset
-        self._pass_over(offset, lost=True)
+        self.pass_over(offset, lost=True)
         return None
 
-    def _pass_over(self, until: int, *, lost: bool) -> None:
+    def pass_over(self, until: int, *, lost: bool) -> None:
+        """Go on with offset ``until``; the records before it are lost, or there are none."""
         if lost and until > self.next_offset:
             self.lose(self.next_offset, until)
         self.next_offset = until

@@ -50,6 +50,9 @@ _PATIENCE_S = 25.0
 offsets.
 """
 
+_KEEP_S = 5.0
+"""How long a rebalance waits for what is in hand of a partition that stays; then it is begun anew."""
+
 _CLOSE_S = 10.0
 """How long the consumer's thread may take to finish what it was asked, and again to leave the group."""
 
@@ -79,6 +82,12 @@ class Work(Protocol[_C]):
     def settle_s(self) -> float:
         """How long a rebalance waits for what is in hand. What takes longer must do no harm when it is done
         again by another worker.
+        """
+
+    @property
+    def keeps(self) -> bool:
+        """Whether a cursor goes on after a rebalance that leaves its partition here. What is in hand then
+        goes on during the rebalance, so it must do no harm when another worker does it too.
         """
 
     @property
@@ -219,7 +228,11 @@ class ReaderApp(faust.App):
     BootStrategy = _Boot
     consumer: _Consumer
     cursors: dict[Any, Any]
-    """By Faust's partition; made anew after every rebalance."""
+    """By Faust's partition."""
+    parted: dict[Any, Any]
+    """Those of before the rebalance that is under way: Faust takes every partition away, also those that
+    stay.
+    """
     settings: KafkaReaderSettings
     brokers: Brokers
     probe: Probe
@@ -243,13 +256,33 @@ class ReaderApp(faust.App):
             return committed, await kafka.beginning_offsets(kps), await kafka.end_offsets(kps)
 
         committed, beginning, end = await self._patiently(look) if kps else ({}, {}, {})
-        self.cursors = {
-            kp: self.work.cursor(kp.topic, kp.partition, _commit(committed.get(kp)), beginning[kp], end[kp])
-            for kp in kps
-        }
+        commits = {kp: _commit(committed.get(kp)) for kp in kps}
+        kept = await self._kept(commits)
+        self._withdraw({kp: cursor for kp, cursor in self.parted.items() if kp not in kept})
+        self.parted, cursors = {}, dict(kept)
+        for kp in kps:
+            if kp not in kept:
+                cursor = self.work.cursor(kp.topic, kp.partition, commits[kp], beginning[kp], end[kp])
+                cursor.committed = commits[kp]
+                cursors[kp] = cursor
+        self.cursors = cursors
         _LOGGER.info(
             "reading %s", ", ".join(sorted(f"{kp.topic}/{kp.partition}" for kp in kps)) or "no partition"
         )
+
+    async def _kept(self, commits: Mapping[Any, Commit | None]) -> dict[Any, Any]:
+        """The cursors that go on: their partitions are here again, nobody has committed meanwhile, and what
+        was in hand is done.
+        """
+        same = {
+            kp: cursor
+            for kp, cursor in self.parted.items()
+            if kp in commits and commits[kp] in (cursor.committed, cursor.commit)
+        }
+        in_hand = {cursor.in_hand for cursor in same.values() if cursor.in_hand is not None}
+        if in_hand:
+            await asyncio.wait(in_hand, timeout=_KEEP_S)
+        return {kp: cursor for kp, cursor in same.items() if cursor.whole}
 
     async def _patiently(self, ask: Callable[[AIOKafkaConsumer], Awaitable[_T]]) -> _T:
         give_up_s = time.monotonic() + _PATIENCE_S
@@ -334,20 +367,26 @@ class ReaderApp(faust.App):
             cursor.committed = commit
 
     async def committed(self, topic: str, count: int) -> list[Commit | None]:
-        """The group's newest commit of each of a topic's partitions. Raises KafkaError, TimeoutError."""
+        """The group's newest commit of each of a topic's partitions. Raises LogUnavailable."""
         kps = [KafkaPartition(topic, number) for number in range(count)]
-        known = await self.consumer.kafka(lambda kafka: kafka._coordinator.fetch_committed_offsets(kps))
+        try:
+            known = await self.consumer.kafka(lambda kafka: kafka._coordinator.fetch_committed_offsets(kps))
+        except (KafkaError, TimeoutError) as error:
+            raise LogUnavailable(f"Kafka does not answer: {error!r}") from error
         return [_commit(known.get(kp)) for kp in kps]
 
     async def leave(self) -> None:
-        """Commit, then let go of every partition: it may be another worker's next."""
+        """Commit, then let go of every partition: it may be another worker's next, or stay."""
         old, self.cursors = self.cursors, {}
         if self.work.settle_s:
             await self._settle(self.work.settle_s)
         try:
             await self.commit_cursors(old)
         finally:
-            self._withdraw(old)
+            if self.work.keeps and not self.stopping:
+                self.parted |= old
+            else:
+                self._withdraw(old)
 
     async def _settle(self, timeout_s: float) -> None:
         if in_hand := set(self.work.in_hand):
@@ -363,7 +402,7 @@ class ReaderApp(faust.App):
 
     def let_go(self) -> None:
         """After a crash, or a stop that took too long: what is left of the work is another worker's."""
-        old, self.cursors = self.cursors, {}
+        old, self.cursors, self.parted = {**self.parted, **self.cursors}, {}, {}
         self._withdraw(old)
 
     def _withdraw(self, cursors: Mapping[Any, Cursor]) -> None:
@@ -394,7 +433,7 @@ def build_app(brokers: Brokers, group: str, settings: KafkaReaderSettings, work:
         broker_rebalance_timeout=30.0,
         broker_max_poll_interval=1e6,  # once passed, Faust would leave the group and never come back
     )
-    app.cursors, app.stopping = {}, False
+    app.cursors, app.parted, app.stopping = {}, {}, False
     app.brokers, app.settings, app.work, app.probe = brokers, settings, work, Probe(brokers)
     _declare(app)
     return app

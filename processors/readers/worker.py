@@ -4,19 +4,16 @@ store, and then the commit.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
-
-from aiokafka.errors import KafkaError
+from collections.abc import Callable
 
 from log.kafka.brokers import Brokers
-from processors.panes import Emit, PaneClock
 from processors.readers import faust as reading
+from processors.readers.pane_store import PaneStore, SetAside
 from processors.readers.partition import Partition, Processor, decided_until_ns
 from processors.settings import ProcessorSettings
 from schemas import self_metrics
-from schemas.records import Commit, DeadLetter, Record, TopicPartition
+from schemas.errors import LogUnavailable
+from schemas.records import Commit, Record, TopicPartition
 from schemas.sink import Sink
 from schemas.topics import SPANS, TOPICS
 from schemas.units import NS_PER_S
@@ -24,16 +21,13 @@ from schemas.units import NS_PER_S
 _LOGGER = logging.getLogger(__name__)
 
 MakeProcessor = Callable[[TopicPartition, Commit | None], Processor]
-SetAside = Callable[[TopicPartition, Sequence[DeadLetter]], Awaitable[None]]
-"""Puts dead letters where they can be looked at."""
-
-_T = TypeVar("_T")
 
 
 class PaneWork:
     """What is done with each record (:class:`processors.readers.faust.Work`)."""
 
     settle_s = 0.0  # a pane in hand is stored under the same tokens by the next worker
+    keeps = True
 
     def __init__(
         self,
@@ -45,28 +39,25 @@ class PaneWork:
     ) -> None:
         """``sink`` tries again by itself while the database is away; it is used from several threads."""
         self.topics = {prefix + topic: settings.partitions for topic in TOPICS}
-        self.in_hand: set[asyncio.Task[None]] = set()
+        self.in_hand: set[asyncio.Task[bool]] = set()
         self._prefix = prefix
-        self._settings = settings
         self._make_processor = make_processor
-        self._sink = sink
-        self._set_aside = set_aside
-        self._threads = ThreadPoolExecutor(settings.kafka.threads, thread_name_prefix="meshflow-process")
+        self._store = PaneStore(sink, set_aside=set_aside, threads=settings.kafka.threads)
 
     def cursor(self, topic: str, number: int, commit: Commit | None, beginning: int, end: int) -> Partition:
         """A processor for the partition. Raises LogUnavailable, ValueError: the commit, or the partition, is
         not of these settings.
         """
         tp = TopicPartition(topic.removeprefix(self._prefix), number)
-        clock = PaneClock.of(tp, self._settings.partitions, self._settings.pane_ns)
-        return Partition(tp, self._make_processor(tp, commit), clock, beginning, end)
+        return Partition(tp, self._make_processor(tp, commit), beginning, end)
 
     async def take(self, cursor: Partition, record: Record, *, more: bool) -> None:  # noqa: ARG002
         """Process a record; return when what it settles is stored."""
-        if not cursor.opens_pane(record):
-            cursor.feed(record)  # it is put with the others of its pane, no more
+        if not cursor.processor.may_settle(record):
+            cursor.feed([record])  # it is put with the others of its pane, no more
             return
-        task = asyncio.create_task(self._close_pane(cursor, record))
+        task = asyncio.create_task(self._store.take(cursor, [record]))
+        cursor.in_hand = task
         self.in_hand.add(task)
         task.add_done_callback(self._let_go)
         await asyncio.shield(task)  # a stop cancels agents, but lets what is in hand be finished
@@ -89,40 +80,14 @@ class PaneWork:
 
     def close(self) -> None:
         """Take no more work; threads that wait for the database end when the sink is stopped."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._store.close()
 
-    def _let_go(self, task: "asyncio.Task[None]") -> None:
+    def _let_go(self, task: "asyncio.Task[bool]") -> None:
         self.in_hand.discard(task)
         if not task.cancelled() and (error := task.exception()):
             _LOGGER.debug(
                 "a pane was not stored", exc_info=error
             )  # the agent crashes of it, unless the partition went away before
-
-    async def _close_pane(self, partition: Partition, record: Record) -> None:
-        for emit in await self._in_thread(partition.feed, record):
-            if emit.dead_letters and not partition.closed:
-                await self._put_aside(partition.tp, emit.dead_letters)
-            if not await self._in_thread(self._write, partition, emit):
-                return
-            partition.stored(emit)
-            self_metrics.PANES.labels(partition.tp.topic).inc(bool(emit.blocks))
-
-    async def _in_thread(self, work: Callable[..., _T], *arguments: Any) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
-
-    def _write(self, partition: Partition, emit: Emit) -> bool:
-        """Whether all was stored; else the partition was taken away before."""
-        for block in emit.blocks:
-            if partition.closed:
-                return False
-            self._sink.write(block)
-        return not partition.closed
-
-    async def _put_aside(self, tp: TopicPartition, letters: Sequence[DeadLetter]) -> None:
-        for letter in letters:
-            _LOGGER.error("%s/%d: record %d is set aside: %s", *tp, letter.offset, letter.reason)
-        self_metrics.DEAD_LETTERS.labels(tp.topic).inc(len(letters))
-        await self._set_aside(tp, letters)
 
 
 class Worker:
@@ -166,7 +131,7 @@ class Worker:
             return 0
         try:
             commits = await self._app.committed(self._prefix + SPANS, self._settings.partitions)
-        except (KafkaError, TimeoutError) as error:
-            _LOGGER.warning("how far the group is is not known: %r", error)
+        except LogUnavailable as error:
+            _LOGGER.warning("how far the group is is not known: %s", error)
             return 0
         return min(decided_until_ns(commit) if commit else 0 for commit in commits)

@@ -42,7 +42,7 @@ def calls(every_s: float = 0.5, start_s: float | None = None, first_s: float = 0
             Span("b", server, client, SERVER, began_s, trace=number + 1),
         ]
         arrivals.append((at_s, spans))
-    return make_log(*arrivals, end_s=first_s + 3600)
+    return make_log(*arrivals, end_s=first_s + 900)
 
 
 def store(log: Sequence[Record], runs: Sequence[tuple[int, ProcessorSettings]]) -> list[Block]:

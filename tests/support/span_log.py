@@ -179,5 +179,5 @@ def replay(requests: Sequence[bytes], partitions: int, duration_s: float) -> lis
         for partition, part in otlp.split(topics.SPANS, request, partitions).parts.items():
             logs[partition].append(Record(len(logs[partition]), at_ns, part, len(part)))
     for log in logs:
-        log.append(Record(len(log), (T0_S + 3600) * NS_PER_S, b"", 0))
+        log.append(Record(len(log), (T0_S + 900) * NS_PER_S, b"", 0))
     return logs

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processors.panes import Emit, PaneClock
+from processors.panes import Emit
 from processors.readers.cursor import SEEK_EVERY_S, SEEKS, Arrival
 from processors.readers.partition import Partition
 from schemas.errors import LogUnavailable
@@ -16,7 +16,6 @@ from schemas.records import Record, TopicPartition
 from schemas.topics import SPANS
 
 TP = TopicPartition(SPANS, 0)
-CLOCK = PaneClock(1_000, 0)
 
 
 class Recorder:
@@ -26,6 +25,10 @@ class Recorder:
         self.offset = offset
         self.fed: list[int] = []
         self.lost: list[int] = []
+        self.log_time_ns = 0
+
+    def may_settle(self, record: Record) -> bool:
+        return True
 
     def feed(self, records: Sequence[Record]) -> list[Emit]:
         self.fed += [record.offset for record in records]
@@ -56,7 +59,7 @@ def test_each_record_is_fed_once_whatever_is_dropped_on_the_way_or_removed(
     beginning = beginnings.get(0, 0)
     recorder = Recorder(committed)
     start = beginning if committed is None else committed
-    partition = Partition(TP, recorder, CLOCK, beginning, 32)
+    partition = Partition(TP, recorder, beginning, 32)
     at, on_the_way = partition.next_offset, set(dropped)
     for step in range(1, 1_000):
         beginning = max(beginning, beginnings.get(step, 0))
@@ -77,7 +80,7 @@ def test_each_record_is_fed_once_whatever_is_dropped_on_the_way_or_removed(
                 continue
             arrival = Arrival.TAKE
         if arrival is Arrival.TAKE:
-            partition.feed(Record(offset, offset, b"", 0))
+            partition.feed([Record(offset, offset, b"", 0)])
     else:
         pytest.fail("it does not come to an end")
     assert recorder.fed == sorted(set(recorder.fed))
@@ -89,7 +92,7 @@ def test_each_record_is_fed_once_whatever_is_dropped_on_the_way_or_removed(
 
 def test_a_record_that_kafka_has_but_that_stays_away_is_sought_some_times_and_is_then_lost() -> None:
     recorder = Recorder(0)
-    partition = Partition(TP, recorder, CLOCK, 0, 10)
+    partition = Partition(TP, recorder, 0, 10)
     for seek in range(SEEKS):
         now_s = 10.0 * seek
         assert partition.arrival(3, now_s) is Arrival.AHEAD
@@ -100,13 +103,13 @@ def test_a_record_that_kafka_has_but_that_stays_away_is_sought_some_times_and_is
     assert partition.bridge(3, 0, 1, 100.0) is None
     assert partition.arrival(3, 100.0) is Arrival.TAKE
     assert recorder.lost == [1, 2]
-    partition.feed(Record(3, 0, b"", 0))
+    partition.feed([Record(3, 0, b"", 0)])
     assert partition.bridge(5, 0, 4, 200.0) == 4, "the next one is sought again"
 
 
 def test_offsets_at_which_kafka_has_no_record_are_passed_over_at_once() -> None:
     recorder = Recorder(0)
-    partition = Partition(TP, recorder, CLOCK, 0, 10)
+    partition = Partition(TP, recorder, 0, 10)
     assert partition.bridge(3, 0, 3, 0.0) is None
     assert partition.arrival(3, 0.0) is Arrival.TAKE
     assert recorder.lost == []
@@ -114,35 +117,13 @@ def test_offsets_at_which_kafka_has_no_record_are_passed_over_at_once() -> None:
 
 def test_removed_records_are_lost_up_to_the_one_at_hand() -> None:
     recorder = Recorder(2)
-    partition = Partition(TP, recorder, CLOCK, 5, 20)
+    partition = Partition(TP, recorder, 5, 20)
     assert recorder.lost == [2, 3, 4]
     assert partition.bridge(9, 7, 7, 0.0) == 7, "7 and 8 are there"
     assert partition.bridge(9, 12, 12, 10.0) is None, "by now they are gone, but 9 is at hand"
     assert recorder.lost == [2, 3, 4, 5, 6, 7, 8]
 
 
-def test_log_time_that_goes_back_stays_where_it_was() -> None:
-    partition = Partition(TP, Recorder(None), CLOCK, 0, 5)
-    for offset, time_ns in enumerate((5_000, 3_000, 5_500)):
-        assert not partition.opens_pane(Record(offset, time_ns, b"", 0))
-        partition.feed(Record(offset, time_ns, b"", 0))
-    assert partition.log_time_ns == 5_500
-
-
-def test_a_record_of_a_later_pane_is_known_before_it_is_fed() -> None:
-    partition = Partition(TP, Recorder(None), CLOCK, 0, 5)
-    first, same, later, back = (
-        Record(offset, time_ns, b"", 0) for offset, time_ns in enumerate((500, 999, 1_000, 700))
-    )
-    assert not partition.opens_pane(first)
-    partition.feed(first)
-    assert not partition.opens_pane(same)
-    assert partition.opens_pane(later)
-    partition.feed(same)
-    partition.feed(later)
-    assert not partition.opens_pane(back)
-
-
 def test_a_commit_beyond_the_end_is_refused() -> None:
     with pytest.raises(LogUnavailable, match="made anew"):
-        Partition(TP, Recorder(6), CLOCK, 0, 5)
+        Partition(TP, Recorder(6), 0, 5)
