@@ -7,7 +7,7 @@ then it is right. So a record that jumps is held, with those after it, until a r
 it (the jump counts) or near its predecessor again (the held ones are of their predecessor's time).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from schemas.records import Record
 
@@ -54,34 +54,44 @@ class Stamps:
         if self._newest_ns is None and not self._held:
             return self._hold(record)
         if self._newest_ns is not None and stamp_ns <= self._newest_ns + JUMP_NS:
-            return [*self._release(refuted=True), self._pass(record, stamp_ns)]
+            return [*self._refute(self._taken()), self._pass(record, stamp_ns)]
         self._held = [
-            Stamped(each.record, 0, ahead=True) if each.log_time_ns > stamp_ns + JUMP_NS else each
+            replace(each, ahead=True) if each.log_time_ns > stamp_ns + JUMP_NS else each
             for each in self._held
         ]
-        confirmed_ns = next((each.log_time_ns for each in self._held if not each.ahead), None)
+        going_on = [each.log_time_ns for each in self._held if not each.ahead]
         if self._newest_ns is None:  # the log's first record: the second one says whether it is far ahead
-            self._newest_ns = confirmed_ns if confirmed_ns is not None else stamp_ns
-            return [*self._release(refuted=False), *self.add(record)]
-        if confirmed_ns is not None and stamp_ns >= confirmed_ns + self._confirm_ns:
-            return [*self._release(refuted=False), self._pass(record, stamp_ns)]
+            self._newest_ns = going_on[0] if going_on else stamp_ns
+            return self._confirm(record)
+        if going_on and going_on[0] + self._confirm_ns <= stamp_ns <= going_on[-1] + JUMP_NS:
+            return self._confirm(record)
         return self._hold(record)
 
     def _hold(self, record: Record) -> list[Stamped]:
         self._held.append(Stamped(record, record.append_time_ns))
         self._held_bytes += len(record.payload)
         if len(self._held) > _HELD_RECORDS or self._held_bytes > _HELD_BYTES:
-            return self._release(refuted=False)
+            return self._confirm()
         return []
 
-    def _release(self, *, refuted: bool) -> list[Stamped]:
+    def _confirm(self, *more: Record) -> list[Stamped]:
+        """The first jump of the held ones counts. What follows it is looked at anew, as a reader that begins
+        with it does.
+        """
+        held = self._taken()
+        first = next((number for number, each in enumerate(held) if not each.ahead), len(held))
+        known = self._refute(held[:first])
+        known += [self._pass(each.record, each.log_time_ns) for each in held[first : first + 1]]
+        for record in (*(each.record for each in held[first + 1 :]), *more):
+            known += self.add(record)
+        return known
+
+    def _refute(self, held: list[Stamped]) -> list[Stamped]:
+        return [Stamped(each.record, self.newest_ns, ahead=True) for each in held]
+
+    def _taken(self) -> list[Stamped]:
         held, self._held, self._held_bytes = self._held, [], 0
-        return [
-            Stamped(each.record, self.newest_ns, ahead=True)
-            if refuted or each.ahead
-            else self._pass(each.record, each.log_time_ns)
-            for each in held
-        ]
+        return held
 
     def _pass(self, record: Record, stamp_ns: int) -> Stamped:
         self._newest_ns = stamp_ns if self._newest_ns is None else max(self._newest_ns, stamp_ns)

@@ -158,7 +158,7 @@ def test_processing_that_fails_ends_the_process_with_a_reason(tmp_path: Path) ->
     assert (
         log.strip()
         .splitlines()[-1]
-        .startswith("meshflow: processing failed: SinkRejected: insert of ledger:otlp_spans:")
+        .startswith("meshflow: processing failed: SinkUnusable: the tables are not those of this version")
     )
     assert not (up.data / "ports.json").exists()
 

@@ -8,17 +8,20 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from clickhouse_connect.driver.exceptions import DatabaseError
 
-from schemas.errors import SinkRejected, SinkUnavailable
+from processors.storing import write_blocks
+from schemas.errors import SinkRejected, SinkTooLarge, SinkUnavailable, SinkUnusable
 from schemas.records import TopicPartition
 from schemas.tables import SCHEMAS, Block
 from schemas.units import NS_PER_S
-from storage.client import open_client
+from storage.client import classify, open_client
 from storage.deduplication_log import repair
 from storage.settings import ChdbStore, ClickHouseStore, StorageSettings
 from storage.sink import RetryingSink, open_sink
@@ -138,17 +141,55 @@ def test_an_empty_block_is_nothing(settings: StorageSettings) -> None:
     assert total(settings)[0] == 0
 
 
-def test_what_can_never_be_stored_is_rejected(settings: StorageSettings) -> None:
+def test_what_no_block_can_pass_is_unusable_and_says_what_to_do(settings: StorageSettings) -> None:
     rows = block("red_10s", red_rows(1)).rows
-    with pytest.raises(SinkRejected, match="no table"):
+    with pytest.raises(SinkUnusable, match="no table"):
         write(settings, Block("elsewhere", TP, 1, rows))
-    with pytest.raises(SinkRejected, match="not of the table's schema"):
+    with pytest.raises(SinkUnusable, match="not of the table's schema"):
         write(settings, Block("red_10s", TP, 1, rows.drop_columns(["version"])))
     client = open_client(settings.store_place)
     client.command("DROP TABLE red_10s")
     client.close()
-    with pytest.raises(SinkRejected, match="UNKNOWN_TABLE"):
+    with pytest.raises(SinkUnusable, match=r"run `meshflow migrate`.*UNKNOWN_TABLE"):
         write(settings, Block("red_10s", TP, 1, rows))
+
+
+def test_a_row_that_the_table_refuses_is_rejected_and_the_others_are_not(settings: StorageSettings) -> None:
+    client = open_client(settings.store_place)
+    client.command("ALTER TABLE red_10s ADD CONSTRAINT few CHECK requests < 1000")
+    client.close()
+    whole = block("red_10s", red_rows(4))
+    requests = pa.array([1, 5000, 3, 4], pa.uint64())
+    at = whole.rows.schema.get_field_index("requests")
+    odd = replace(whole, rows=whole.rows.set_column(at, whole.rows.schema.field(at), requests))
+    with pytest.raises(SinkRejected, match="VIOLATED_CONSTRAINT"):
+        write(settings, odd)
+    for _ in range(2):  # a second reader finds the same, and adds nothing
+        with closing(open_sink(settings.store_place)) as sink:
+            (letter,) = write_blocks(sink, [odd])
+        assert "refuses 1 of 4 rows" in letter.reason
+        assert letter.offset == odd.first_offset
+    assert total(settings)[0] == 3
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "kind"),
+    [
+        (497, "Not enough privileges", SinkUnusable),
+        (516, "Authentication failed", SinkUnusable),
+        (60, "UNKNOWN_TABLE", SinkUnusable),
+        (307, "TOO_MANY_BYTES", SinkTooLarge),
+        (241, "Memory limit (for query) exceeded", SinkTooLarge),
+        (241, "Memory limit (total) exceeded", SinkUnavailable),
+        (252, "TOO_MANY_PARTS", SinkUnavailable),
+        (321, "VALUE_IS_OUT_OF_RANGE", SinkRejected),
+        (None, "Connection refused", SinkUnavailable),
+    ],
+)
+def test_errors_that_mean_away_are_told_from_those_that_never_mend(
+    code: int | None, text: str, kind: type[Exception]
+) -> None:
+    assert type(classify(DatabaseError(text, code=code), "an insert")) is kind
 
 
 def test_a_folder_in_use_and_a_server_away_are_unavailable(tmp_path: Path) -> None:
