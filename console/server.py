@@ -4,6 +4,7 @@ import asyncio
 import logging
 import socket
 import time
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -47,7 +48,19 @@ class SqlServer:
     Raises PortExposed, PasswordUnreadable (console.password).
     """
 
-    def __init__(self, settings: ConsoleSettings, engine: Engine, rows_folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        settings: ConsoleSettings,
+        engine: Engine,
+        rows_folder: Path | None = None,
+        socket_: socket.socket | None = None,
+        exposition: Callable[[], Awaitable[bytes]] | None = None,
+    ) -> None:
+        """``socket_`` listens already, instead of one on the settings' port. ``exposition``: what /metrics
+        answers, instead of this process's own metrics.
+        """
+        self._socket = socket_
+        self._exposition = exposition or _own_metrics
         self._settings = settings = check_exposure(settings)
         self._engine = engine
         self._rows_folder = rows_folder
@@ -85,9 +98,9 @@ class SqlServer:
         app.on_response_prepare.append(set_safe_headers)
         app.router.add_get("/ping", _alive)
         app.router.add_get("/replicas_status", _alive)
-        app.router.add_get("/metrics", _metrics)
+        app.router.add_get("/metrics", self._metrics)
         app.router.add_route("*", "/", self._answer)
-        listener = _listen(settings.host, settings.sql_port)
+        listener = self._socket or _listen(settings.host, settings.sql_port)
         self.port = listener.getsockname()[1]
         timeout_s = settings.client_timeout.total_seconds()
         self._runner = web.AppRunner(
@@ -130,6 +143,9 @@ class SqlServer:
     def _expect(self, request: web.Request, *, body: bool) -> None:
         if self._connections:
             self._connections.expect(request, body=body)
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        return web.Response(body=await self._exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         headers = {
@@ -255,8 +271,8 @@ async def _alive(_: web.Request) -> web.Response:
     return web.Response(text="Ok.\n")
 
 
-async def _metrics(_: web.Request) -> web.Response:
-    return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+async def _own_metrics() -> bytes:
+    return generate_latest()
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -50,11 +50,13 @@ async def cancel(task: "asyncio.Task[None]") -> None:
         await task
 
 
-def raise_from(task: "asyncio.Task[Any]") -> None:
-    """Tell that a task that goes on for ever has failed. Raises ProcessingFailed."""
+def failure_of(task: "asyncio.Task[Any]") -> ProcessingFailed:
+    """Log that a task that goes on for ever has failed; the error that says so."""
     error = task.exception()
     logger.critical("%s failed", task.get_name(), exc_info=error)
-    raise ProcessingFailed(f"{task.get_name()} failed: {type(error).__name__}: {error}") from error
+    failure = ProcessingFailed(f"{task.get_name()} failed: {type(error).__name__}: {error}")
+    failure.__cause__ = error
+    return failure
 
 
 @contextmanager

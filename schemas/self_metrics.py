@@ -60,6 +60,10 @@ SPOOL_AGE_SECONDS = Gauge(
     "meshflow_spool_age_seconds", "How long the oldest record has been in the spool; 0: it is empty."
 )
 SPOOL_LOST_RECORDS = Counter("meshflow_spool_lost_records", "Records of a spool that were damaged on disk.")
+RESTARTS = Counter(
+    "meshflow_up_restarts",
+    "How often `up` started its second process (processing, SQL) again after a crash, a hang or a lack of memory.",
+)
 LAG_RECORDS = Gauge(
     "meshflow_process_lag_records", "Records of a partition that are not read yet.", ["topic", "partition"]
 )

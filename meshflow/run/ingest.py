@@ -10,7 +10,7 @@ from log.kafka.writer import KafkaLogWriter
 from log.spool.slots import Target
 from log.spool.writer import SpoolingWriter
 from meshflow import quiet_logs
-from meshflow.lifecycle import cancel, kafka_place, metrics_port, raise_from, stop_on_signals, tick
+from meshflow.lifecycle import cancel, failure_of, kafka_place, metrics_port, stop_on_signals, tick
 from meshflow.settings import Settings
 from schemas.records import LogWriter
 from schemas.topics import TOPICS
@@ -81,4 +81,4 @@ async def _first(stop: asyncio.Event, task: "asyncio.Task[None]") -> None:
     stopped = asyncio.create_task(stop.wait())
     done, _ = await asyncio.wait({stopped, task}, return_when=asyncio.FIRST_COMPLETED)
     if task in done:
-        raise_from(task)
+        raise failure_of(task)

@@ -1,5 +1,7 @@
-"""``meshflow up``: receivers, log, processing, store and SQL in one process. The one place where the packages
-are put together.
+"""``meshflow up``: the whole of meshflow in two processes.
+
+This one has the receivers and the log. The other has processing, the engine, roll-ups and SQL
+(docs/adr/0031), and may die without harm: the next one goes on by the log.
 """
 
 import asyncio
@@ -10,31 +12,22 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from console.server import SqlServer
 from ingest.server import IngestServer
 from log.sqlite.dead_letters import SqliteDeadLetters
-from log.sqlite.reader import SqliteLogReader
 from log.sqlite.retention import Limits
 from log.sqlite.writer import SqliteLogWriter
-from meshflow.lifecycle import cancel, raise_from, stop_on_signals, tick
-from meshflow.ports import published
+from meshflow.lifecycle import cancel, failure_of, stop_on_signals, tick
+from meshflow.ports import listen_for_sql, published
+from meshflow.run.back_process import BackProcess
+from meshflow.run.exposition import make_receiving
+from meshflow.run.folders import claimed, keep_private, log_folder
 from meshflow.run.replays import keep_replaying
 from meshflow.settings import Settings
-from meshflow.wiring import keep_rolling_up, make_processor, migrate, tell_retry
-from processors.readers.in_process import Consumer
-from schemas.errors import LogUnavailable
-from schemas.sql import Engine
+from schemas.errors import MeshflowError
 from schemas.units import to_ns
-from storage.client import open_client
-from storage.jobs.rollups import run_rollups
-from storage.settings import ChdbStore, SqliteLog, without_password
-from storage.sink import RetryingSink, open_sink
-from storage.sql.chdb_engine import ChdbEngine
-from storage.sql.server_engine import ServerEngine
+from storage.settings import ChdbStore
 
 logger = logging.getLogger(__name__)
-
-_LONGEST_POLL_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +50,9 @@ def run(settings: Settings, on_ready: Callable[[Ports], None]) -> None:
 
 async def _run(settings: Settings, on_ready: Callable[[Ports], None]) -> None:
     stop = stop_on_signals()
-    async with AsyncExitStack() as parts:  # closed in reverse: receivers first, the log's writer last
-        log = _log_folder(settings)
+    async with AsyncExitStack() as parts:  # closed in reverse: receivers first, then processing, the log last
+        log = log_folder(settings)
+        keep_private(settings.storage.data, log, *_store_folder(settings))
         writer = _open_log(settings, log)
         parts.push_async_callback(writer.close)
         letters = SqliteDeadLetters(log, settings.storage.dead_letters_max_bytes)
@@ -67,45 +61,35 @@ async def _run(settings: Settings, on_ready: Callable[[Ports], None]) -> None:
             keep_replaying(log, letters, writer, settings.processing.partitions), name="replaying"
         )
         parts.push_async_callback(cancel, replaying)
-        for name in await asyncio.to_thread(migrate, settings):
-            logger.info("applied %s", name)
-        engine = await asyncio.to_thread(_open_engine, settings)
-        parts.callback(engine.close)
-        ending = asyncio.Event()
-        processing = await _start_processing(settings, log, letters, parts, ending)
         ticking = asyncio.create_task(tick(writer, to_ns(settings.processing.pane)), name="ticking")
         parts.push_async_callback(cancel, ticking)
-        sql = SqlServer(settings.console, engine)
-        await sql.start()
-        parts.push_async_callback(sql.stop)
-        parts.callback(ending.set)  # before sql.stop, which interrupts whatever reads
+        lock = parts.enter_context(claimed(settings.storage.data))
+        listener = parts.enter_context(listen_for_sql(settings.console.host, settings.console.sql_port))
+        back = BackProcess(settings, listener, lock, make_receiving())
+        parts.push_async_callback(back.stop)
         ingest = IngestServer(settings.ingest, writer, settings.processing.partitions)
         await ingest.start()
         parts.push_async_callback(ingest.stop)
-        ports = Ports(settings.ingest.host, ingest.grpc_port, ingest.http_port, sql.port, os.getpid())
-        parts.enter_context(published(settings.storage.data, ports))
-        on_ready(ports)
         stopped = asyncio.create_task(stop.wait())
-        done, _ = await asyncio.wait(
-            {stopped, ticking, replaying, *processing}, return_when=asyncio.FIRST_COMPLETED
-        )
+        ends = {stopped, ticking, replaying, back.task}
+        ready = asyncio.create_task(back.ready.wait())
+        await asyncio.wait({ready, *ends}, return_when=asyncio.FIRST_COMPLETED)
+        if ready.done():
+            sql_port = listener.getsockname()[1]
+            ports = Ports(settings.ingest.host, ingest.grpc_port, ingest.http_port, sql_port, os.getpid())
+            parts.enter_context(published(settings.storage.data, ports))
+            on_ready(ports)
+        done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         stop.set()
         for task in done - {stopped}:
-            raise_from(task)
+            if isinstance(error := task.exception(), MeshflowError):
+                raise error
+            raise failure_of(task)
 
 
-def _open_engine(settings: Settings) -> Engine:
+def _store_folder(settings: Settings) -> tuple[Path, ...]:
     place = settings.storage.store_place
-    return ChdbEngine(str(place.directory.resolve())) if isinstance(place, ChdbStore) else ServerEngine(place)
-
-
-def _log_folder(settings: Settings) -> Path:
-    place = settings.storage.log_place
-    if not isinstance(place, SqliteLog):
-        raise LogUnavailable(
-            f"`up` keeps its log in SQLite; storage.log = {without_password(settings.storage.log)!r} is for the distributed mode"
-        )
-    return place.directory
+    return (place.directory,) if isinstance(place, ChdbStore) else ()
 
 
 def _open_log(settings: Settings, folder: Path) -> SqliteLogWriter:
@@ -114,44 +98,3 @@ def _open_log(settings: Settings, folder: Path) -> SqliteLogWriter:
     return SqliteLogWriter(
         folder, storage.log_topics(), limits, max_pending_bytes=storage.log_max_pending_bytes
     )
-
-
-async def _start_processing(
-    settings: Settings, log: Path, letters: SqliteDeadLetters, parts: AsyncExitStack, ending: asyncio.Event
-) -> "set[asyncio.Task[None]]":
-    """The tasks that read the log and fill the store; they end with ``parts``, roll-ups already at
-    ``ending``.
-    """
-    sink = RetryingSink(await asyncio.to_thread(open_sink, settings.storage.store_place), on_retry=tell_retry)
-    parts.callback(sink.close)
-    reader = SqliteLogReader(log)
-    parts.push_async_callback(reader.close)
-    poll_s = min(settings.processing.pane.total_seconds() / 10, _LONGEST_POLL_S)
-    consumer = Consumer(reader, sink, poll_s, letters.write)
-    try:
-        await consumer.open(lambda tp, commit: make_processor(settings, tp, commit))
-    except ValueError as error:  # fewer partitions than the log has, or a commit that is not meshflow's
-        raise LogUnavailable(f"the log in {log} and the settings do not go together: {error}") from error
-    client = await asyncio.to_thread(open_client, settings.storage.store_place)
-    parts.callback(client.close)
-    tasks = {
-        asyncio.create_task(consumer.run(), name="processing"),
-        asyncio.create_task(
-            keep_rolling_up(
-                lambda: run_rollups(client, watermark_ns=consumer.watermark_ns, settings=settings.storage),
-                ending,
-            ),
-            name="rolling up",
-        ),
-    }
-
-    async def finish() -> None:
-        ending.set()
-        consumer.stop()
-        sink.stop()
-        letters.stop()
-        reader.stop()
-        await asyncio.wait(tasks)
-
-    parts.push_async_callback(finish)
-    return tasks

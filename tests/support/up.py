@@ -1,6 +1,7 @@
 """``meshflow up`` as a process of its own, as an operator starts it, and what tests ask of it."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -72,19 +73,33 @@ class Up:
         return self.ports
 
     def has_opened_store(self) -> bool:
-        """Whether the process has the store's lock file open: it is about to process."""
+        """Whether the second process has the store's lock file open: it is about to process."""
         store = str(self.data / "store")
-        for link in Path(f"/proc/{self.pid}/fd").iterdir():
-            with suppress(FileNotFoundError):  # closed meanwhile
-                if store in str(link.readlink()):
-                    return True
+        with suppress(FileNotFoundError):  # not there yet, or closed meanwhile
+            return any(
+                store in str(link.readlink())
+                for pid in self.back_pids()
+                for link in Path(f"/proc/{pid}/fd").iterdir()
+            )
         return False
 
+    def back_pids(self) -> list[int]:
+        """The second process: processing, engine, SQL; [] while there is none."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children")
+        return [int(pid) for pid in children.read_text().split()] if children.exists() else []
+
     def kill(self) -> None:
-        """``kill -9``."""
+        """``kill -9`` of the first process; the second ends by itself."""
         assert self._process is not None
         self._process.kill()
         self._process.wait()
+
+    def signal_back(self, how: signal.Signals) -> int:
+        """Send a signal to the second process, as soon as there is one; its id."""
+        eventually(lambda: bool(self.back_pids()), "the second process is there")
+        (pid,) = self.back_pids()
+        os.kill(pid, how)
+        return pid
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         """Ask the process to end; its exit code."""
