@@ -3,9 +3,9 @@ about it is stored.
 
 A case starts ``up`` on an empty folder that keeps 2 % of traces, has ``benchmarks.load`` send all spans (as
 fast as they are acknowledged, or at the 50,000 a second that meshflow is sized for), and waits until the
-ledger has them all and the process is idle. CPU is the whole ``up`` process's from its being ready to that
-moment (the load program's is not in it), peak RSS is ``up``'s own. The rate is spans over the time until all
-are stored, without the delay that panes have by design (``wait`` + 1 panes).
+ledger has them all and the process is idle. CPU is that of both processes of ``up`` from their being ready
+to that moment (the load program's is not in it), peak RSS the sum of their peaks. The rate is spans over the
+time until all are stored, without the delay that panes have by design (``wait`` + 1 panes).
 """
 
 import json
@@ -49,7 +49,7 @@ def run(spans: int, services: int, operations: int, rate: int) -> Measurement:
                 assert load.stdin is not None
                 assert load.stdout is not None
                 load.stdout.readline()  # "ready"
-                begin_s, cpu_before_s = time.perf_counter(), _cpu_s(up.pid)
+                begin_s, cpu_before_s = time.perf_counter(), _cpu_s(up)
                 load.stdin.write("go\n")
                 load.stdin.close()
                 sent: dict[str, Any] = json.loads(load.stdout.readline())
@@ -61,9 +61,9 @@ def run(spans: int, services: int, operations: int, rate: int) -> Measurement:
                 every_s=0.5,
             )
             measurement.wall_s = max(sent_s, time.perf_counter() - begin_s - DELAY_S)
-            _wait_until_idle(up.pid)
-            measurement.cpu_s = _cpu_s(up.pid) - cpu_before_s
-            measurement.peak_rss_mib = peak_rss_mib(up.pid)
+            _wait_until_idle(up)
+            measurement.cpu_s = _cpu_s(up) - cpu_before_s
+            measurement.peak_rss_mib = _peak_rss_mib(up)
             ledger = up.ledger()
             rows = up.count("SELECT count() FROM red_10s")
             disk_mib = _size_mib(up.data)
@@ -84,7 +84,7 @@ def run(spans: int, services: int, operations: int, rate: int) -> Measurement:
 def _state_of(up: Up) -> str:
     """What a case that failed leaves behind for whoever reads its note."""
     try:
-        alive = f"up is there, {_cpu_s(up.pid):.0f} CPU s, peak {peak_rss_mib(up.pid):,.0f} MiB"
+        alive = f"up is there, {_cpu_s(up):.0f} CPU s, peak {_peak_rss_mib(up):,.0f} MiB"
     except (OSError, StopIteration):  # gone, or a zombie without memory
         alive = "up has ended"
     log = up.folder / "up.log"
@@ -110,20 +110,23 @@ def _load(target: str, spans: int, services: int, operations: int, rate: int) ->
     return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def _cpu_s(pid: int) -> float:
-    """User + system seconds of a process, and of its finished children (proc(5), fields 14 to 17 of stat)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+def _cpu_s(up: Up) -> float:
+    """User + system seconds of both processes (proc(5), fields 14 to 17 of stat)."""
+    stats = [Path(f"/proc/{pid}/stat").read_text() for pid in (up.pid, *up.back_pids())]
+    fields = [stat.rpartition(")")[2].split() for stat in stats]
+    return sum(sum(map(int, each[11:15])) for each in fields) / os.sysconf("SC_CLK_TCK")
 
 
-def _wait_until_idle(pid: int) -> None:
-    """Merges in the background belong to the cost: wait until the process takes less than a tenth of a
-    core.
-    """
-    before_s = _cpu_s(pid)
+def _peak_rss_mib(up: Up) -> float:
+    return sum(map(peak_rss_mib, (up.pid, *up.back_pids())))
+
+
+def _wait_until_idle(up: Up) -> None:
+    """Merges in the background belong to the cost: wait until both take less than a tenth of a core."""
+    before_s = _cpu_s(up)
     for _ in range(30):
         time.sleep(1)
-        now_s = _cpu_s(pid)
+        now_s = _cpu_s(up)
         if now_s - before_s < 0.1:
             return
         before_s = now_s

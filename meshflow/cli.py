@@ -84,7 +84,7 @@ def _data_option(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.pass_context
 def up(context: click.Context, /, **given: Any) -> None:
-    """Run all of meshflow in this process, until Ctrl-C.
+    """Run all of meshflow on this machine, until Ctrl-C.
 
     The addresses are printed when it is ready, and written to ports.json in the data folder.
     """

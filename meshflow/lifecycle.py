@@ -54,6 +54,8 @@ def failure_of(task: "asyncio.Task[Any]") -> ProcessingFailed:
     """Log that a task that goes on for ever has failed; the error that says so."""
     error = task.exception()
     logger.critical("%s failed", task.get_name(), exc_info=error)
+    if isinstance(error, ProcessingFailed):
+        return error
     failure = ProcessingFailed(f"{task.get_name()} failed: {type(error).__name__}: {error}")
     failure.__cause__ = error
     return failure

@@ -7,17 +7,17 @@ since Landlock binds the thread that asks for it and those that come after.
 import asyncio
 import logging
 import os
+import signal
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from meshflow.lifecycle import ProcessingFailed
 from meshflow.run.bounds import bounds, bounds_with_log_open
 from meshflow.run.channel import Channel, Start
 from meshflow.run.confinement import CannotConfine, Rules, confine
 from meshflow.run.folders import keep_private, log_folder
-from schemas.errors import MeshflowError
+from schemas.errors import MeshflowError, ProcessingFailed
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +25,10 @@ EXIT_FAILED = 1
 EXIT_BROKEN = 70
 EXIT_STUCK = 75
 """As sysexits.h's EX_TEMPFAIL: the next process does better."""
+_CRASHES = (
+    *(signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE),
+    *(signal.SIGILL, signal.SIGTRAP, signal.SIGSYS),
+)
 _FIRST_TO_GO = 500
 """Added to what the kernel's out-of-memory killer thinks of this process: it takes this one, not the
 receivers.
@@ -51,6 +55,7 @@ def main() -> None:
             confine(bounds_with_log_open(start.settings, temporary))
         from meshflow.run.back_parts import serve  # noqa: PLC0415 - brings Polars and chdb
 
+        _die_of_crashes()
         asyncio.run(serve(start.settings, reader, start.listener, channel))
     except MeshflowError as error:
         end(channel, error)
@@ -81,6 +86,12 @@ def _confine(rules: Rules, start: Start) -> bool:
             )
         return False
     return True
+
+
+def _die_of_crashes() -> None:
+    """Undo chdb's handlers: a process that crashed would wait 20 s for a reporter that chdb does not have."""
+    for number in _CRASHES:
+        signal.signal(number, signal.SIG_DFL)
 
 
 if __name__ == "__main__":

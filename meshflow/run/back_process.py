@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import meshflow
-from meshflow.lifecycle import ProcessingFailed
 from meshflow.run import channel
 from meshflow.run.folders import temporary_folder
 from meshflow.settings import Settings
 from schemas import self_metrics
-from schemas.errors import MeshflowError
+from schemas.errors import MeshflowError, ProcessingFailed
 
 logger = logging.getLogger(__name__)
 

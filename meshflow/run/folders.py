@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import stat
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from meshflow.settings import Settings
 from schemas.errors import LogUnavailable
-from storage.settings import SqliteLog
+from storage.settings import ChdbStore, SqliteLog
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,23 @@ def temporary_folder(data: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, mode=0o700, exist_ok=True)
     return folder
+
+
+def use_temporary_folder(settings: Settings) -> None:
+    """Make :func:`temporary_folder` the one of this process, which has the store's lock, if that is a
+    folder.
+    """
+    if not isinstance(settings.storage.store_place, ChdbStore):
+        return
+    folder = str(temporary_folder(settings.storage.data))
+    os.environ["TMPDIR"] = folder
+    tempfile.tempdir = folder
+
+
+def keep_store_private(settings: Settings) -> None:
+    """:func:`keep_private` for a process that has no log folder; with the store's folder where it has one."""
+    place = settings.storage.store_place
+    keep_private(*((settings.storage.data, place.directory) if isinstance(place, ChdbStore) else ()))
 
 
 @contextmanager

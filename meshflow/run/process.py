@@ -10,6 +10,7 @@ from log.kafka.brokers import Brokers
 from log.kafka.dead_letters import DeadLetterWriter
 from meshflow import quiet_logs
 from meshflow.lifecycle import kafka_place, metrics_port, stop_on_signals
+from meshflow.run.folders import keep_store_private, use_temporary_folder
 from meshflow.settings import Settings
 from meshflow.wiring import keep_rolling_up, make_processor, migrate, tell_retry
 from processors.readers.worker import Worker
@@ -36,12 +37,14 @@ async def _process(settings: Settings, on_ready: Callable[[int], None]) -> None:
     quiet_logs.install()
     place = kafka_place(settings)
     async with AsyncExitStack() as parts:
+        keep_store_private(settings)
         for name in await asyncio.to_thread(migrate, settings):
             logger.info("applied %s", name)
         sink = RetryingSink(
             await asyncio.to_thread(open_sink, settings.storage.store_place), on_retry=tell_retry
         )
         parts.callback(sink.close)
+        use_temporary_folder(settings)
         letters = DeadLetterWriter(place.bootstrap, place.prefix, settings.kafka)
         parts.push_async_callback(letters.close)
 

@@ -16,6 +16,7 @@ from console.password import check_exposure
 from console.server import SqlServer
 from meshflow.lifecycle import stop_on_signals
 from meshflow.ports import published
+from meshflow.run.folders import keep_private, use_temporary_folder
 from meshflow.settings import Settings
 from schemas.errors import SinkUnavailable
 from storage.settings import ChdbStore
@@ -49,10 +50,12 @@ async def _run(settings: Settings, writable: bool, on_ready: Callable[[StorePort
         raise SinkUnavailable(
             "`store` serves tables in a folder of this machine; a ClickHouse server (storage.store) answers for itself"
         )
+    keep_private(settings.storage.data, place.directory)
     console = check_exposure(settings.console)
     async with AsyncExitStack() as parts:
         engine = await asyncio.to_thread(ChdbEngine, str(place.directory.resolve()), writable=writable)
         parts.callback(engine.close)
+        use_temporary_folder(settings)
         sql = SqlServer(console, engine, _rows_folder(settings.storage.data) if writable else None)
         await sql.start()
         parts.push_async_callback(sql.stop)

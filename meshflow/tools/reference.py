@@ -27,7 +27,9 @@ environment variables as JSON.
 _METRICS_HEAD = """# Metrics that meshflow tells about itself
 
 Made by `make docs` from `schemas/self_metrics.py`. In Prometheus' text format at `/metrics` of the SQL port (8123), with those of the
-process and of Python (`process_*`, `python_*`).
+process and of Python (`process_*`, `python_*`). `up` is two processes and shows both: `process_*` is the one that processes and answers
+SQL, `meshflow_receiving_process_*` the one that receives and has the log. While the
+former is away (it is started again by itself), /metrics does not answer.
 
 | metric | type | labels | meaning |
 |---|---|---|---|

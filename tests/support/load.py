@@ -19,6 +19,8 @@ class Load:
         self, up: Up, requests: Sequence[bytes], gap_s: float = 0.0, senders: int = 4, method: str = EXPORT
     ) -> None:
         self.acknowledged: list[bytes] = []
+        self.failed: list[grpc.RpcError] = []
+        """Answers other than OK, each sent again."""
         self._up = up
         self._queue = iter(requests)
         self._gap_s = gap_s
@@ -60,7 +62,8 @@ class Load:
                     channel = grpc.insecure_channel(target, options=[("grpc.use_local_subchannel_pool", 1)])
                 try:
                     channel.unary_unary(self._method)(request, timeout=10)
-                except grpc.RpcError:
+                except grpc.RpcError as error:
+                    self.failed.append(error)
                     time.sleep(0.02)
                 else:
                     self.acknowledged.append(request)

@@ -41,6 +41,8 @@ class Up:
         self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
         self.ports: dict[str, int] = {}
+        self.own_group = False
+        """Whether the process has a group of its own, as a shell's jobs have."""
         folder.mkdir(parents=True, exist_ok=True)
         self._config.write_text(config)
 
@@ -56,7 +58,9 @@ class Up:
         command = [*MESHFLOW, "--config", str(self._config), "up", "--data", str(self.data)]
         command += ["--grpc-port", "0", "--http-port", "0", "--sql-port", "0", *self._arguments]
         with (self.folder / "up.log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT)
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, cwd=ROOT, process_group=0 if self.own_group else None
+            )
 
     @property
     def pid(self) -> int:
@@ -175,8 +179,12 @@ class Up:
         assert self._process.poll() is None, f"`meshflow up` ended: {self._last_words()}"
         return bool(self.poll_ports())
 
+    def said(self) -> str:
+        """All that was logged."""
+        return (self.folder / "up.log").read_text()
+
     def _last_words(self) -> str:
-        return (self.folder / "up.log").read_text()[-3000:]
+        return self.said()[-3000:]
 
 
 MESHFLOW = (sys.executable, "-m", "meshflow")

@@ -141,7 +141,7 @@ def test_without_bounds_these_holes_would_lead_out(data: Path, url: str, tmp_pat
 
 
 def test_only_the_port_of_settings_can_be_connected_to(tmp_path: Path) -> None:
-    options = {("storage", "data"): str(tmp_path)}
+    options: dict[tuple[str, ...], str] = {("storage", "data"): str(tmp_path)}
     assert not bounds(load(options=options, environ={}).settings, tmp_path).connect_ports
     options[("storage", "store")] = "clickhouse://db:8124/mesh"
     assert tuple(bounds(load(options=options, environ={}).settings, tmp_path).connect_ports) == (8124,)

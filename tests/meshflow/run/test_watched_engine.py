@@ -1,7 +1,6 @@
 """A call that does not come back is noticed; one that takes its time is not."""
 
 import threading
-from pathlib import Path
 
 import pytest
 
@@ -47,7 +46,7 @@ def test_a_call_over_limit_and_grace_is_reported_once() -> None:
     assert stuck[0] > 0.08
 
 
-def test_answers_errors_and_endings_pass_through(tmp_path: Path) -> None:
+def test_answers_errors_and_endings_pass_through() -> None:
     slow, stuck = Slow(), list[float]()
     engine = WatchedEngine(slow, stuck.append, grace_s=0.0, every_s=0.01)
     slow.let_go.set()

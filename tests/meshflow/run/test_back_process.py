@@ -1,0 +1,168 @@
+"""How the first process of ``up`` treats a second one that crashes, hangs, lies or ends: programs that do
+so.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from meshflow.run.back_process import BackProcess, StartFailed
+from meshflow.settings import load
+from schemas.errors import ProcessingFailed
+
+SAY = """
+import json, os, signal, sys, time
+from pathlib import Path
+def say(what, **more):
+    os.write(1, json.dumps({"say": what, **more}).encode() + b"\\n")
+lives = Path(os.environ["TMPDIR"]).parent / "lives"
+with lives.open("a") as file:
+    file.write("x")
+life = len(lives.read_text())
+def live():
+    say("ready")
+    while True:
+        say("alive")
+        time.sleep(0.2)
+"""
+
+
+@asynccontextmanager
+async def running(folder: Path, script: str, stop_s: float = 30.0) -> AsyncIterator[BackProcess]:
+    settings = load(options={("storage", "data"): str(folder)}, environ={}).settings
+    lock = os.open(folder / "lock", os.O_CREAT)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        back = BackProcess(
+            settings,
+            listener,
+            lock,
+            lambda: b"ours 1\n",
+            command=(sys.executable, "-c", SAY + script),
+            silent_s=2.0,
+            stop_s=stop_s,
+        )
+        try:
+            yield back
+        finally:
+            await back.stop()
+            os.close(lock)
+
+
+async def happens(what: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not what():  # noqa: ASYNC110 - of another process
+            await asyncio.sleep(0.02)
+
+
+async def second_life(back: BackProcess, caplog: pytest.LogCaptureFixture) -> None:
+    await happens(lambda: "are there again" in caplog.text)
+    assert not back.task.done()
+
+
+@pytest.mark.parametrize(
+    ("first_life", "reason"),
+    [
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "killed by SIGSEGV"),
+        ("os._exit(75)", "exit code 75"),
+        (
+            "say('failed', kind='QueryStuck', reason='a query does not end'); os._exit(75)",
+            "a query does not end",
+        ),
+        ("os.kill(os.getpid(), signal.SIGSTOP)", "it did not answer for 2 s"),
+        ("os.write(1, b'no JSON\\n'); time.sleep(60)", "it said what is not understood"),
+        ("os.write(1, b'[1]\\n'); time.sleep(60)", "it said what is not understood"),
+        ("os.write(1, b'x' * 9000); time.sleep(60)", "it said what is not understood"),
+        ("os.close(1); time.sleep(60)", "it said no more"),
+    ],
+)
+async def test_a_process_that_dies_hangs_or_lies_is_started_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, first_life: str, reason: str
+) -> None:
+    script = f"if life == 1:\n    say('ready')\n    {first_life}\nlive()"
+    async with running(tmp_path, script) as back:
+        await second_life(back, caplog)
+    ended = next(record for record in caplog.records if record.levelno == logging.ERROR)
+    assert f"processing and SQL ended ({reason}" in ended.getMessage()
+    assert "started again in 0.2 s; receivers and log go on" in ended.getMessage()
+    assert (tmp_path / "lives").read_text() == "xx"
+
+
+async def test_one_that_cannot_stay_is_started_again_ever_more_slowly(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(tmp_path, "say('ready')"):
+        await happens(lambda: "in 0.8 s" in caplog.text)
+    waits = [
+        record.getMessage().split(" again in ")[1][:5]
+        for record in caplog.records
+        if " again in " in record.msg
+    ]
+    assert waits[:3] == ["0.2 s", "0.4 s", "0.8 s"]
+
+
+async def test_a_first_start_that_fails_ends_up_with_its_reason(tmp_path: Path) -> None:
+    async with running(tmp_path, "say('failed', kind='SinkUnavailable', reason='the store is away')") as back:
+        with pytest.raises(StartFailed, match=r"^the store is away$"):
+            await back.task
+    assert not back.ready.is_set()
+
+
+async def test_a_later_start_that_fails_is_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    script = "if life == 1:\n    say('ready')\nelif life == 2:\n    say('failed', kind='SinkUnavailable', reason='away')\nelse:\n    live()"
+    async with running(tmp_path, script) as back:
+        await second_life(back, caplog)
+    assert "processing and SQL ended (away)" in caplog.text
+
+
+async def test_an_error_that_cannot_be_mended_ends_up(tmp_path: Path) -> None:
+    script = "say('ready'); say('failed', kind='ProcessingFailed', reason='no such table'); os._exit(70)"
+    async with running(tmp_path, script) as back:
+        with pytest.raises(ProcessingFailed, match=r"^no such table$"):
+            await back.task
+    assert (tmp_path / "lives").read_text() == "x"
+
+
+async def test_one_that_does_not_end_when_told_to_is_killed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(tmp_path, "signal.signal(signal.SIGTERM, signal.SIG_IGN); live()", stop_s=1.0) as back:
+        await _within(back.ready.wait())
+    assert back.task.done()
+    assert "did not end within 1 s and are killed" in caplog.text
+
+
+async def test_it_is_told_to_end_before_it_is_ready(tmp_path: Path) -> None:
+    async with running(tmp_path, "time.sleep(600)") as back:
+        await happens((tmp_path / "lives").exists)
+    assert back.task.done()
+    assert not back.ready.is_set()
+
+
+async def test_it_gets_the_first_ones_metrics_and_the_listening_socket(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    script = """
+import pickle, socket
+start = pickle.load(sys.stdin.buffer)
+assert socket.socket(fileno=start.listener).getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+say("exposition", number=7)
+assert pickle.load(sys.stdin.buffer) == (7, b"ours 1\\n")
+live()
+"""
+    async with running(tmp_path, script) as back:
+        await _within(back.ready.wait())
+    assert not caplog.records
+
+
+async def _within(awaited: Awaitable[object]) -> None:
+    async with asyncio.timeout(60):
+        await awaited
