@@ -48,15 +48,18 @@ def main() -> None:
     temporary = Path(tempfile.gettempdir())
     confined = _confine(bounds(start.settings, temporary), start)
     try:
-        from log.sqlite.reader import SqliteLogReader  # noqa: PLC0415 - brings Arrow, and threads
+        from log.sqlite.dead_letters import SqliteDeadLetters  # noqa: PLC0415 - brings Arrow, and threads
+        from log.sqlite.reader import SqliteLogReader  # noqa: PLC0415 - as above
 
-        reader = SqliteLogReader(log_folder(start.settings))
+        log = log_folder(start.settings)
+        reader = SqliteLogReader(log)
+        letters = SqliteDeadLetters(log, start.settings.storage.dead_letters_max_bytes)
         if confined:
             confine(bounds_with_log_open(start.settings, temporary))
         from meshflow.run.back_parts import serve  # noqa: PLC0415 - brings Polars and chdb
 
         _die_of_crashes()
-        asyncio.run(serve(start.settings, reader, start.listener, channel))
+        asyncio.run(serve(start.settings, reader, letters, start.listener, channel))
     except MeshflowError as error:
         end(channel, error)
     except Exception as error:

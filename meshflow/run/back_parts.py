@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from console.server import SqlServer
+from log.sqlite.dead_letters import SqliteDeadLetters
 from log.sqlite.reader import SqliteLogReader
 from meshflow.lifecycle import cancel, failure_of, stop_on_signals
 from meshflow.run.back import EXIT_STUCK, end
@@ -34,8 +35,11 @@ _SQL_STOP_S = 5.0
 """How long queries that were told to end are waited for: nothing is lost with them."""
 
 
-async def serve(settings: Settings, reader: SqliteLogReader, listener: int, channel: Channel) -> None:
-    """Process ``reader``'s log and answer SQL on the socket ``listener`` until SIGTERM.
+async def serve(
+    settings: Settings, reader: SqliteLogReader, letters: SqliteDeadLetters, listener: int, channel: Channel
+) -> None:
+    """Process ``reader``'s log, set aside in ``letters`` what cannot be processed, and answer SQL on the
+    socket ``listener`` until SIGTERM.
 
     Raises MeshflowError when it cannot start, ProcessingFailed.
     """
@@ -45,13 +49,14 @@ async def serve(settings: Settings, reader: SqliteLogReader, listener: int, chan
     async with AsyncExitStack() as parts:
         parts.push_async_callback(cancel, beating)
         parts.push_async_callback(reader.close)
+        parts.push_async_callback(letters.close)
         for name in await asyncio.to_thread(migrate, settings):
             logger.info("applied %s", name)
         engine = WatchedEngine(
             await asyncio.to_thread(_open_engine, settings), lambda seconds: _give_up(channel, seconds)
         )
         parts.callback(engine.close)
-        processing = _Processing(settings, reader)
+        processing = _Processing(settings, reader, letters)
         await processing.start(parts)
         sql = SqlServer(
             settings.console,
@@ -96,9 +101,10 @@ async def _within(awaited: "asyncio.Future[Any]", timeout_s: float) -> bool:
 class _Processing:
     """The tasks that read the log and fill the store."""
 
-    def __init__(self, settings: Settings, reader: SqliteLogReader) -> None:
+    def __init__(self, settings: Settings, reader: SqliteLogReader, letters: SqliteDeadLetters) -> None:
         self._settings = settings
         self._reader = reader
+        self._letters = letters
         self._ending = asyncio.Event()
         self.tasks: set[asyncio.Task[None]] = set()
 
@@ -111,7 +117,7 @@ class _Processing:
         self._sink = RetryingSink(await asyncio.to_thread(open_sink, place), on_retry=tell_retry)
         parts.callback(self._sink.close)
         poll_s = min(settings.processing.pane.total_seconds() / 10, _LONGEST_POLL_S)
-        self._consumer = consumer = Consumer(self._reader, self._sink, poll_s)
+        self._consumer = consumer = Consumer(self._reader, self._sink, poll_s, self._letters.write)
         try:
             await consumer.open(lambda tp, commit: make_processor(settings, tp, commit))
         except ValueError as error:  # fewer partitions than the log has, or a commit that is not meshflow's
@@ -132,4 +138,6 @@ class _Processing:
         self._ending.set()
         self._consumer.stop()
         self._sink.stop()
+        self._letters.stop()
+        self._reader.stop()
         await asyncio.wait(self.tasks)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from meshflow.settings import Settings
 from schemas.errors import LogUnavailable
-from storage.settings import ChdbStore, SqliteLog
+from storage.settings import ChdbStore, SqliteLog, without_password
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,8 @@ def log_folder(settings: Settings) -> Path:
     place = settings.storage.log_place
     if not isinstance(place, SqliteLog):
         raise LogUnavailable(
-            f"`up` keeps its log in SQLite; storage.log = {settings.storage.log!r} is for the distributed mode"
+            f"`up` keeps its log in SQLite; storage.log = {without_password(settings.storage.log)!r} is for the"
+            " distributed mode"
         )
     return place.directory
 
