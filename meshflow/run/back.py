@@ -7,7 +7,6 @@ since Landlock binds the thread that asks for it and those that come after.
 import asyncio
 import logging
 import os
-import signal
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -25,10 +24,6 @@ EXIT_FAILED = 1
 EXIT_BROKEN = 70
 EXIT_STUCK = 75
 """As sysexits.h's EX_TEMPFAIL: the next process does better."""
-_CRASHES = (
-    *(signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE),
-    *(signal.SIGILL, signal.SIGTRAP, signal.SIGSYS),
-)
 _FIRST_TO_GO = 500
 """Added to what the kernel's out-of-memory killer thinks of this process: it takes this one, not the
 receivers.
@@ -58,7 +53,6 @@ def main() -> None:
             confine(bounds_with_log_open(start.settings, temporary))
         from meshflow.run.back_parts import serve  # noqa: PLC0415 - brings Polars and chdb
 
-        _die_of_crashes()
         asyncio.run(serve(start.settings, reader, letters, start.listener, channel))
     except MeshflowError as error:
         end(channel, error)
@@ -89,12 +83,6 @@ def _confine(rules: Rules, start: Start) -> bool:
             )
         return False
     return True
-
-
-def _die_of_crashes() -> None:
-    """Undo chdb's handlers: a process that crashed would wait 20 s for a reporter that chdb does not have."""
-    for number in _CRASHES:
-        signal.signal(number, signal.SIG_DFL)
 
 
 if __name__ == "__main__":

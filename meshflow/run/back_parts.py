@@ -31,6 +31,10 @@ from storage.sql.server_engine import ServerEngine
 logger = logging.getLogger(__name__)
 
 _LONGEST_POLL_S = 0.25
+_CRASHES = (
+    *(signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE),
+    *(signal.SIGILL, signal.SIGTRAP, signal.SIGSYS),
+)
 _SQL_STOP_S = 5.0
 """How long queries that were told to end are waited for: nothing is lost with them."""
 
@@ -56,6 +60,7 @@ async def serve(
             await asyncio.to_thread(_open_engine, settings), lambda seconds: _give_up(channel, seconds)
         )
         parts.callback(engine.close)
+        _die_of_crashes()
         processing = _Processing(settings, reader, letters)
         await processing.start(parts)
         sql = SqlServer(
@@ -82,6 +87,14 @@ async def serve(
 def _open_engine(settings: Settings) -> Engine:
     place = settings.storage.store_place
     return ChdbEngine(str(place.directory.resolve())) if isinstance(place, ChdbStore) else ServerEngine(place)
+
+
+def _die_of_crashes() -> None:
+    """Undo the handlers that chdb has put up: a process that crashed would wait 20 s, for a reporter that chdb
+    does not have.
+    """
+    for number in _CRASHES:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _give_up(channel: Channel, seconds: float) -> None:
