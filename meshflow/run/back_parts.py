@@ -90,8 +90,8 @@ def _open_engine(settings: Settings) -> Engine:
 
 
 def _die_of_crashes() -> None:
-    """Undo the handlers that chdb has put up: a process that crashed would wait 20 s, for a reporter that chdb
-    does not have.
+    """Undo the handlers that chdb has put up: a process that crashed would wait 20 s, for a reporter that
+    chdb does not have.
     """
     for number in _CRASHES:
         signal.signal(number, signal.SIG_DFL)
