@@ -66,7 +66,7 @@ async def serve(
         sql = SqlServer(
             settings.console,
             engine,
-            listener=socket.socket(fileno=listener),
+            socket_=socket.socket(fileno=listener),
             exposition=make_joined(channel.exposition),
         )
         await sql.start()

@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from console.password import check_exposure
 from ingest.server import IngestServer
 from log.sqlite.dead_letters import SqliteDeadLetters
 from log.sqlite.retention import Limits
@@ -53,6 +54,7 @@ async def _run(settings: Settings, on_ready: Callable[[Ports], None]) -> None:
     async with AsyncExitStack() as parts:  # closed in reverse: receivers first, then processing, the log last
         log = log_folder(settings)
         keep_private(settings.storage.data, log, *_store_folder(settings))
+        settings = settings.model_copy(update={"console": check_exposure(settings.console)})
         writer = _open_log(settings, log)
         parts.push_async_callback(writer.close)
         letters = SqliteDeadLetters(log, settings.storage.dead_letters_max_bytes)
