@@ -3,10 +3,14 @@
 Spans as ``benchmarks.load`` makes them (21 attributes, about 930 bytes). ``decode``: panes of about 31,000
 spans (50,000 spans/s over 8 partitions, 5 s) to a SpanBatch. ``split``: requests of 200 or of 5 (Envoy's
 default) spans, to 32 partitions. ``details``: attributes, events and links of 2 % of a pane's spans; per
-million of those.
+million of those. ``points``, ``logs``: Envoy's captured metrics (172 bytes a point) and access logs (675 bytes)
+to a PointBatch and a LogBatch; per million points and log records.
 """
 
+import gzip
+import struct
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
@@ -15,6 +19,7 @@ from benchmarks.report import Case, Measurement, main, measure
 from schemas import otlp, topics
 from schemas.spans import SpanBatch
 
+CAPTURES = Path(__file__).parents[1] / "tests" / "data" / "envoy"
 PANE_SPANS = 31_000
 PARTITIONS = 32
 KEPT = 0.02
@@ -65,6 +70,29 @@ def details(system: str, spans: int, repeats: int) -> Measurement:
     return measurement
 
 
+def items(system: str, signal: str, repeats: int) -> Measurement:
+    """Captured Export requests to a PointBatch or LogBatch."""
+    _, decoder = otlp.load(system)
+    decode_items = {"metrics": decoder.decode_points, "logs": decoder.decode_logs}[signal]
+    payloads = _captured(signal)
+    count = len(decode_items(payloads))
+    with measure(count * repeats) as measurement:
+        for _ in range(repeats):
+            decode_items(payloads)
+    measurement.note = f"{count:,} items, {sum(map(len, payloads)) // count} bytes each"
+    return measurement
+
+
+def _captured(signal: str) -> list[bytes]:
+    data = gzip.decompress((CAPTURES / f"{signal}.bin.gz").read_bytes())
+    requests, at = [], 0
+    while at < len(data):
+        (length,) = struct.unpack_from(">I", data, at)
+        requests.append(data[at + 4 : at + 4 + length])
+        at += 4 + length
+    return requests
+
+
 def _panes(spans: int, services: int) -> Iterator[list[bytes]]:
     requests = make_requests(spans, services, 10, 200, seed=1)
     size = PANE_SPANS // 200
@@ -91,6 +119,11 @@ CASES = [
         )
         for system, amount in (("native", NATIVE), ("reference", REFERENCE))
         for size in (200, 5)
+    ),
+    *(
+        Case(f"{name} of Envoy", system, items, {"system": system, "signal": signal, "repeats": repeats})
+        for name, signal, repeats in (("points", "metrics", 20), ("log records", "logs", 200))
+        for system, repeats in (("native", repeats), ("reference", 1))
     ),
     Case("details of 2 %", "native", details, {"system": "native", **NATIVE, "repeats": 20}),
     Case("details of 2 %", "reference", details, {"system": "reference", **REFERENCE}),

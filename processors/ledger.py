@@ -22,6 +22,10 @@ class Fates:
     late: int = 0
     stored: int = 0
     """Rows of otel_* tables."""
+    cut: int = 0
+    """Attribute sets, and texts of resources, scopes and metrics, that are stored but for what is over
+    ``processing.attributes``.
+    """
 
 
 def ledger(tp: TopicPartition, pane: Pane, fates: Fates) -> pa.Table:
@@ -42,6 +46,7 @@ def ledger(tp: TopicPartition, pane: Pane, fates: Fates) -> pa.Table:
         "stored": fates.stored,
         "lost": pane.lost,
         "bytes": pane.bytes,
+        "cut": fates.cut,
     }
     schema = SCHEMAS["ledger"]
     something = row["received"] or pane.refused or pane.lost or pane.bytes

@@ -205,6 +205,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         stored=_COUNT,  # rows of otel_* tables
         lost=_COUNT,  # records that retention removed before they were read
         bytes=_COUNT,  # OTLP bytes of the pane's records
+        cut=_COUNT,  # attribute sets and texts that are over processing.attributes, and stored without the rest
     ),
 }
 

@@ -18,7 +18,9 @@ TABLE = "otel_logs"
 
 
 class StoreLogs:
-    """Makes rows of log records, each stored once; counts them as kept and stored."""
+    """Makes rows of log records, each stored once; counts them as kept and stored,
+    and what is cut.
+    """
 
     def close(self, pane: PaneView[LogBatch]) -> Tables:  # noqa: ARG002 - a pane is stored when it is decided
         """See processors.stage.Stage."""
@@ -29,6 +31,7 @@ class StoreLogs:
         rows = log_rows(pane.batch, pane.own[FirstItems].rows, pane.time.start_s)
         pane.fates.kept += rows.num_rows
         pane.fates.stored += rows.num_rows
+        pane.fates.cut += pane.batch.contexts.cut
         return {TABLE: rows}
 
 

@@ -37,7 +37,9 @@ _DISTRIBUTION_COLUMNS = {
 
 
 class StorePoints:
-    """Makes rows of data points, each stored once; counts them as kept and stored."""
+    """Makes rows of data points, each stored once; counts them as kept and stored,
+    and what is cut.
+    """
 
     def close(self, pane: PaneView[PointBatch]) -> Tables:  # noqa: ARG002 - a pane is stored when it is decided
         """See processors.stage.Stage."""
@@ -49,6 +51,7 @@ class StorePoints:
         stored = sum(rows.num_rows for rows in tables.values())
         pane.fates.kept += stored
         pane.fates.stored += stored
+        pane.fates.cut += pane.batch.contexts.cut
         return tables
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from processors.rows import shared, table_of
 from processors.settings import ProcessorSettings
@@ -19,7 +20,7 @@ from processors.spans.sampling.threshold import merge_threshold, parse_head, sam
 from processors.stage import PaneView, Tables, Window
 from schemas import otlp
 from schemas.hexadecimal import hex_span_ids, hex_trace_ids
-from schemas.otlp.limits import DEFAULT_LIMITS, Limits
+from schemas.otlp.limits import CUT_KEY, DEFAULT_LIMITS, Limits
 from schemas.spans import DETAIL_SCHEMA, SpanBatch
 from schemas.tables import NANOSECONDS, SCHEMAS
 from schemas.units import NS_PER_S
@@ -34,7 +35,7 @@ _RECORDS_AT_A_TIME = 8
 
 
 class StoreTraces:
-    """Makes rows of kept spans; counts them as stored."""
+    """Makes rows of kept spans; counts them as stored, and what is cut."""
 
     def __init__(self, settings: ProcessorSettings, sampler: Sampler) -> None:  # noqa: ARG002 - as every stage
         self._limits = settings.attributes.limits
@@ -45,11 +46,13 @@ class StoreTraces:
 
     def decide(self, pane: PaneView[SpanBatch], window: Window) -> Tables:  # noqa: ARG002 - Sample has used it
         """See processors.stage.Stage."""
+        pane.fates.cut += pane.batch.cut
         kept = pane.own.get(Kept)
         if kept is None:
             return {}
         tables = write_traces(pane.batch, kept.spans, pane.payloads, pane.time.start_s, self._limits)
         pane.fates.stored += tables["otel_traces"].num_rows
+        pane.fates.cut += marks(tables["otel_traces"])
         return tables
 
 
@@ -97,6 +100,16 @@ def write_traces(
         "otel_traces": table_of("otel_traces", columns),
         "otel_traces_trace_id_ts": _trace_times(spans, log_time_s),
     }
+
+
+def marks(traces: pa.Table) -> int:
+    """How many attribute sets of spans, events and links say that they were cut."""
+    found = 0
+    for name in ("SpanAttributes", "Events.Attributes", "Links.Attributes"):
+        for chunk in traces.column(name).chunks:
+            maps = chunk.flatten() if pa.types.is_list(chunk.type) else chunk
+            found += pc.sum(pc.equal(maps.keys, CUT_KEY)).as_py() or 0
+    return found
 
 
 def _details(spans: pl.DataFrame, payloads: Sequence[bytes], limits: Limits) -> pa.Table:

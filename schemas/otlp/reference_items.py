@@ -21,7 +21,7 @@ from schemas.logs import LOG_SCHEMA, LogBatch
 from schemas.otlp.limits import DEFAULT_LIMITS, Cutter, Limits
 from schemas.otlp.semantics import MAX_TIME_NS, RESOURCE_KEYS, UNKNOWN_SERVICE
 from schemas.otlp.text import attribute_texts, value_text
-from schemas.otlp.wire import Field, joined, submessages
+from schemas.otlp.wire import Field, fields, joined, submessages
 from schemas.points import (
     DISTRIBUTION_SCHEMA,
     EXEMPLAR_SCHEMA,
@@ -144,8 +144,8 @@ class _Tables:
         self, payload: bytes, containers: Sequence[Any], cluster: str
     ) -> Iterator[tuple[_Place, Field, Any]]:
         """Each item with its place and where its bytes lie."""
-        fields = submessages(payload, 0, len(payload), 1)
-        for resource_field, (of_resource, scopes, children) in zip(fields, containers, strict=True):
+        resource_fields = submessages(payload, 0, len(payload), 1)
+        for resource_field, (of_resource, scopes, children) in zip(resource_fields, containers, strict=True):
             _, _, _, begin, end = resource_field
             resource = self._resource(joined(payload, begin, end, 1), of_resource.schema_url, cluster)
             scope_fields = submessages(payload, begin, end, 2)
@@ -173,7 +173,7 @@ class _Tables:
         bodies = tuple(data[field.value : field.end] for field in submessages(data, begin, end, number))
         if bodies not in self._sets:
             self._rows[2].append((self.limited(texts),))
-            self._sets[bodies] = _Known(len(self._sets), b"", _meaning(texts, ""))
+            self._sets[bodies] = _Known(len(self._sets), _digest(_framed(*bodies)), _meaning(texts, ""))
         return self._sets[bodies]
 
     def finish(self) -> Contexts:
@@ -250,7 +250,7 @@ class _Points:
                     KINDS.index(kind), temporality, monotonic, point.flags,
                     _start_ns(point.start_time_unix_nano, point.time_unix_nano), _clamped(point.time_unix_nano),
                     _value(point) if KINDS.index(kind) < _FIRST_DISTRIBUTION else 0.0,
-                    *place.identity(head, payload[begin:end]),
+                    *place.identity(head, known.own, _without(payload, begin, end, _ATTRIBUTES[kind])),
                 )
             )  # fmt: skip
             if KINDS.index(kind) >= _FIRST_DISTRIBUTION:
@@ -292,6 +292,12 @@ def _data_fields(payload: bytes, metric: Field) -> Iterator[Field]:
     """The data fields of a metric, in the order of its bytes."""
     kinds = (submessages(payload, metric.value, metric.end, number) for number in _DATA)
     return iter(sorted((field for of_kind in kinds for field in of_kind), key=lambda field: field.begin))
+
+
+def _without(data: bytes, begin: int, end: int, number: int) -> bytes:
+    """The fields of a message but for the submessages of this number, end to end."""
+    rest = (field for field in fields(data, begin, end) if field[:2] != (number, True))
+    return b"".join(data[field.begin : field.end] for field in rest)
 
 
 def _distribution(point: Any) -> tuple[Any, ...]:

@@ -18,7 +18,7 @@ def test_received_is_the_sum_of_fates() -> None:
     assert table.to_pylist() == [
         {
             "time": 35, "topic": "otlp_spans", "partition": 3, "pane": 7, "received": 38, "rejected": 3, "refused": 4, "duplicate": 5,
-            "kept": 10, "dropped": 20, "late": 3, "stored": 10, "lost": 1, "bytes": 9,
+            "kept": 10, "dropped": 20, "late": 3, "stored": 10, "lost": 1, "bytes": 9, "cut": 0,
         }
     ]  # fmt: skip
 

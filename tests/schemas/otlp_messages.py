@@ -12,6 +12,22 @@ from opentelemetry.proto.common.v1.common_pb2 import (
     KeyValueList,
 )
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, LogsData, ResourceLogs, ScopeLogs
+from opentelemetry.proto.metrics.v1.metrics_pb2 import (
+    Exemplar,
+    ExponentialHistogram,
+    ExponentialHistogramDataPoint,
+    Gauge,
+    Histogram,
+    HistogramDataPoint,
+    Metric,
+    MetricsData,
+    NumberDataPoint,
+    ResourceMetrics,
+    ScopeMetrics,
+    Sum,
+    Summary,
+    SummaryDataPoint,
+)
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status, TracesData
 
@@ -98,6 +114,105 @@ logs = st.builds(
     resource_logs=st.lists(
         st.builds(
             ResourceLogs, resource=resources, scope_logs=st.lists(scope_logs, max_size=2), schema_url=texts
+        ),
+        max_size=2,
+    ),
+).map(lambda message: message.SerializeToString())
+
+_doubles = st.floats() | st.sampled_from([0.0, 1.5])
+_exemplars = st.builds(
+    Exemplar, time_unix_nano=uint64s, trace_id=trace_ids, span_id=span_ids, filtered_attributes=attributes
+)
+_point: dict[str, Any] = {
+    "attributes": attributes,
+    "start_time_unix_nano": uint64s | st.integers(0, 10**16),
+    "time_unix_nano": uint64s,
+    "flags": uint32s,
+}
+_sampled = {**_point, "exemplars": st.lists(_exemplars, max_size=2)}
+_numbers = st.builds(NumberDataPoint, as_double=_doubles, **_sampled) | st.builds(
+    NumberDataPoint, as_int=st.integers(-(2**63), 2**63 - 1), **_sampled
+)
+_totals = {"count": uint64s, "sum": _doubles}
+_counts = st.lists(uint64s, max_size=3)
+_buckets = st.builds(
+    ExponentialHistogramDataPoint.Buckets, offset=st.integers(-(2**31), 2**31 - 1), bucket_counts=_counts
+)
+_temporality = {"aggregation_temporality": st.integers(-1, 4)}
+
+
+def _lists(points: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Any]]:
+    return st.lists(points, max_size=3)
+
+
+_data = st.one_of(
+    st.builds(Gauge, data_points=_lists(_numbers)).map(lambda data: {"gauge": data}),
+    st.builds(Sum, data_points=_lists(_numbers), is_monotonic=st.booleans(), **_temporality).map(
+        lambda data: {"sum": data}
+    ),
+    st.builds(
+        Histogram,
+        data_points=_lists(
+            st.builds(
+                HistogramDataPoint,
+                bucket_counts=_counts,
+                explicit_bounds=st.lists(_doubles, max_size=3),
+                min=_doubles,
+                max=_doubles,
+                **_totals,
+                **_sampled,
+            )
+        ),
+        **_temporality,
+    ).map(lambda data: {"histogram": data}),
+    st.builds(
+        ExponentialHistogram,
+        data_points=_lists(
+            st.builds(
+                ExponentialHistogramDataPoint,
+                scale=st.integers(-(2**31), 2**31 - 1),
+                zero_count=uint64s,
+                positive=_buckets,
+                negative=_buckets,
+                **_totals,
+                **_sampled,
+            )
+        ),
+        **_temporality,
+    ).map(lambda data: {"exponential_histogram": data}),
+    st.builds(
+        Summary,
+        data_points=_lists(
+            st.builds(
+                SummaryDataPoint,
+                quantile_values=st.lists(
+                    st.builds(SummaryDataPoint.ValueAtQuantile, quantile=_doubles, value=_doubles), max_size=2
+                ),
+                **_totals,
+                **_point,
+            )
+        ),
+    ).map(lambda data: {"summary": data}),
+)
+scope_metrics = st.builds(
+    ScopeMetrics,
+    scope=scopes,
+    metrics=st.lists(
+        st.builds(
+            lambda data, **own: Metric(**own, **data), _data, name=texts, description=texts, unit=texts
+        ),
+        max_size=2,
+    ),
+    schema_url=texts,
+)
+metrics = st.builds(
+    MetricsData,
+    resource_metrics=st.lists(
+        st.builds(
+            ResourceMetrics,
+            resource=resources,
+            scope_metrics=st.lists(scope_metrics, max_size=2),
+            schema_url=texts,
         ),
         max_size=2,
     ),

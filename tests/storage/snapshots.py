@@ -17,7 +17,9 @@ SETTINGS = {
 }
 """Folder of the snapshots -> the settings that they are made with."""
 
-_NAMED = re.compile(r"CREATE (?:OR REPLACE )?(?:TABLE|VIEW|FUNCTION) (?:IF NOT EXISTS )?(\w+)")
+_NAMED = re.compile(
+    r"(?:ALTER TABLE|CREATE (?:OR REPLACE )?(?:TABLE|VIEW|FUNCTION)) (?:IF NOT EXISTS )?(\w+)"
+)
 
 
 def made(settings: StorageSettings) -> dict[str, str]:

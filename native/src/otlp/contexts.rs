@@ -1,8 +1,9 @@
 //! What items refer to, each once in a batch: resources, scopes, attribute sets, strings. And what tells items and series apart.
 
 use std::borrow::Cow;
+use std::hash::BuildHasher;
 
-use hashbrown::HashMap;
+use hashbrown::{DefaultHashBuilder, HashMap};
 
 use crate::Error;
 use crate::arrow::column::{Buffer, Texts};
@@ -36,6 +37,49 @@ pub struct Known {
     meaning: u128,
 }
 
+/// An attribute set.
+#[derive(Clone, Copy)]
+pub struct Set {
+    /// Row of the attribute sets.
+    pub row: u32,
+    /// Digest of its bytes.
+    pub bytes: [u8; 16],
+    /// Digest of what it says, whatever the order.
+    pub meaning: [u8; 16],
+}
+
+/// Sets that were asked for of late, by their bytes: most are asked for again, and a digest costs more than a look.
+#[derive(Default)]
+struct Recent {
+    hasher: DefaultHashBuilder,
+    slots: Vec<Option<(Vec<u8>, Set)>>,
+}
+
+impl Recent {
+    const SLOTS: usize = 1 << 12;
+    const MOST_BYTES: usize = 512;
+
+    fn slot(&self, bytes: &[u8]) -> usize {
+        if bytes.len() <= Self::MOST_BYTES { self.hasher.hash_one(bytes) as usize % Self::SLOTS } else { 0 }
+    }
+
+    fn get(&self, slot: usize, bytes: &[u8]) -> Option<Set> {
+        let (known, set) = self.slots.get(slot)?.as_ref()?;
+        (known == bytes).then_some(*set)
+    }
+
+    fn put(&mut self, slot: usize, bytes: &[u8], set: Set) {
+        if bytes.len() > Self::MOST_BYTES {
+            return;
+        }
+        self.slots.resize(Self::SLOTS, None);
+        let (known, held) = self.slots[slot].get_or_insert_with(|| (Vec::new(), set));
+        known.clear();
+        known.extend_from_slice(bytes);
+        *held = set;
+    }
+}
+
 /// Tables of a batch besides its items'.
 pub struct Contexts<'t> {
     table: &'t Table,
@@ -51,7 +95,8 @@ pub struct Contexts<'t> {
     scope_texts: [Texts; 3],
     scope_dropped: Vec<u32>,
     scope_attributes: Maps,
-    sets: HashMap<u128, (u32, u128)>,
+    sets: HashMap<u128, Set>,
+    recent: Recent,
     set_attributes: Maps,
     seen: HashMap<u128, u64>,
     scratch: Vec<u8>,
@@ -88,6 +133,7 @@ impl<'t> Contexts<'t> {
             scope_dropped: Vec::new(),
             scope_attributes: Maps::new(limits),
             sets: HashMap::new(),
+            recent: Recent::default(),
             set_attributes: Maps::new(limits),
             seen: HashMap::new(),
             scratch: Vec::new(),
@@ -118,22 +164,27 @@ impl<'t> Contexts<'t> {
         ((identity >> 64) as u64, identity as u64)
     }
 
-    /// Row and digest of the attributes whose KeyValue bodies these are.
-    pub fn attributes(&mut self, bodies: &[&[u8]], depth: u32) -> Result<(u32, [u8; 16]), Error> {
+    /// The set of the attributes whose KeyValue bodies these are.
+    pub fn attributes(&mut self, bodies: &[&[u8]], depth: u32) -> Result<Set, Error> {
         self.scratch.clear();
         for body in bodies {
             frame(&mut self.scratch, body);
         }
+        let slot = self.recent.slot(&self.scratch);
+        if let Some(set) = self.recent.get(slot, &self.scratch) {
+            return Ok(set);
+        }
         let bytes = digest(&[&self.scratch]);
-        if let Some(known) = self.sets.get(&bytes) {
-            return Ok((known.0, known.1.to_be_bytes()));
+        if let Some(set) = self.sets.get(&bytes) {
+            self.recent.put(slot, &self.scratch, *set);
+            return Ok(*set);
         }
         let pairs = unique_attributes(bodies.iter().map(|body| key_value(body, depth)).collect::<Result<Vec<_>, Malformed>>()?);
-        let meaning = self.meaning(&pairs, b"");
+        let meaning = self.meaning(&pairs, b"").to_be_bytes();
         self.set_attributes.push(&pairs)?;
-        let row = self.sets.len() as u32;
-        self.sets.insert(bytes, (row, meaning));
-        Ok((row, meaning.to_be_bytes()))
+        let set = Set { row: self.sets.len() as u32, bytes: bytes.to_be_bytes(), meaning };
+        self.sets.insert(bytes, set);
+        Ok(set)
     }
 
     /// What a text that is repeated in rows keeps, as a code.

@@ -105,11 +105,11 @@ impl<'t> Decoder<'t> {
                 tag => reader.skip(tag, depth)?,
             }
         }
-        let (set, _) = self.contexts.attributes(attributes, deeper(depth)?)?;
+        let set = self.contexts.attributes(attributes, deeper(depth)?)?;
         let (identity_hi, identity_lo) = self.contexts.identity(&[&place.bytes, body]);
         let (trace_hi, trace_lo) = ids::trace_id(trace_id).unwrap_or((0, 0));
         let columns = &mut self.columns;
-        push_each(&mut columns.places, [record, place.resource, place.scope, set]);
+        push_each(&mut columns.places, [record, place.resource, place.scope, set.row]);
         columns.time_ns.push(clamped(if time == 0 { observed } else { time }));
         push_each(&mut columns.ids, [trace_hi, trace_lo, ids::span_id(span_id)]);
         push_each(&mut columns.bytes, [flags as u8, severity as u8]); // the W3C trace flags are the low byte

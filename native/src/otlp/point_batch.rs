@@ -151,11 +151,11 @@ impl<'t> Decoder<'t> {
         for exemplar in &bodies.exemplars {
             self.exemplars.read(row, exemplar, deeper(depth)?)?;
         }
-        let (set, attributes) = self.contexts.attributes(&bodies.attributes, deeper(depth)?)?;
-        let (identity_hi, identity_lo) = self.contexts.identity(&[&place.bytes, &head.digest, body]);
-        let series = digest(&[&place.source, &head.digest, &attributes]);
+        let set = self.contexts.attributes(&bodies.attributes, deeper(depth)?)?;
+        let (identity_hi, identity_lo) = self.contexts.identity(&[&place.bytes, &head.digest, &set.bytes, &bodies.rest]);
+        let series = digest(&[&place.source, &head.digest, &set.meaning]);
         let points = &mut self.points;
-        push_each(&mut points.places, [record, place.resource, place.scope, set]);
+        push_each(&mut points.places, [record, place.resource, place.scope, set.row]);
         points.series.push((series >> 64) as u64);
         push_each(&mut points.codes, head.codes);
         points.kind.push(head.kind);

@@ -130,15 +130,19 @@ impl Lists {
 pub struct Bodies<'a> {
     pub attributes: Vec<&'a [u8]>,
     pub exemplars: Vec<&'a [u8]>,
+    /// All fields but the attributes, end to end as they are.
+    pub rest: Vec<u8>,
 }
 
 /// Reads a point of this kind: numbers are returned, lists appended, submessages left in `bodies`.
 pub fn read_point<'a>(kind: usize, body: &'a [u8], bodies: &mut Bodies<'a>, lists: &mut Lists, depth: u32) -> Result<Point> {
     bodies.attributes.clear();
     bodies.exemplars.clear();
+    bodies.rest.clear();
     let mut point = Point::default();
     let mut reader = Reader(body);
     while !reader.is_empty() {
+        let (field, attributes) = (reader.0, bodies.attributes.len());
         match reader.tag()? {
             0x11 => point.start = reader.fixed64()?,
             0x19 => point.time = reader.fixed64()?,
@@ -148,6 +152,9 @@ pub fn read_point<'a>(kind: usize, body: &'a [u8], bodies: &mut Bodies<'a>, list
                 SUMMARY_KIND => point.summary_field(tag, &mut reader, bodies, lists, depth)?,
                 _ => point.number_field(tag, &mut reader, bodies, depth)?,
             },
+        }
+        if bodies.attributes.len() == attributes {
+            bodies.rest.extend_from_slice(&field[..field.len() - reader.0.len()]);
         }
     }
     Ok(point)
