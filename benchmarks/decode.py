@@ -3,8 +3,8 @@
 Spans as ``benchmarks.load`` makes them (21 attributes, about 930 bytes). ``decode``: panes of about 31,000
 spans (50,000 spans/s over 8 partitions, 5 s) to a SpanBatch. ``split``: requests of 200 or of 5 (Envoy's
 default) spans, to 32 partitions. ``details``: attributes, events and links of 2 % of a pane's spans; per
-million of those. ``points``, ``logs``: Envoy's captured metrics (172 bytes a point) and access logs (675 bytes)
-to a PointBatch and a LogBatch; per million points and log records.
+million of those. ``points``, ``logs``: Envoy's captured metrics (172 bytes a point) and access logs (675
+bytes) to a PointBatch and a LogBatch; per million points and log records.
 """
 
 import gzip
