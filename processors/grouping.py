@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 import pyarrow as pa
 
 from schemas.tables import HISTOGRAM
@@ -15,7 +16,31 @@ U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
+NO_BUCKET = -2
+"""A histogram's bucket of a row that has no duration to show."""
+
 _BUCKETS = 1 << 10  # schemas.histogram: buckets -1 .. 1007
+
+
+_SEED = 0x6D657368  # "mesh"; any fixed number
+
+
+def hash_texts(texts: pl.Series) -> U64:
+    """A hash of each text; 0 for ""."""
+    hashes: U64 = texts.hash(_SEED).to_numpy(writable=True)
+    hashes[(texts == "").to_numpy()] = 0
+    return hashes
+
+
+def hash_rows(columns: Sequence[U64]) -> U64:
+    """A hash of each row of hashes or small numbers; the order of the columns counts."""
+    mixed = np.zeros_like(columns[0])
+    for column in columns:
+        mixed = (mixed ^ column) * np.uint64(0x9E3779B97F4A7C15)
+        mixed ^= mixed >> np.uint64(32)
+        mixed *= np.uint64(0xD6E8FEB86659FD93)
+        mixed ^= mixed >> np.uint64(29)
+    return mixed
 
 
 def pack(columns: Sequence[npt.NDArray[np.integer]]) -> U64:

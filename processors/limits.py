@@ -10,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from processors.grouping import pack
+from processors.grouping import U64, hash_rows, hash_texts, pack
 from processors.settings import LabelLimits
 from schemas.spans import SpanBatch
 
@@ -63,6 +63,17 @@ class Identities:
     service: npt.NDArray[np.int64]
     """A number for each identity's (cluster, namespace, service)."""
 
+    @property
+    def service_hashes(self) -> U64:
+        """A hash of each service number's texts, equal in every pane."""
+        _, first = np.unique(self.service, return_index=True)
+        return hash_rows(
+            [
+                hash_texts(pl.Series(self.labels.text(self.columns[name][first]), dtype=pl.String))
+                for name in ("cluster", "namespace", "service")
+            ]
+        )
+
 
 def identities(batch: SpanBatch, labels: Labels) -> Identities:
     """The identities of a batch's resources."""
@@ -83,12 +94,35 @@ def identities(batch: SpanBatch, labels: Labels) -> Identities:
     return Identities(labels, columns, of_resource, service.astype(np.int64))
 
 
-def limit_services(identity: Codes, known: Identities, limit: int) -> Codes:
+@dataclass(frozen=True, slots=True)
+class SeenServices:
+    """A note for later panes: the services that a pane has spans of, the busiest ones where they are over the
+    limit. A function of the pane alone, so that what later panes look up does not depend on what earlier ones
+    have shown.
+    """
+
+    hashes: U64
+    """Of (cluster, namespace, service), each once."""
+
+    @classmethod
+    def of(cls, identity: Codes, known: Identities, limit: int) -> "SeenServices":
+        """``identity`` of each span of the pane."""
+        spans = np.bincount(known.service[identity], minlength=int(known.service.max(initial=0)) + 1)
+        hashes = known.service_hashes
+        busiest = np.lexsort((hashes, -spans))[:limit]
+        return cls(hashes[busiest[spans[busiest] > 0]])
+
+
+def limit_services(
+    identity: Codes, known: Identities, limit: int, met: pl.Series | None = None, new_limit: int = 0
+) -> Codes:
     """``identity`` of spans with those of services over the limit replaced by 0: the busiest services stay,
     ties by name.
+
+    ``met``: hashes of the services that earlier panes had; of others ``new_limit`` stay. None: all may stay.
     """
     services = int(known.service.max(initial=0)) + 1
-    if services <= limit:
+    if services <= (limit if met is None else min(limit, new_limit)):
         return identity
     spans = np.bincount(known.service[identity], minlength=services)
     _, first = np.unique(known.service, return_index=True)
@@ -98,8 +132,12 @@ def limit_services(identity: Codes, known: Identities, limit: int) -> Codes:
     ranked = pl.DataFrame({"number": np.arange(services), "spans": spans, **names}).sort(
         ["spans", *names], descending=[True, *(False for _ in names)]
     )
+    number = ranked["number"].to_numpy()[:limit]
+    if met is not None:
+        new = ~pl.Series(known.service_hashes[number]).is_in(met.implode()).to_numpy()
+        number = number[~new | (np.cumsum(new) <= new_limit)]
     stays = np.zeros(services, np.bool_)
-    stays[ranked["number"][:limit].to_numpy()] = True
+    stays[number] = True
     return np.where(stays[known.service[identity]], identity, 0).astype(np.uint32)
 
 
@@ -125,12 +163,17 @@ def limit_operations(operation: Codes, service: npt.NDArray[np.int64], labels: L
 
 
 def name_spans(
-    spans: pl.DataFrame, batch: SpanBatch, labels: Labels, limits: LabelLimits
-) -> tuple[Identities, Codes, Codes]:
-    """The identities of a pane, and each span's identity and operation (label code) within the limits."""
-    known = identities(batch, labels)
-    identity = limit_services(known.of_resource[spans["resource"].to_numpy()], known, limits.services)
+    spans: pl.DataFrame,
+    known: Identities,
+    limits: LabelLimits,
+    met: pl.Series | None = None,
+) -> tuple[Codes, Codes]:
+    """Each span's identity and operation (label code) within the limits; ``met``: see limit_services."""
+    labels = known.labels
+    identity = limit_services(
+        known.of_resource[spans["resource"].to_numpy()], known, limits.services, met, limits.new_services
+    )
     operation = limit_operations(
         labels.codes(spans["operation"]), known.service[identity], labels, limits.operations_per_service
     )
-    return known, identity, operation
+    return identity, operation

@@ -26,8 +26,8 @@ _LOGGER = logging.getLogger(__name__)
 class Signal(Generic[B]):
     """What makes spans, points or logs of a pane processor."""
 
-    decode: Callable[[Sequence[bytes]], B]
-    """OTLP payloads -> a batch. Raises MalformedOtlp."""
+    decode: Callable[[Payloads], B]
+    """OTLP payloads, with the clusters that their records' labels name -> a batch. Raises MalformedOtlp."""
     stages: tuple[Stage[B], ...]
     count: Callable[[B], int]
     """How many items a batch has."""
@@ -279,5 +279,4 @@ class PaneProcessor(Generic[B]):
 
     def _count(self, payload: bytes) -> int:
         """Items of a payload; one that cannot be decoded counts as one."""
-        counted = attempt(lambda: self._signal.count(self._signal.decode([payload])))
-        return 1 if isinstance(counted, Fault) else counted
+        return self._items(Record(0, 0, payload, len(payload)))

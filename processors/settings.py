@@ -28,6 +28,11 @@ class LabelLimits(BaseModel):
         ge=1,
         description="Services that keep their name in a pane: the busiest, ties by name.",
     )
+    new_services: int = Field(
+        default=500,
+        ge=1,
+        description="Of services not met in the lookback, so many keep their name in a pane: the busiest. Not while a partition begins.",
+    )
     nodes: int = Field(
         default=50_000,
         ge=1,

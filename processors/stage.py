@@ -64,6 +64,12 @@ class Payloads(Sequence[bytes]):
     def __init__(self, records: Sequence[Record]) -> None:
         self._records = records
 
+    @property
+    def clusters(self) -> list[str]:
+        """The cluster of resources that name none, one for each payload; [] where no record has a label."""
+        clusters = [record.labels.get("source_cluster", "") for record in self._records]
+        return clusters if any(clusters) else []
+
     def __len__(self) -> int:
         return len(self._records)
 
@@ -115,6 +121,14 @@ class PaneView(Generic[B]):
         for number in sorted(self.earlier):
             if (note := self.earlier[number].get(kind)) is not None:
                 yield note
+
+    def met(self, kind: type[_T], panes: int) -> list[_T] | None:
+        """The notes of this class that earlier panes left; None where no pane of ``panes`` ago or earlier has
+        one: the partition begins, or was silent.
+        """
+        if any(number <= self.number - panes and seen.get(kind) for number, seen in self.earlier.items()):
+            return list(self.looked_back(kind))
+        return None
 
     def not_closed_before(self, record: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:
         """Which items (by their record numbers) an earlier reader has not stored when the pane closed."""

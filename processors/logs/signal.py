@@ -15,7 +15,9 @@ LOGS: tuple[Stage[LogBatch], ...] = (Deduplicate[LogBatch](lambda batch: batch.l
 def log_signal(settings: ProcessorSettings) -> Signal[LogBatch]:
     """The signal of ``otlp_logs``."""
     limits = settings.attributes.limits
-    return Signal(decode=lambda payloads: otlp.decode_logs(payloads, limits=limits), stages=LOGS, count=len)
+    return Signal(
+        decode=lambda payloads: otlp.decode_logs(payloads, payloads.clusters, limits), stages=LOGS, count=len
+    )
 
 
 def log_processor(

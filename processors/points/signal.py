@@ -16,7 +16,9 @@ def point_signal(settings: ProcessorSettings) -> Signal[PointBatch]:
     """The signal of ``otlp_metrics``."""
     limits = settings.attributes.limits
     return Signal(
-        decode=lambda payloads: otlp.decode_points(payloads, limits=limits), stages=POINTS, count=len
+        decode=lambda payloads: otlp.decode_points(payloads, payloads.clusters, limits),
+        stages=POINTS,
+        count=len,
     )
 
 

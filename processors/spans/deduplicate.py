@@ -13,11 +13,16 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from processors.grouping import NO_BUCKET
 from processors.limits import Codes, Labels
 from processors.settings import ProcessorSettings
 from processors.spans.sampling.sampler import Sampler
 from processors.stage import PaneView, Tables, Window
 from schemas.spans import SpanBatch
+from schemas.units import NS_PER_S
+
+LONGEST_NS = 24 * 3600 * NS_PER_S
+"""A longer duration is unknown; sums of known ones wrap after 213,000 such spans in one row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +31,7 @@ class PaneSpans:
 
     labels: Labels
     frame: pl.DataFrame
-    """SPAN_SCHEMA, ``key``, ``parent_key``."""
+    """SPAN_SCHEMA, ``key``, ``parent_key``; an unknown duration is 0, its bucket NO_BUCKET."""
     first: pl.Series
     """Which of ``frame`` are in no earlier pane of the lookback (bool)."""
     slots: Codes
@@ -52,7 +57,7 @@ class Deduplicate:
 
     def close(self, pane: PaneView[SpanBatch]) -> Tables:
         """See processors.stage.Stage."""
-        identified = with_ids(pl.DataFrame(pane.batch.spans))
+        identified = with_durations(with_ids(pl.DataFrame(pane.batch.spans)))
         frame = drop_copies(with_keys(identified))
         first = first_copies(frame["key"], (seen.keys for seen in pane.looked_back(SeenKeys)))
         slots = pane.time.slots(frame["end_ns"].to_numpy())
@@ -67,6 +72,20 @@ class Deduplicate:
     def decide(self, pane: PaneView[SpanBatch], window: Window) -> Tables:  # noqa: ARG002 - nothing to decide
         """See processors.stage.Stage."""
         return {}
+
+
+def with_durations(spans: pl.DataFrame) -> pl.DataFrame:
+    """The spans with unknown durations as 0, in no bucket: those without a start, that end before it, or that
+    take longer than LONGEST_NS, which no clock near ours shows.
+    """
+    start_ns, end_ns, duration_ns = (spans[name].to_numpy() for name in ("start_ns", "end_ns", "duration_ns"))
+    known = (start_ns > 0) & (start_ns <= end_ns) & (duration_ns <= LONGEST_NS)
+    if known.all():
+        return spans
+    return spans.with_columns(
+        pl.Series("duration_ns", np.where(known, duration_ns, 0)),
+        pl.Series("bucket", np.where(known, spans["bucket"].to_numpy(), NO_BUCKET).astype(np.int16)),
+    )
 
 
 def with_ids(spans: pl.DataFrame) -> pl.DataFrame:

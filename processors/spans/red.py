@@ -9,8 +9,8 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from processors.grouping import U64, Groups, pack
-from processors.limits import Codes, Identities, Labels, name_spans
+from processors.grouping import NO_BUCKET, U64, Groups, pack
+from processors.limits import Codes, Identities, SeenServices, identities, name_spans
 from processors.settings import LabelLimits, ProcessorSettings
 from processors.slots import LEVELS, PaneTime
 from processors.spans.deduplicate import PaneSpans
@@ -32,11 +32,18 @@ class Red:
 
     def __init__(self, settings: ProcessorSettings, sampler: Sampler) -> None:  # noqa: ARG002 - as every stage
         self._limits = settings.labels
+        self._lookback_panes = settings.lookback_panes
 
     def close(self, pane: PaneView[SpanBatch]) -> Tables:
         """See processors.stage.Stage."""
         spans = pane.own[PaneSpans]
-        return red(spans.frame.filter(spans.fresh(pane)), pane.batch, spans.labels, pane.time, self._limits)
+        known = identities(pane.batch, spans.labels)
+        met = pane.met(SeenServices, self._lookback_panes // 2)
+        if spans.frame.height:
+            of_span = known.of_resource[spans.frame["resource"].to_numpy()]
+            pane.seen.leave(SeenServices.of(of_span, known, self._limits.services))
+        hashes = None if met is None else pl.concat([pl.Series(seen.hashes) for seen in met])
+        return red(spans.frame.filter(spans.fresh(pane)), known, pane.time, self._limits, hashes)
 
     def decide(self, pane: PaneView[SpanBatch], window: Window) -> Tables:  # noqa: ARG002 - nothing to decide
         """See processors.stage.Stage."""
@@ -60,17 +67,23 @@ class _Keys:
 
 
 def red(
-    spans: pl.DataFrame, batch: SpanBatch, labels: Labels, time: PaneTime, limits: LabelLimits
+    spans: pl.DataFrame,
+    known: Identities,
+    time: PaneTime,
+    limits: LabelLimits,
+    met: pl.Series | None = None,
 ) -> dict[str, pa.Table]:
     """Rows of ``red_10s`` for a pane's first copies; late ones also as rows of ``red_1m`` and ``red_1h``.
     Tables without rows are left out.
 
-    ``spans``: SPAN_SCHEMA's columns. A row's exemplar is the trace of its slowest failed span, else of its
-    slowest; ties by trace id.
+    ``spans``: SPAN_SCHEMA's columns, unknown durations in NO_BUCKET; ``met``: see limit_services. A row's
+    exemplar is the trace of its slowest failed span, else of its slowest; ties by trace id. ``requests`` less
+    the histogram's total are those of unknown duration.
     """
     if spans.is_empty():
         return {}
-    known, identity, operation = name_spans(spans, batch, labels, limits)
+    labels = known.labels
+    identity, operation = name_spans(spans, known, limits, met)
     error = spans["error"].to_numpy()
     http_status = spans["http_status"].to_numpy()
     hundreds = http_status // 100
@@ -102,6 +115,7 @@ def _rows(spans: pl.DataFrame, keys: _Keys, known: Identities, time: PaneTime, l
         keys = _folded(keys, groups.outside_largest(limit), labels.other, time)
         groups = Groups.by(_packed(keys))
     error, duration = spans["error"].to_numpy(), spans["duration_ns"].to_numpy().astype(np.uint64)
+    bucket = spans["bucket"].to_numpy()
     hi, lo = spans["trace_hi"].to_numpy(), spans["trace_lo"].to_numpy()
     exemplar = groups.best(duration | error.astype(np.uint64) << np.uint64(63), hi, lo)
     key = keys.take(groups.first)
@@ -119,7 +133,7 @@ def _rows(spans: pl.DataFrame, keys: _Keys, known: Identities, time: PaneTime, l
         "errors": groups.sum(error),
         "duration_ns_sum": groups.sum(duration),
         "duration_ns_max": groups.max(duration),
-        "duration_histogram": groups.histogram(spans["bucket"].to_numpy()),
+        "duration_histogram": groups.histogram(bucket, bucket > NO_BUCKET),
         "exemplar_trace_id": hex_trace_ids(hi[exemplar], lo[exemplar]),
     }
     schema = SCHEMAS["red_10s"]

@@ -31,7 +31,7 @@ def span_signal(settings: ProcessorSettings, sampling: SamplingSettings) -> Sign
     given = _Given(settings, Sampler(sampling, settings.pane_ns, settings.partitions))
     keys, limits = given.sampler.attribute_keys, settings.attributes.limits
     return Signal(
-        decode=lambda payloads: otlp.decode_spans(payloads, keys, limits=limits),
+        decode=lambda payloads: otlp.decode_spans(payloads, keys, payloads.clusters, limits),
         stages=tuple(stage(*given) for stage in SPANS),
         count=len,
         wait=settings.wait,

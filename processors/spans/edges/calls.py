@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pyarrow.compute as pc
 
-from processors.grouping import U64
+from processors.grouping import hash_rows, hash_texts
 from processors.limits import IDENTITY, Codes, Labels
 from processors.slots import PaneTime
 from schemas.spans import SpanBatch
@@ -22,8 +22,6 @@ CLIENT, SERVER = 3, 2
 
 _UNSENT = r"(^|,)(UO|NR|UH)(,|$)"
 """Envoy's response flags of requests that were refused at the caller."""
-
-_SEED = 0x6D657368  # "mesh"; any fixed number
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,24 +39,6 @@ class Calls:
     """``node`` -> ``service``, ``identity``, ``instance``, ``pod`` (hashes, 0: none) and IDENTITY's texts."""
     words: pl.DataFrame
     """``hash`` -> ``text`` of ``upstream`` and ``flags``."""
-
-
-def hash_texts(texts: pl.Series) -> U64:
-    """A hash of each text; 0 for ""."""
-    hashes: U64 = texts.hash(_SEED).to_numpy(writable=True)
-    hashes[(texts == "").to_numpy()] = 0
-    return hashes
-
-
-def hash_rows(columns: Sequence[U64]) -> U64:
-    """A hash of each row of hashes or small numbers; the order of the columns counts."""
-    mixed = np.zeros_like(columns[0])
-    for column in columns:
-        mixed = (mixed ^ column) * np.uint64(0x9E3779B97F4A7C15)
-        mixed ^= mixed >> np.uint64(32)
-        mixed *= np.uint64(0xD6E8FEB86659FD93)
-        mixed ^= mixed >> np.uint64(29)
-    return mixed
 
 
 def calls_of(

@@ -22,14 +22,13 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from processors.grouping import U64, Groups
+from processors.grouping import NO_BUCKET, U64, Groups, hash_rows
 from processors.limits import IDENTITY, Labels
 from processors.settings import LabelLimits
 from processors.slots import LEVELS, PaneTime
-from processors.spans.edges.calls import Window, hash_rows
+from processors.spans.edges.calls import Window
 from processors.spans.edges.links import (
     CONNECTIONS,
-    NO_BUCKET,
     SERVICE,
     find_links,
     find_pairs,
@@ -46,13 +45,20 @@ _OWN = ("trace_hi", "trace_lo", "db_system", "db_name", "peer", "messaging_syste
 
 
 def edges(
-    spans: pl.DataFrame, first: pl.Series, labels: Labels, window: Window, limits: LabelLimits
+    spans: pl.DataFrame,
+    first: pl.Series,
+    labels: Labels,
+    window: Window,
+    limits: LabelLimits,
+    *,
+    met: pl.Series | None = None,
 ) -> dict[str, pa.Table]:
     """Rows of ``edges_10s`` of the window's pane; late ones also of ``edges_1m`` and ``edges_1h``. Tables
     without rows are left out.
 
     ``spans``: the pane's SPAN_SCHEMA columns, row by row those of its Calls; ``first``: which of them are
-    first copies. Ends over the limit of nodes, those with the fewest calls, are ``other``; so are both ends
+    first copies; ``met``: identities of earlier panes, None where there are too few of these to know. Ends
+    over the limit of nodes, those with the fewest calls, are ``other``; so are both ends
     of the smallest rows over that of series.
     """
     calls, time = window.calls, window.time
@@ -71,6 +77,8 @@ def edges(
     if rows.is_empty():
         return {}
     rows = _named(rows, limits.nodes)
+    if met is not None:
+        rows = _few_new(rows, window.calls.nodes["identity"].unique(), met, limits.new_services)
     tables = {"edges_10s": _table(rows, names, window, limits.series)}
     late = time.late(rows["slot"].to_numpy())
     if late.any():
@@ -93,6 +101,25 @@ def _named(rows: pl.DataFrame, limit: int) -> pl.DataFrame:
     other = pl.lit(OTHER_NODE["identity"][0], dtype=pl.UInt64)
     return rows.with_columns(
         pl.when(pl.col(end).is_in(stay)).then(end).otherwise(other).alias(end) for end in ("client", "server")
+    )
+
+
+def _few_new(rows: pl.DataFrame, own: pl.Series, met: pl.Series, limit: int) -> pl.DataFrame:
+    """The rows with those of the pane's ``own`` identities that earlier panes have not met made ``other``,
+    but for the ``limit`` busiest; of equal ones those of the smaller hash stay.
+    """
+    if len(own) <= limit:
+        return rows
+    new = own.filter(~own.is_in(met.implode()))
+    if len(new) <= limit:
+        return rows
+    ends = pl.concat([rows["client"], rows["server"].rename("client")])
+    busiest = ends.filter(ends.is_in(new.implode())).value_counts()
+    stay = busiest.sort("count", "client", descending=[True, False])["client"].head(limit)
+    over = new.filter(~new.is_in(stay.implode())).implode()
+    other = pl.lit(OTHER_NODE["identity"][0], dtype=pl.UInt64)
+    return rows.with_columns(
+        pl.when(pl.col(end).is_in(over)).then(other).otherwise(end).alias(end) for end in ("client", "server")
     )
 
 

@@ -2,10 +2,8 @@
 
 import polars as pl
 
+from processors.grouping import NO_BUCKET
 from processors.spans.edges.calls import CLIENT, CONSUMER, PRODUCER, Window
-
-NO_BUCKET = -2
-"""A histogram's bucket of a row that has no duration to show."""
 
 CONNECTIONS = ("service", "database", "queue", "outside", "unknown")
 SERVICE, DATABASE, QUEUE, OUTSIDE, UNKNOWN = range(5)

@@ -1,5 +1,7 @@
 """Edges as a stage: look-up rows when a pane closes, edges when its window is complete."""
 
+import polars as pl
+
 from processors.settings import ProcessorSettings
 from processors.spans.deduplicate import PaneSpans
 from processors.spans.edges import calls
@@ -15,6 +17,7 @@ class Edges:
 
     def __init__(self, settings: ProcessorSettings, sampler: Sampler) -> None:  # noqa: ARG002 - as every stage
         self._wait = settings.wait
+        self._lookback_panes = settings.lookback_panes
         self._limits = settings.labels
 
     def close(self, pane: PaneView[SpanBatch]) -> Tables:
@@ -32,5 +35,8 @@ class Edges:
         spans = pane.own[PaneSpans]
         if spans.frame.is_empty():
             return {}
-        around = calls.Window.of(pane.number, self._wait, pane.time, window.seen(Calls))
-        return edges(spans.frame, spans.first, spans.labels, around, self._limits)
+        seen = window.seen(Calls)
+        around = calls.Window.of(pane.number, self._wait, pane.time, seen)
+        met = pane.met(Calls, self._lookback_panes // 2)
+        identities = None if met is None else pl.concat([each.nodes["identity"] for each in met])
+        return edges(spans.frame, spans.first, spans.labels, around, self._limits, met=identities)

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from processors.grouping import NO_BUCKET, hash_rows, hash_texts
 from processors.limits import IDENTITY, OTHER, Labels
-from processors.spans.edges.calls import CONSUMER, PRODUCER, SERVER, Window, hash_rows, hash_texts
+from processors.spans.edges.calls import CONSUMER, PRODUCER, SERVER, Window
 from processors.spans.edges.links import (
     DATABASE,
-    NO_BUCKET,
     OUTSIDE,
     QUEUE,
     SERVICE,

@@ -85,6 +85,33 @@ async def test_a_worker_begins_where_the_last_one_ended_and_decides_nothing_twic
     assert not repeated
 
 
+async def test_partitions_that_stay_over_a_join_read_no_lookback_again(broker: Cluster) -> None:
+    place, store = KafkaPlace(broker), Store()
+    async with Load(place) as load:
+        first = Worker(place, store)
+        await eventually(lambda: len(store.blocks) > 20, "the first worker stores", first)
+        assert len(first.made) == len(TOPICS) * PARTITIONS
+        second = Worker(place, store)
+        await eventually(
+            lambda: len(second.app.partitions) > 0 and len(first.app.partitions) > 0,
+            "both have partitions",
+            first,
+            second,
+        )
+        stay = {partition.tp for partition in first.app.partitions}
+        before = len(store.blocks)
+        await eventually(lambda: len(store.blocks) > before + 20, "both store", first, second)
+        assert {tp: first.made.count(tp) for tp in stay} == dict.fromkeys(stay, 1)
+        assert await second.stop()
+        await eventually(
+            lambda: len(first.app.partitions) == len(TOPICS) * PARTITIONS, "all come back", first
+        )
+        assert {tp: first.made.count(tp) for tp in stay} == dict.fromkeys(stay, 1)
+    await assert_as_undisturbed(place, store, first)
+    assert store.sum("received") == load.sent
+    assert await first.stop()
+
+
 async def test_what_retention_removed_is_counted_as_lost(broker: Cluster) -> None:
     place, store = KafkaPlace(broker), Store()
     writer = await place.open_writer(TOPICS)

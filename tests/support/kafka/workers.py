@@ -4,18 +4,18 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 
 import pytest
 
 from benchmarks.load import make_requests
 from log.kafka.brokers import Brokers
 from log.kafka.writer import KafkaLogWriter
+from processors.readers.partition import Processor
 from processors.readers.worker import Worker as KafkaWorker
 from processors.settings import ProcessorSettings
 from schemas import otlp
 from schemas.errors import LogUnavailable
-from schemas.records import Append, DeadLetter, TopicPartition
+from schemas.records import Append, Commit, DeadLetter, TopicPartition
 from schemas.topics import LOGS, METRICS, SPANS
 from tests.support.kafka.core import Store, by_token, make_processor, undisturbed, windows_close
 from tests.support.kafka.place import KafkaPlace
@@ -44,18 +44,25 @@ class Worker:
 
     def __init__(self, place: KafkaPlace, store: Store, settings: ProcessorSettings = SETTINGS) -> None:
         self.letters: list[tuple[TopicPartition, DeadLetter]] = []
+        self.made: list[TopicPartition] = []
+        """The partition of each processor: each one made reads its lookback."""
+        self._settings = settings
         self._stop = asyncio.Event()
         brokers = Brokers(tuple(place.cluster.bootstrap.split(",")))
         self.app = KafkaWorker(
             brokers,
             place.prefix,
             settings,
-            partial(make_processor, settings),
+            self._make,
             sink=store,
             set_aside=self._set_aside,
         )
         self.running = asyncio.create_task(self.app.serve(self._stop))
         _started.append(self)
+
+    def _make(self, tp: TopicPartition, commit: Commit | None) -> Processor:
+        self.made.append(tp)
+        return make_processor(self._settings, tp, commit)
 
     async def _set_aside(self, tp: TopicPartition, letters: Sequence[DeadLetter]) -> None:
         self.letters += [(tp, letter) for letter in letters]
