@@ -37,6 +37,8 @@ _FINISH_WRITES_S = 60.0
 _LINGERING_S = 1.0
 """How long a refused body is read and thrown away, so that its sender sees the answer."""
 _MAX_HEADERS = 64
+_FIRST_WORDS = 4096
+"""Characters of a statement that say whether it only reads."""
 _WORKERS = 2
 """Threads that pack and unpack bodies."""
 
@@ -236,7 +238,8 @@ class SqlServer:
             raise clickhouse.failed(
                 clickhouse.TOO_MANY_SIMULTANEOUS_QUERIES, "TOO_MANY_SIMULTANEOUS_QUERIES", reason
             )
-        threads = self._threads if not self._rows_folder or reads(query.sql) else self._writers
+        reading = not self._rows_folder or reads(query.sql[:_FIRST_WORDS])
+        threads = self._threads if reading else self._writers
         try:
             return threads.submit(self._execute, query, packing)
         except RuntimeError as error:

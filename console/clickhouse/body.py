@@ -81,7 +81,7 @@ class Rows:
                 f"the rows of the INSERT are larger than {self._limit} bytes (console.max_insert_size); send fewer at a time"
             )
         self._held.resize(self._size)
-        await _in(workers, self._file.write, part)
+        await in_thread(workers, self._file.write, part)
 
     def flush(self) -> None:
         """Let others read all of them."""
@@ -108,7 +108,9 @@ async def read_body(request: web.Request, prefix: bytes, bounds: Bounds, folder:
             more = chunk is not None
             head += chunk or b""
             held.resize(len(head))
-        cut = await _in(bounds.workers, split_insert, bytes(head[: bounds.statement])) if folder else None
+        cut = (
+            await in_thread(bounds.workers, split_insert, bytes(head[: bounds.statement])) if folder else None
+        )
         if cut is None or folder is None:
             if len(head) > bounds.statement:
                 raise too_large(
@@ -151,7 +153,7 @@ async def _unpacked(request: web.Request, bounds: Bounds, limit: int) -> AsyncIt
     except KeyError:
         reason = f"Content-Encoding {encoding[:50]!r} is not known; use zstd, lz4 or gzip"
         raise clickhouse.failed(clickhouse.UNSUPPORTED, "NOT_IMPLEMENTED", reason) from None
-    packed = _received(request, bounds.pace, limit + _SLACK)
+    packed = received(request, bounds.pace, limit + _SLACK)
     if unpacking is None:
         async for chunk in packed:
             yield chunk
@@ -160,7 +162,7 @@ async def _unpacked(request: web.Request, bounds: Bounds, limit: int) -> AsyncIt
         with Held(bounds.memory) as held:
             async for chunk in packed:
                 pieces = unpacking.feed(chunk)
-                while (piece := await _in(bounds.workers, next, pieces, None)) is not None:
+                while (piece := await in_thread(bounds.workers, next, pieces, None)) is not None:
                     yield piece
                 held.resize(unpacking.held_bytes)
         unpacking.finish()
@@ -170,7 +172,7 @@ async def _unpacked(request: web.Request, bounds: Bounds, limit: int) -> AsyncIt
         raise clickhouse.failed(CANNOT_DECOMPRESS, "CANNOT_DECOMPRESS", reason) from error
 
 
-async def _received(request: web.Request, pace: Pace, limit: int) -> AsyncIterator[bytes]:
+async def received(request: web.Request, pace: Pace, limit: int) -> AsyncIterator[bytes]:
     """A body as it comes in, at most ``limit`` bytes."""
     if (request.content_length or 0) > limit:
         raise too_large(f"the body is larger than {limit} bytes")
@@ -194,5 +196,6 @@ async def _received(request: web.Request, pace: Pace, limit: int) -> AsyncIterat
         yield chunk
 
 
-async def _in(workers: Executor, work: Callable[..., _T], *arguments: Any) -> _T:
+async def in_thread(workers: Executor, work: Callable[..., _T], *arguments: Any) -> _T:
+    """Its result, without holding the loop up."""
     return await asyncio.get_running_loop().run_in_executor(workers, work, *arguments)

@@ -1,6 +1,5 @@
 """Parameters of a request, from its URL and from a form, as texts that the engine can take."""
 
-import asyncio
 import re
 import uuid
 from collections.abc import Mapping
@@ -9,7 +8,8 @@ from urllib.parse import unquote_to_bytes
 from aiohttp import web
 
 from console.clickhouse import interface as clickhouse
-from console.clickhouse.body import Bounds, too_large, too_slow
+from console.clickhouse.body import Bounds, in_thread, received
+from console.clickhouse.form import HasFile, NotForm, parse_form
 from console.room import Held
 from schemas.errors import QueryFailed
 
@@ -38,30 +38,26 @@ def read_parameters(request: web.Request) -> dict[str, str]:
 
 
 async def read_form(request: web.Request, parameters: Mapping[str, str], bounds: Bounds) -> dict[str, str]:
-    """The fields of a multipart form. Raises QueryFailed: too large, too slow, not such a form, with files,
-    or with a field that is among ``parameters`` or given twice.
+    """``parameters`` and the fields of a multipart form. Raises QueryFailed: too large, too slow, not such a
+    form, with files, or with a field that is among ``parameters`` or given twice.
     """
     if request.headers.get("Content-Encoding", "identity").lower() not in {"", "identity"}:
         raise clickhouse.failed(clickhouse.UNSUPPORTED, "NOT_IMPLEMENTED", "a form cannot be packed here")
-    found = dict(parameters)
     with Held(bounds.memory) as held:
-        held.resize(min(request.content_length or bounds.statement, bounds.statement))
+        body = bytearray()
+        async for chunk in received(request, bounds.pace, bounds.statement):
+            body += chunk
+            held.resize(len(body))
         try:
-            async with asyncio.timeout(bounds.pace.allowed_s(bounds.statement)):
-                fields = await request.post()
-        except web.HTTPRequestEntityTooLarge as error:
-            raise too_large("the query is too large (console.max_request_size)") from error
-        except TimeoutError:
-            raise too_slow(bounds.pace) from None
-        except ConnectionError:
-            raise
-        except Exception as error:  # aiohttp raises many, by the part that is wrong
-            raise _bad("the body is not a form as its Content-Type says (multipart/form-data)") from error
-        for name, value in fields.items():
-            if not isinstance(value, str):
-                reason = "external tables are not supported here"
-                raise clickhouse.failed(clickhouse.UNSUPPORTED, "NOT_IMPLEMENTED", reason)
-            _add(found, name, value)
+            fields = await in_thread(bounds.workers, parse_form, request.headers["Content-Type"], bytes(body))
+        except HasFile:
+            reason = "external tables are not supported here"
+            raise clickhouse.failed(clickhouse.UNSUPPORTED, "NOT_IMPLEMENTED", reason) from None
+        except NotForm as error:
+            raise _bad(f"the body is not a form as its Content-Type says: {error}") from error
+    found = dict(parameters)
+    for name, value in fields:
+        _add(found, name, value)
     return found
 
 

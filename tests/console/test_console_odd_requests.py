@@ -79,7 +79,7 @@ ODD: dict[str, tuple[int, bytes]] = {
         form(SELECT + b"Content-Type: text/plain; charset=nope\r\n\r\nSELECT 1\r\n"),
     ),
     "a form in an unknown charset": (
-        400,
+        404,
         form(
             b'Content-Disposition: form-data; name="_charset_"\r\n\r\nnope\r\n', SELECT + b"\r\nSELECT 1\r\n"
         ),
@@ -90,6 +90,10 @@ ODD: dict[str, tuple[int, bytes]] = {
         form(b"Content-Type: multipart/mixed; boundary=c\r\n\r\n--c\r\n\r\nx\r\n--c--\r\n"),
     ),
     "a file": (501, form(b'Content-Disposition: form-data; name="t"; filename="x"\r\n\r\n1\r\n')),
+    "a form of 2,000 fields": (
+        400,
+        form(*(b'Content-Disposition: form-data; name="a"\r\n\r\n\r\n' for _ in range(2000))),
+    ),
     "a large form": (413, form(SELECT + b"\r\n" + b"x" * 3_000_000 + b"\r\n")),
     "a large statement": (413, request("/", b"x" * 3_000_000)),
     "a length below zero": (400, request("/", b"x", "Content-Length: -1")),

@@ -101,7 +101,7 @@ def test_what_is_wrong_is_refused_and_stores_nothing(server: StoreServer) -> Non
         insert = "INSERT INTO calls (n) FORMAT CSV"
         assert send(
             server, b"\x04\x22M\x18 this is no frame", headers={"Content-Encoding": "lz4"}, query=insert
-        )[:2] == (500, "271")
+        )[:2] == (400, "271")
         assert send(server, b"1\n", headers={"Content-Encoding": "snappy"}, query=insert)[:2] == (501, "48")
         assert send(server, b"not a number\n", query=insert)[:2] == (400, "117")
         assert send(server, b"1\n", query="INSERT INTO calls (nothing) FORMAT CSV")[1] == "16"
