@@ -101,7 +101,7 @@ async def read_body(request: web.Request, prefix: bytes, bounds: Bounds, folder:
     """
     head = bytearray(prefix + b"\n" if prefix else b"")
     with Held(bounds.memory) as held:
-        chunks = _unpacked(request, bounds, bounds.rows if folder else bounds.statement)
+        chunks = _unpacked(request, bounds, rows=folder is not None)
         more = True
         while more and len(head) <= bounds.statement:
             chunk = await anext(chunks, None)
@@ -144,8 +144,10 @@ def too_slow(pace: Pace) -> QueryFailed:
     )
 
 
-async def _unpacked(request: web.Request, bounds: Bounds, limit: int) -> AsyncIterator[bytes]:
-    """Pieces of at most 1 MiB, or one of ClickHouse's blocks each."""
+async def _unpacked(request: web.Request, bounds: Bounds, *, rows: bool) -> AsyncIterator[bytes]:
+    """Pieces of at most 1 MiB, or one of ClickHouse's blocks each; of a body that may have ``rows``."""
+    limit = bounds.statement + (bounds.rows if rows else 0)
+    setting = "console.max_insert_size" if rows else "console.max_request_size"
     blocks = request.query.get("decompress") == "1"
     encoding = request.headers.get("Content-Encoding", "").strip().lower()
     try:
@@ -153,7 +155,7 @@ async def _unpacked(request: web.Request, bounds: Bounds, limit: int) -> AsyncIt
     except KeyError:
         reason = f"Content-Encoding {encoding[:50]!r} is not known; use zstd, lz4 or gzip"
         raise clickhouse.failed(clickhouse.UNSUPPORTED, "NOT_IMPLEMENTED", reason) from None
-    packed = received(request, bounds.pace, limit + _SLACK)
+    packed = received(request, bounds.pace, limit + _SLACK, setting)
     if unpacking is None:
         async for chunk in packed:
             yield chunk
@@ -172,10 +174,12 @@ async def _unpacked(request: web.Request, bounds: Bounds, limit: int) -> AsyncIt
         raise clickhouse.failed(CANNOT_DECOMPRESS, "CANNOT_DECOMPRESS", reason) from error
 
 
-async def received(request: web.Request, pace: Pace, limit: int) -> AsyncIterator[bytes]:
-    """A body as it comes in, at most ``limit`` bytes."""
+async def received(
+    request: web.Request, pace: Pace, limit: int, setting: str = "console.max_request_size"
+) -> AsyncIterator[bytes]:
+    """A body as it comes in, at most ``limit`` bytes, which come from ``setting``."""
     if (request.content_length or 0) > limit:
-        raise too_large(f"the body is larger than {limit} bytes")
+        raise too_large(f"the body is larger than {limit} bytes ({setting})")
     loop = asyncio.get_running_loop()
     began_s, size = loop.time(), 0
     while True:
@@ -192,7 +196,7 @@ async def received(request: web.Request, pace: Pace, limit: int) -> AsyncIterato
             return
         size += len(chunk)
         if size > limit:
-            raise too_large(f"the body is larger than {limit} bytes")
+            raise too_large(f"the body is larger than {limit} bytes ({setting})")
         yield chunk
 
 
