@@ -11,6 +11,15 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from ingest.security import NO_TOKEN, NOT_BEARER, UNKNOWN_TOKEN
 from schemas.errors import LogFull, LogUnavailable, MalformedOtlp, MeshflowError
+from schemas.otlp import Split
+
+MAX_COPIES = 16
+"""So many times its size a request may take as parts: each partition's part has copies of the resources and
+scopes of its items.
+"""
+
+SMALL_PARTS_BYTES = 1 << 20
+"""Parts of any request may take as much."""
 
 
 class RequestTooLarge(MeshflowError):
@@ -82,6 +91,37 @@ UNAUTHENTICATED = {
 """By the reason that :func:`ingest.security.authorize` gives."""
 
 INTERNAL = Refusal(code_pb2.INTERNAL, 500, "an internal error; the receiver's log has the details")
+
+
+def most_parts_bytes(request_bytes: int) -> int:
+    """What the parts of a request may take at most."""
+    return max(SMALL_PARTS_BYTES, MAX_COPIES * request_bytes)
+
+
+def check_size(split: Split, request_bytes: int, max_record_bytes: int) -> None:
+    """Raises RequestTooLarge for a request of ``request_bytes`` that can't be taken at any time: a record of
+    the log can't hold one of its items, or its parts are too many times its size.
+    """
+    if split.record_bytes > max_record_bytes:
+        raise RequestTooLarge(
+            f"an item with its resource and scope, or these twice, takes {split.record_bytes:,} bytes of a"
+            f" record; the log's records have {max_record_bytes:,}"
+        )
+    if split.bytes > most_parts_bytes(request_bytes):
+        raise RequestTooLarge(
+            f"the request has {request_bytes:,} bytes and takes {split.bytes:,} as parts by partition, more"
+            f" than {MAX_COPIES} times as many: its resources are too large for its items"
+        )
+
+
+def never_fits(needed: int, limit_bytes: int) -> str:
+    """Says why a request will never be taken."""
+    return f"the request takes {needed:,} bytes to hold; the whole buffer has {limit_bytes:,} (buffer_size)"
+
+
+def is_full(held: int, limit_bytes: int) -> str:
+    """Says why a request is not taken now."""
+    return f"the buffer in front of the log is full ({held:,} of {limit_bytes:,} bytes are held)"
 
 
 def refusal_of(error: Exception, retry_after_s: float) -> Refusal:

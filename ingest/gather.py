@@ -3,9 +3,11 @@
 import asyncio
 import logging
 import time
+from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
+from ingest.admission import RequestTooLarge, is_full, never_fits
 from ingest.pending import Batch, Outcome, Pending
 from ingest.settings import IngestSettings
 from schemas import self_metrics
@@ -30,6 +32,8 @@ class Gather:
         self, log: LogWriter, settings: IngestSettings, waiting: "NativePending | None" = None
     ) -> None:
         self._log = log
+        self._limit_bytes = settings.buffer_size
+        self._retry_after_s = settings.retry_after.total_seconds()
         self._loop = asyncio.get_running_loop()
         self._window_ns = to_ns(settings.gather_window)
         self._pending: Pending | NativePending = waiting or Pending(
@@ -46,7 +50,9 @@ class Gather:
         return self._pending.held_bytes
 
     def reserve(self, size: int) -> bool:
-        """Hold ``size`` bytes while a request is being read into parts; False when there is no room."""
+        """Hold ``size`` bytes while a request is being read into parts; False when there is no room. Any
+        thread may call it.
+        """
         return self._pending.reserve(size)
 
     def release(self, size: int) -> None:
@@ -77,16 +83,33 @@ class Gather:
         except LogFull:
             self_metrics.REFUSED.labels(topic).inc(split.items + split.rejected)
             raise
+        except RequestTooLarge:
+            self.reject(topic, split.items + split.rejected)
+            raise
         finally:
             self._arm(now_ns)
         return future
 
-    def refuse(self, topic: str, items: int) -> None:
-        """Count items that were turned away before they could be gathered."""
+    def refuse(self, topic: str, items: int, needed: int) -> NoReturn:
+        """Count items of a request that takes ``needed`` bytes and finds no room. Raises LogFull,
+        RequestTooLarge where there never will be.
+        """
+        if needed > self._limit_bytes:
+            self.reject(topic, items)
+            raise RequestTooLarge(never_fits(needed, self._limit_bytes))
         now_ns = time.monotonic_ns()
         self._pending.refuse(topic, items, now_ns)
         self_metrics.REFUSED.labels(topic).inc(items)
         self._arm(now_ns)
+        raise LogFull(is_full(self.held_bytes, self._limit_bytes), self._retry_after_s)
+
+    def reject(self, topic: str, items: int) -> None:
+        """Count items of a request that is refused for good: the count goes to the log as a request of its
+        own.
+        """
+        if items:
+            with suppress(LogFull, LogUnavailable):  # then it is counted as refused, or nothing is any more
+                self.add(topic, Split({}, 0, items, ""), 0)
 
     def hurry(self) -> None:
         """From now on append what comes at once, without gathering: a stop is under way."""

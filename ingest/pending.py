@@ -10,7 +10,8 @@ of different partitions may be under way at once.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ingest.admission import RequestTooLarge
+from ingest.admission import RequestTooLarge, is_full, never_fits
+from ingest.room import Room
 from schemas.errors import LogFull
 from schemas.records import Append, TopicPartition
 from schemas.units import NS_PER_S
@@ -76,11 +77,10 @@ class Pending:
     """
 
     def __init__(self, window_ns: int, record_bytes: int, limit_bytes: int, retry_ns: int) -> None:
-        self.held_bytes = 0
+        self._room = Room(limit_bytes)
         self._draining = False
         self._window_ns = window_ns
         self._record_bytes = record_bytes
-        self._limit_bytes = limit_bytes
         self._retry_ns = retry_ns
         self._open: dict[TopicPartition, _Record] = {}
         self._full: dict[TopicPartition, list[_Record]] = {}
@@ -88,16 +88,20 @@ class Pending:
         self._refused: dict[str, int] = {}
         self._refused_due_ns: dict[str, int] = {}
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes held now."""
+        return self._room.held_bytes
+
     def reserve(self, size: int) -> bool:
-        """Hold ``size`` bytes while a request is being read into parts; False when there is no room."""
-        if self.held_bytes + size > self._limit_bytes:
-            return False
-        self.held_bytes += size
-        return True
+        """Hold ``size`` bytes while a request is being read into parts; False when there is no room. Any
+        thread may call it.
+        """
+        return self._room.reserve(size)
 
     def release(self, size: int) -> None:
         """Give back what :meth:`reserve` held."""
-        self.held_bytes -= size
+        self._room.release(size)
 
     def add(
         self,
@@ -117,17 +121,11 @@ class Pending:
         be.
         """
         held = request_bytes + sum(map(len, parts.values())) + REQUEST_OVERHEAD_BYTES
-        if held > self._limit_bytes:
-            raise RequestTooLarge(
-                f"the request takes {held:,} bytes to hold; the whole buffer has {self._limit_bytes:,} (buffer_size)"
-            )
-        if self.held_bytes + held > self._limit_bytes:
+        if held > self._room.limit_bytes:
+            raise RequestTooLarge(never_fits(held, self._room.limit_bytes))
+        if not self._room.reserve(held):
             self.refuse(topic, items + rejected, now_ns)
-            held_now = f"{self.held_bytes:,} of {self._limit_bytes:,} bytes"
-            raise LogFull(
-                f"the buffer in front of the log is full ({held_now} are held)", self._retry_ns / NS_PER_S
-            )
-        self.held_bytes += held
+            raise LogFull(is_full(self.held_bytes, self._room.limit_bytes), self._retry_ns / NS_PER_S)
         request = _Request(topic, items, rejected, held, reply)
         for partition, part in (parts or {0: b""}).items():
             self._add_part(TopicPartition(topic, partition), part, request, now_ns)
@@ -264,7 +262,7 @@ class Pending:
                 _count(outcome.refused, request.topic, request.items + request.rejected)
                 request.reply(error)
             if not request.records:
-                self.held_bytes -= request.held_bytes
+                self._room.release(request.held_bytes)
                 if not request.answered:
                     _count(outcome.accepted, request.topic, request.items)
                     _count(outcome.rejected, request.topic, request.rejected)

@@ -15,8 +15,9 @@ from collections.abc import Callable, Mapping
 
 from google.rpc import code_pb2
 
-from ingest.admission import RequestTooLarge, refusal_of
+from ingest.admission import RequestTooLarge, is_full, never_fits, refusal_of
 from ingest.pending import Batch, Outcome, Reply
+from ingest.receive import MaxRecordBytes
 from ingest.security import REASONS, Credentials, CredentialsInvalid
 from ingest.settings import IngestSettings
 from schemas import otlp, self_metrics, topics
@@ -143,14 +144,9 @@ class NativePending:
             case None:
                 self._replies[self._reply_count] = reply
             case ("too_large", needed):
-                raise RequestTooLarge(
-                    f"the request takes {needed:,} bytes to hold; the whole buffer has {self._limit_bytes:,} (buffer_size)"
-                )
+                raise RequestTooLarge(never_fits(needed, self._limit_bytes))
             case ("full", held):
-                held_now = f"{held:,} of {self._limit_bytes:,} bytes"
-                raise LogFull(
-                    f"the buffer in front of the log is full ({held_now} are held)", self._retry_after_s
-                )
+                raise LogFull(is_full(held, self._limit_bytes), self._retry_after_s)
             case _:
                 raise LogUnavailable("the receiver stopped before the log took the request")
 
@@ -208,9 +204,12 @@ class NativeServer:
         look: Callable[[], None],
         settings: IngestSettings,
         credentials: Credentials,
-        reuse_port: bool = False,
+        *,
+        reuse_port: bool,
+        max_record_bytes: MaxRecordBytes,
     ) -> None:
         self._receiver = receiver
+        self._max_record_bytes = max_record_bytes
         self._look = look
         self._settings = settings
         self._reuse_port = reuse_port
@@ -283,6 +282,7 @@ class NativeServer:
             self._stopped.set()
 
     def _count(self) -> None:
+        self._receiver.set_max_record([self._max_record_bytes(topic) for topic in topics.TOPICS])
         self._tell()
         self._counting = asyncio.get_running_loop().call_later(_COUNT_EVERY_S, self._count)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 from typing import Any
 
 from ingest.credentials import CredentialsWatch
@@ -9,7 +10,7 @@ from ingest.descriptors import fitted
 from ingest.gather import Gather
 from ingest.grpc import GrpcServer
 from ingest.http.server import HttpServer
-from ingest.receive import Receiver
+from ingest.receive import MaxRecordBytes, Receiver
 from ingest.rust import NativePending, NativeServer, is_chosen, make_receiver
 from ingest.security import Credentials, exposure
 from ingest.settings import IngestSettings
@@ -17,6 +18,11 @@ from schemas.records import LogWriter
 from schemas.units import to_ns
 
 _LOGGER = logging.getLogger(__name__)
+
+
+def unbounded(_topic: str) -> int:
+    """The records of a log that takes any size (``MaxRecordBytes``)."""
+    return sys.maxsize
 
 
 class IngestServer:
@@ -27,10 +33,18 @@ class IngestServer:
     """
 
     def __init__(
-        self, settings: IngestSettings, log: LogWriter, partitions: int, reuse_port: bool = False
+        self,
+        settings: IngestSettings,
+        log: LogWriter,
+        partitions: int,
+        reuse_port: bool = False,
+        max_record_bytes: MaxRecordBytes = unbounded,
     ) -> None:
         """``reuse_port``: others of the same user may listen on the same ports (SO_REUSEPORT), and each gets
         its share.
+
+        ``max_record_bytes(topic)``: how large the log's records may be; an item that none can hold is
+        refused.
         """
         settings = fitted(settings)
         self._settings = settings
@@ -41,13 +55,18 @@ class IngestServer:
             self._gather = Gather(
                 log, settings, NativePending(native, settings.buffer_size, to_ns(settings.retry_after))
             )
-            self._receiver = Receiver(self._gather, partitions, settings)
+            self._receiver = Receiver(self._gather, partitions, settings, max_record_bytes)
             self._grpc = NativeServer(
-                native, self._gather.look, settings, self._credentials.current, reuse_port
+                native,
+                self._gather.look,
+                settings,
+                self._credentials.current,
+                reuse_port=reuse_port,
+                max_record_bytes=max_record_bytes,
             )
         else:
             self._gather = Gather(log, settings)
-            self._receiver = Receiver(self._gather, partitions, settings)
+            self._receiver = Receiver(self._gather, partitions, settings, max_record_bytes)
             self._grpc = GrpcServer(self._receiver, settings, self._credentials.current, reuse_port)
         self._http = HttpServer(self._receiver, settings, self._credentials.current, reuse_port)
 

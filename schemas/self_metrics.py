@@ -39,6 +39,10 @@ CONNECTIONS_REFUSED = Counter(
 HTTP_CONNECTIONS_REFUSED = Counter(
     "meshflow_ingest_refused_http_connections", "HTTP connections closed at once, by max_http_connections."
 )
+HTTP_MALFORMED = Counter(
+    "meshflow_ingest_malformed_http_requests",
+    "Requests that are not well-formed HTTP/1.1, answered with 400 (OTLP/HTTP).",
+)
 ACCEPT_ERRORS = Counter(
     "meshflow_ingest_accept_errors",
     "gRPC connections that could not be accepted (native; out of files, mostly).",

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka import TopicPartition as KafkaPartition
-from aiokafka.codec import zstd_encode
 from aiokafka.errors import (
     KafkaError,
     KafkaTimeoutError,
@@ -50,9 +49,6 @@ _SETTLE_S = 1.0
 """How long what was given up may still be delivered before its fate is looked for, and how long brokers may
 take for what they have got.
 """
-
-_REFUSED_ITEMS = 10_000
-"""How many items that brokers refused are known at a time."""
 
 _PIECE = struct.Struct(">HI")
 
@@ -93,7 +89,6 @@ class KafkaLogWriter:
         self._watcher: AIOKafkaConsumer | None = None
         self._closed = False
         self._outgrown = False
-        self._refused: set[int] = set()  # hashes of single items that brokers did not take for their size
         opened_s = time.monotonic()
         tps = [
             TopicPartition(topic, partition) for topic, count in topics.items() for partition in range(count)
@@ -148,10 +143,9 @@ class KafkaLogWriter:
                 raise LogUnavailable(
                     f"the log has no partition {append.tp.partition} of topic {append.tp.topic}"
                 )
+            made = await self._records(append, id_)
             records = by_partition.setdefault(append.tp, [])
-            records += [
-                record for record in self._records(append, id_) if not there or record.id not in there
-            ]
+            records += [record for record in made if not there or record.id not in there]
         producer = None
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -206,7 +200,8 @@ class KafkaLogWriter:
         for append, id_, since in doubtful:
             tp = KafkaPartition(self._prefix + append.tp.topic, append.tp.partition)
             first, ids = wanted.get(tp, (since, set()))
-            wanted[tp] = (min(first, since), ids | {record.id for record in self._records(append, id_)})
+            records = await self._records(append, id_)
+            wanted[tp] = (min(first, since), ids | {record.id for record in records})
         try:
             return (
                 await kafka_lookup.find(self._bootstrap, self._security, wanted, self._timeout_s)
@@ -292,31 +287,9 @@ class KafkaLogWriter:
                     self._prefix + tp.topic, append.value, partition=tp.partition, headers=headers
                 )
             )
-        try:
-            for metadata in await asyncio.gather(*acknowledged):
-                self._ends[tp] = max(self._ends.get(tp, 0), metadata.offset + 1)
-        except MessageSizeTooLargeError:
-            self._note_refused(tp, records, acknowledged)
-            raise
+        for metadata in await asyncio.gather(*acknowledged):
+            self._ends[tp] = max(self._ends.get(tp, 0), metadata.offset + 1)
         self._acked_s[tp] = time.monotonic()
-
-    def _note_refused(
-        self, tp: TopicPartition, records: Sequence[_Record], acknowledged: "Sequence[asyncio.Future[Any]]"
-    ) -> None:
-        """A single item that should have fitted when compressed, and did not, is given up the next time: it
-        would be tried for ever.
-        """
-        limit = self._limits[tp.topic] - _RECORD_OVERHEAD_BYTES
-        for (append, _), future in zip(records, acknowledged, strict=True):
-            refused = (
-                future.done()
-                and not future.cancelled()
-                and isinstance(future.exception(), MessageSizeTooLargeError)
-            )
-            if refused and len(append.value) > limit:
-                if len(self._refused) >= _REFUSED_ITEMS:
-                    self._refused.clear()  # those that come again are refused once more
-                self._refused.add(hash(append.value))
 
     async def _look(self, tps: Sequence[TopicPartition]) -> None:
         """Note where partitions end, and which of them moved since the last look."""
@@ -343,28 +316,35 @@ class KafkaLogWriter:
                 self._moved_s[tp] = now_s if tp in self._ends else self._moved_s[tp]
                 self._ends[tp] = end
 
-    def _records(self, append: Append, id_: bytes) -> list[_Record]:
+    def max_record_bytes(self, topic: str) -> int:
+        """How large a record of ``topic`` may be, as far as that is known by now."""
+        return self._limits.get(topic, self._settings.max_record) - _RECORD_OVERHEAD_BYTES
+
+    async def _records(self, append: Append, id_: bytes) -> list[_Record]:
         """The append as records that the topic takes; the counts go with the first one, the labels with
         all.
         """
-        limit = self._limits[append.tp.topic] - _RECORD_OVERHEAD_BYTES
-        records = []
-        for i, piece in enumerate(cut(append.value, limit)):
-            value, headers = piece, append.headers if i == 0 else {}
-            if len(piece) > limit and (hash(piece) in self._refused or len(zstd_encode(piece)) > limit):
-                _LOGGER.error(
-                    "%s: an item is larger than a record may be (%d bytes) and was rejected",
-                    append.tp.topic,
-                    limit,
-                )
-                value, headers = b"", {**headers, "rejected": headers.get("rejected", 0) + 1}
-            # the size too: pieces that were cut for another limit are others
-            records.append(
-                _Record(
-                    Append(append.tp, value, headers, append.labels), id_ and id_ + _PIECE.pack(i, len(value))
-                )
+        limit = self.max_record_bytes(append.tp.topic)
+        if len(append.value) <= limit:
+            return [_Record(append, id_ and id_ + _PIECE.pack(0, len(append.value)))]
+        messages, left_out = await asyncio.to_thread(cut, append.value, limit)
+        headers = dict(append.headers)
+        if left_out:
+            _LOGGER.error(
+                "%s: %d items are larger than a record may be (%d bytes, lowered since they came) and were rejected",
+                append.tp.topic,
+                left_out,
+                limit,
             )
-        return records
+            headers["rejected"] = headers.get("rejected", 0) + left_out
+        return [
+            # the size too: pieces that were cut for another limit are others
+            _Record(
+                Append(append.tp, message, {} if i else headers, append.labels),
+                id_ and id_ + _PIECE.pack(i, len(message)),
+            )
+            for i, message in enumerate(messages)
+        ]
 
 
 async def _stop_producer(producer: AIOKafkaProducer, flush_s: float, patience_s: float) -> None:

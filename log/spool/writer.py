@@ -8,6 +8,7 @@ arrival.
 import asyncio
 import logging
 import os
+import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -52,9 +53,12 @@ class SpoolingWriter:
         topics: Mapping[str, int],
         settings: SpoolSettings,
         target: Target,
+        *,
+        assumed_record_bytes: int = sys.maxsize,
     ) -> None:
         """See :meth:`open`, which makes a usable one."""
         self._spool = spool
+        self._assumed_record_bytes = assumed_record_bytes
         self._open_kafka = open_kafka
         self._partitions = {
             TopicPartition(topic, partition)
@@ -88,14 +92,18 @@ class SpoolingWriter:
         topics: Mapping[str, int],
         settings: SpoolSettings,
         target: Target,
+        *,
+        assumed_record_bytes: int = sys.maxsize,
     ) -> "SpoolingWriter":
         """Take a spool in the folder ``root``, and connect to Kafka; where it is away, go on into the spool.
+
+        ``assumed_record_bytes``: how large records may be while Kafka has not said it.
 
         Raises LogUnavailable: the folder cannot be used, or Kafka is there and its topics are not as they
         have to be.
         """
         spool = await asyncio.to_thread(spool_slots.claim, root, target, settings.max_size)
-        writer = cls(spool, open_kafka, topics, settings, target)
+        writer = cls(spool, open_kafka, topics, settings, target, assumed_record_bytes=assumed_record_bytes)
         if spool.entries:
             _LOGGER.warning(
                 "%s holds %d records of an earlier process: they go to Kafka first",
@@ -124,6 +132,10 @@ class SpoolingWriter:
         self._publish()
         self._running = asyncio.create_task(self._run(connecting), name="spool")
         self._adopting = asyncio.create_task(self._adopt(root), name="adopting spools")
+
+    def max_record_bytes(self, topic: str) -> int:
+        """See KafkaLogWriter.max_record_bytes."""
+        return self._assumed_record_bytes if self._kafka is None else self._kafka.max_record_bytes(topic)
 
     async def append(self, appends: Sequence[Append]) -> None:
         """See schemas.records.LogWriter.append: durable in Kafka, or in the spool."""

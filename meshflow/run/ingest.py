@@ -12,7 +12,6 @@ from log.spool.writer import SpoolingWriter
 from meshflow import quiet_logs
 from meshflow.lifecycle import cancel, failure_of, kafka_place, metrics_port, stop_on_signals, tick
 from meshflow.settings import Settings
-from schemas.records import LogWriter
 from schemas.topics import TOPICS
 from schemas.units import to_ns
 
@@ -49,7 +48,9 @@ async def serve(
         parts.push_async_callback(writer.close)
         ticking = asyncio.create_task(tick(writer, to_ns(settings.processing.pane)), name="ticking")
         parts.push_async_callback(cancel, ticking)
-        ingest = IngestServer(settings.ingest, writer, settings.processing.partitions, reuse_port)
+        ingest = IngestServer(
+            settings.ingest, writer, settings.processing.partitions, reuse_port, writer.max_record_bytes
+        )
         await ingest.start()
         parts.push_async_callback(ingest.stop)
         metrics = parts.enter_context(metrics_port(settings))
@@ -57,7 +58,7 @@ async def serve(
         await _first(stop, ticking)
 
 
-async def _open_writer(settings: Settings) -> LogWriter:
+async def _open_writer(settings: Settings) -> KafkaLogWriter | SpoolingWriter:
     """Raises LogUnavailable: Kafka is away and there is no spool, or it is there and not as it has to be."""
     place = kafka_place(settings)
     topics = dict.fromkeys(TOPICS, settings.processing.partitions)
@@ -72,7 +73,12 @@ async def _open_writer(settings: Settings) -> LogWriter:
     if not spool.max_size:
         return await open_kafka()
     return await SpoolingWriter.open(
-        spool.path(settings.storage.data), open_kafka, topics, spool, Target(place.bootstrap, place.prefix)
+        spool.path(settings.storage.data),
+        open_kafka,
+        topics,
+        spool,
+        Target(place.bootstrap, place.prefix),
+        assumed_record_bytes=settings.ingest.kafka.max_record,
     )
 
 

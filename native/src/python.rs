@@ -135,21 +135,22 @@ impl Decoder {
         py.detach(|| details::decode(&payloads, &positions, limits)).map(arrow).map_err(|error| self.raise(py, error))
     }
 
-    fn split_spans<'py>(&self, request: &Bound<'py, PyBytes>, partitions: u32) -> PyResult<Parts<'py>> {
-        self.split(Signal::Spans, request, partitions)
+    fn split_spans<'py>(&self, request: &Bound<'py, PyBytes>, partitions: u32, most_bytes: usize) -> PyResult<Parts<'py>> {
+        self.split(Signal::Spans, request, partitions, most_bytes)
     }
 
-    fn split_metrics<'py>(&self, request: &Bound<'py, PyBytes>, partitions: u32) -> PyResult<Parts<'py>> {
-        self.split(Signal::Metrics, request, partitions)
+    fn split_metrics<'py>(&self, request: &Bound<'py, PyBytes>, partitions: u32, most_bytes: usize) -> PyResult<Parts<'py>> {
+        self.split(Signal::Metrics, request, partitions, most_bytes)
     }
 
-    fn split_logs<'py>(&self, request: &Bound<'py, PyBytes>, partitions: u32) -> PyResult<Parts<'py>> {
-        self.split(Signal::Logs, request, partitions)
+    fn split_logs<'py>(&self, request: &Bound<'py, PyBytes>, partitions: u32, most_bytes: usize) -> PyResult<Parts<'py>> {
+        self.split(Signal::Logs, request, partitions, most_bytes)
     }
 }
 
-/// Parts by partition, items, spans with a bad trace id, spans with a bad span id.
-type Parts<'py> = (HashMap<u32, Bound<'py, PyBytes>>, u64, u64, u64);
+/// Parts by partition (None where they would take more than they may), items, spans with a bad trace id, spans with a bad span id, what the
+/// parts take, what a record must.
+type Parts<'py> = (Option<HashMap<u32, Bound<'py, PyBytes>>>, u64, u64, u64, usize, usize);
 
 impl Decoder {
     /// Decodes payloads one by one, each with its cluster ("" where there are none); a payload is dropped once it is decoded: all at once
@@ -169,18 +170,23 @@ impl Decoder {
         Ok(())
     }
 
-    fn split<'py>(&self, signal: Signal, request: &Bound<'py, PyBytes>, partitions: u32) -> PyResult<Parts<'py>> {
+    fn split<'py>(&self, signal: Signal, request: &Bound<'py, PyBytes>, partitions: u32, most_bytes: usize) -> PyResult<Parts<'py>> {
         let py = request.py();
         let bytes = request.as_bytes();
-        let result = py.detach(|| split::split(signal, bytes, partitions)).map_err(|error| self.raise(py, error.into()))?;
-        let is_whole = result.parts.is_empty() && result.items > 0;
-        let parts = if is_whole {
-            HashMap::from([(0, request.clone())])
+        let mut room = most_bytes;
+        let mut has_room = |more| room.checked_sub(more).inspect(|left| room = *left).is_some();
+        let result = py
+            .detach(|| split::split_within(signal, bytes, partitions, &mut has_room))
+            .map_err(|error| self.raise(py, error.into()))?;
+        let parts = if result.is_over {
+            None
+        } else if result.parts.is_empty() && result.items > 0 {
+            Some(HashMap::from([(0, request.clone())]))
         } else {
             let parts = (0..).zip(result.parts);
-            parts.filter_map(|(partition, part)| Some((partition, PyBytes::new(py, &part?)))).collect()
+            Some(parts.filter_map(|(partition, part)| Some((partition, PyBytes::new(py, &part?)))).collect())
         };
-        Ok((parts, result.items, result.bad_trace_ids, result.bad_span_ids))
+        Ok((parts, result.items, result.bad_trace_ids, result.bad_span_ids, result.bytes, result.record_bytes))
     }
 
     fn raise(&self, py: Python<'_>, error: Error) -> PyErr {

@@ -9,6 +9,7 @@ nest at most 100 deep.
 """
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -52,7 +53,7 @@ class Split:
 
     parts: dict[int, bytes]
     """Partition -> a message of the request's type with at least one item; the items' bytes are those of the
-    request.
+    request. Empty where ``is_over``.
     """
     items: int
     """Spans, log records or data points in ``parts``."""
@@ -60,6 +61,16 @@ class Split:
     """Spans left out."""
     reason: str
     """Why, for the sender; "" when nothing was."""
+    bytes: int = 0
+    """What the parts take (a few bytes more), made or not: each has copies of the resources and scopes of its
+    items.
+    """
+    record_bytes: int = 0
+    """How large a record must be to hold any of the items within its resource and scope, and these twice: so
+    much is left for other items (``schemas.otlp.oversize``).
+    """
+    is_over: bool = False
+    """The parts would take more than they may: none were made."""
 
 
 def decode_spans(
@@ -118,8 +129,9 @@ def decode_details(
     return rows
 
 
-def split(topic: str, request: bytes, partitions: int) -> Split:
-    """Cut an Export request of ``topic`` into one message per partition, nothing re-encoded.
+def split(topic: str, request: bytes, partitions: int, most_bytes: int = sys.maxsize) -> Split:
+    """Cut an Export request of ``topic`` into one message per partition, nothing re-encoded; of parts that
+    would take more than ``most_bytes`` only tell the size.
 
     Partition: spans and log records by trace id, metrics and log records without a (valid) trace id by
     resource (``schemas.ids``). Spans whose trace id is not 16 bytes or zero, or whose span id is not 8 bytes
@@ -131,8 +143,11 @@ def split(topic: str, request: bytes, partitions: int) -> Split:
         raise ValueError(f"{topic!r} is not an OTLP topic")
     if not 1 <= partitions <= MAX_PARTITIONS:
         raise ValueError(f"partitions must be 1 to {MAX_PARTITIONS}, not {partitions}")
-    parts, items, bad_trace_ids, bad_span_ids = _decoder.split(topic, request, partitions)
-    return Split(parts, items, bad_trace_ids + bad_span_ids, _reason(bad_trace_ids, bad_span_ids))
+    parts, items, bad_trace_ids, bad_span_ids, bytes_, record_bytes = _decoder.split(
+        topic, request, partitions, most_bytes
+    )
+    rejected, reason = bad_trace_ids + bad_span_ids, _reason(bad_trace_ids, bad_span_ids)
+    return Split(parts or {}, items, rejected, reason, bytes_, record_bytes, parts is None)
 
 
 def _checked(clusters: Sequence[str], payloads: Sequence[bytes]) -> list[str]:

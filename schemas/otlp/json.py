@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import orjson
-from google.protobuf.json_format import ParseDict, ParseError
+from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 from opentelemetry.proto.logs.v1.logs_pb2 import LogsData
 from opentelemetry.proto.metrics.v1.metrics_pb2 import MetricsData
@@ -52,6 +52,8 @@ _PATHS: dict[str, tuple[tuple[tuple[str, ...], ...], ...]] = {
     ),
 }
 
+_SHOWN = 400  # characters of an error
+
 _IDS = ("traceId", "trace_id", "spanId", "span_id", "parentSpanId", "parent_span_id")
 
 
@@ -68,15 +70,27 @@ def to_protobuf(topic: str, body: bytes) -> bytes:
         raise MalformedOtlp(f"not JSON: {error}") from error
     if not isinstance(request, dict):
         raise MalformedOtlp("not OTLP/JSON: the request is not an object")
-    for path in _PATHS[topic]:
-        for holder in _walk(request, path):
-            _hex_to_base64(holder)
     message = _MESSAGES[topic]()
     try:
+        for path in _PATHS[topic]:
+            for holder in _walk(request, path):
+                _hex_to_base64(holder)
         ParseDict(request, message, ignore_unknown_fields=True, max_recursion_depth=MAX_NESTING)
-    except (ParseError, RecursionError, ValueError, TypeError) as error:
-        raise MalformedOtlp(f"not OTLP/JSON: {error}") from error
-    return message.SerializeToString()
+        return message.SerializeToString()
+    except MalformedOtlp:
+        raise
+    except RecursionError:
+        raise MalformedOtlp(f"not OTLP/JSON: nested more than {MAX_NESTING} deep") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # ParseDict lets through whatever odd values make its code raise
+        raise MalformedOtlp(f"not OTLP/JSON: {_shown(error)}") from None
+
+
+def _shown(error: Exception) -> str:
+    """Its text; ParseDict quotes all of a value that it does not like."""
+    text = str(error)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]} ... {text[-_SHOWN // 2 :]}"
 
 
 def _walk(holder: Any, path: tuple[tuple[str, ...], ...]) -> Iterator[dict[str, Any]]:

@@ -2,6 +2,7 @@
 where it was not built.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -89,11 +90,14 @@ def decode_logs(
     return LogBatch(_record_batch(LOG_SCHEMA, *logs), _contexts(*contexts))
 
 
-def split(topic: str, request: bytes, partitions: int) -> tuple[dict[int, bytes], int, int, int]:
-    """Parts by partition, accepted items, items with an invalid trace id, items with (only) an invalid span
-    id.
+def split(
+    topic: str, request: bytes, partitions: int, most_bytes: int = sys.maxsize
+) -> tuple[dict[int, bytes] | None, int, int, int, int, int]:
+    """Parts by partition (None where they would take more than ``most_bytes``), accepted items, items with an
+    invalid trace id, items with (only) an invalid span id, ``bytes`` and ``record_bytes`` of
+    ``schemas.otlp.Split``.
     """
-    return _SPLITTERS[topic](request, partitions)
+    return _SPLITTERS[topic](request, partitions, most_bytes)
 
 
 def _contexts(resources: _Rows, scopes: _Rows, attributes: _Rows, strings: _Memory, cut: int) -> Contexts:

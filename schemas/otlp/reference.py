@@ -4,24 +4,18 @@ cannot be built.
 About 25 times slower than native. What counts as well-formed is what protobuf's own parser (upb) takes.
 """
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from google.protobuf.message import Message
 from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
-from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, LogsData
-from opentelemetry.proto.metrics.v1.metrics_pb2 import MetricsData, ResourceMetrics
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 
-from schemas import topics
 from schemas.histogram import bucket_of
-from schemas.ids import is_valid, resource_partition, trace_partition
+from schemas.ids import is_valid
 from schemas.otlp.limits import DEFAULT_LIMITS, Cutter, Limits
 from schemas.otlp.reference_items import (
     Strings,
@@ -31,20 +25,13 @@ from schemas.otlp.reference_items import (
     parse,
     resource_texts,
 )
+from schemas.otlp.reference_split import split
 from schemas.otlp.semantics import MAX_TIME_NS, NO_FLAGS, SPAN_KEYS
 from schemas.otlp.text import attribute_texts
-from schemas.otlp.wire import Field, fields, framed, joined, submessages
+from schemas.otlp.wire import joined, submessages
 from schemas.spans import DETAIL_SCHEMA, RESOURCE_SCHEMA, SCOPE_SCHEMA, SPAN_SCHEMA
 
 __all__ = ["decode_details", "decode_logs", "decode_points", "decode_spans", "split"]
-
-Parts = tuple[dict[int, bytes], int, int, int]
-_MESSAGES: dict[str, type[Message]] = {
-    topics.SPANS: TracesData,
-    topics.METRICS: MetricsData,
-    topics.LOGS: LogsData,
-}
-_POINTS = ("gauge", "sum", "histogram", "exponential_histogram", "summary")
 
 
 def decode_spans(
@@ -77,21 +64,6 @@ def decode_details(
         for index, begin, size in positions
     ]
     return _record_batch(rows, DETAIL_SCHEMA)
-
-
-def split(topic: str, request: bytes, partitions: int) -> Parts:
-    """Parts by partition, accepted items, items with an invalid trace id, items with (only) an invalid span
-    id.
-    """
-    message = parse(_MESSAGES[topic], request, None)
-    if isinstance(message, MetricsData):
-        parts, items = _split_metrics(message, request, partitions)
-        bad_trace_ids = bad_span_ids = 0
-    else:
-        parts, items, bad_trace_ids, bad_span_ids = _split_items(topic, request, partitions)
-    if partitions == 1 and items and not bad_trace_ids + bad_span_ids:
-        return {0: request}, items, 0, 0
-    return parts, items, bad_trace_ids, bad_span_ids
 
 
 @dataclass(slots=True)
@@ -254,72 +226,3 @@ def _details(span: Span, cutter: Cutter) -> tuple[Any, ...]:
         [link.trace_state for link in span.links],
         [list(cutter.attributes(attribute_texts(link.attributes)).items()) for link in span.links],
     )
-
-
-def _split_metrics(message: MetricsData, request: bytes, partitions: int) -> tuple[dict[int, bytes], int]:
-    parts: defaultdict[int, list[bytes]] = defaultdict(list)
-    items = 0
-    for field, resource_metrics in zip(
-        submessages(request, 0, len(request), 1), message.resource_metrics, strict=True
-    ):
-        points = _points(resource_metrics)
-        if points:
-            parts[_partition_by_resource(request, field, partitions)].append(request[field.begin : field.end])
-        items += points
-    return {partition: b"".join(chunks) for partition, chunks in parts.items()}, items
-
-
-def _points(resource_metrics: ResourceMetrics) -> int:
-    metrics = (metric for scope_metrics in resource_metrics.scope_metrics for metric in scope_metrics.metrics)
-    return sum(
-        len(getattr(metric, kind).data_points)
-        for metric in metrics
-        if (kind := metric.WhichOneof("data")) in _POINTS
-    )
-
-
-def _split_items(topic: str, request: bytes, partitions: int) -> Parts:
-    """Spans or log records: each goes to its partition within copies of what contains it (ResourceSpans,
-    ScopeSpans).
-    """
-    parts: defaultdict[int, bytearray] = defaultdict(bytearray)
-    items = bad_trace_ids = bad_span_ids = 0
-    for container in submessages(request, 0, len(request), 1):
-        scopes: defaultdict[int, bytearray] = defaultdict(bytearray)
-        fallback = _partition_by_resource(request, container, partitions)
-        for scope in submessages(request, container.value, container.end, 2):
-            chosen: defaultdict[int, list[bytes]] = defaultdict(list)
-            for item in submessages(request, scope.value, scope.end, 2):
-                trace_id, span_id = _ids(topic, request[item.value : item.end])
-                if topic == topics.SPANS and not is_valid(trace_id, 16):
-                    bad_trace_ids += 1
-                elif topic == topics.SPANS and not is_valid(span_id, 8):
-                    bad_span_ids += 1
-                else:
-                    partition = trace_partition(trace_id, partitions) if is_valid(trace_id, 16) else fallback
-                    chosen[partition].append(request[item.begin : item.end])
-                    items += 1
-            for partition, chunks in chosen.items():
-                scopes[partition] += framed(2, b"".join(chain(_without(request, scope, 2), chunks)))
-        for partition, body in scopes.items():
-            parts[partition] += framed(1, b"".join(chain(_without(request, container, 2), [bytes(body)])))
-    return {partition: bytes(part) for partition, part in parts.items()}, items, bad_trace_ids, bad_span_ids
-
-
-def _ids(topic: str, item: bytes) -> tuple[bytes, bytes]:
-    parsed = Span.FromString(item) if topic == topics.SPANS else LogRecord.FromString(item)
-    return parsed.trace_id, parsed.span_id
-
-
-def _partition_by_resource(request: bytes, container: Field, partitions: int) -> int:
-    resource = joined(request, container.value, container.end, 1)
-    return resource_partition(
-        (resource[f.value : f.end] for f in submessages(resource, 0, len(resource), 1)), partitions
-    )
-
-
-def _without(data: bytes, container: Field, number: int) -> Iterator[bytes]:
-    """A container's fields other than its repeated items, unknown ones too, as they are."""
-    for field in fields(data, container.value, container.end):
-        if not (field.number == number and field.is_length_delimited):
-            yield data[field.begin : field.end]

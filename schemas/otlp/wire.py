@@ -5,6 +5,9 @@ checked here.
 from collections.abc import Iterator
 from typing import NamedTuple
 
+FRAME_BYTES = 24
+"""Room for the tags and lengths of the three messages around an item (at most 6 bytes each), and some."""
+
 _VARINT, _FIXED64, _LENGTH, _GROUP, _END_GROUP, _FIXED32 = range(6)
 
 
@@ -40,6 +43,20 @@ def joined(data: bytes, begin: int, end: int, number: int) -> bytes:
     b"" when absent.
     """
     return b"".join(data[field.value : field.end] for field in submessages(data, begin, end, number))
+
+
+def without(data: bytes, container: Field, number: int) -> bytes:
+    """A container's fields other than its repeated items, unknown ones too, as they are."""
+    return b"".join(
+        data[field.begin : field.end]
+        for field in fields(data, container.value, container.end)
+        if not (field.number == number and field.is_length_delimited)
+    )
+
+
+def framed_bytes(size: int) -> int:
+    """What :func:`framed` takes of a body of ``size`` bytes, for numbers below 16."""
+    return 1 + len(_encoded(size)) + size
 
 
 def framed(number: int, body: bytes) -> bytes:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ingest.http.server import PROTOBUF
+from ingest.http.encoding import PROTOBUF
 from tests.conformance.conftest import ABUSED, IMPATIENT
 from tests.support.others import assert_others_are_served
 from tests.support.pki import Pki

@@ -17,7 +17,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hyperframe.frame import DataFrame, HeadersFrame, SettingsFrame
 
-from ingest.http.server import PROTOBUF
+from ingest.http.encoding import PROTOBUF
 from schemas.otlp.wire import framed
 from tests.support.others import assert_others_are_served
 from tests.support.receiving import LOGS, span_ids, traces

@@ -18,7 +18,7 @@ import grpc
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
-from ingest.http.server import PROTOBUF
+from ingest.http.encoding import PROTOBUF
 from ingest.server import IngestServer
 from log.sqlite.reader import SqliteLogReader
 from log.sqlite.retention import Limits

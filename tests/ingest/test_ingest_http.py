@@ -17,7 +17,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 from prometheus_client import REGISTRY
 
 from ingest.admission import RequestTooLarge
-from ingest.http.server import JSON, PATHS, PROTOBUF, gunzip
+from ingest.http.encoding import JSON, PROTOBUF, gunzip
+from ingest.http.server import PATHS
 from ingest.server import IngestServer
 from schemas import topics
 from schemas.errors import LogFull, LogUnavailable, MalformedOtlp

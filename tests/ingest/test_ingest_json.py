@@ -133,11 +133,45 @@ def test_absent_and_short_ids_pass_for_the_split_to_reject() -> None:
         ),
         (b'{"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": 5}]}]}]}', "not OTLP/JSON"),
         (b'{"resourceSpans": [{"scopeSpans": [{"spans": [{"startTimeUnixNano": -1}]}]}]}', "not OTLP/JSON"),
+        (
+            b'{"resourceSpans": [{"scopeSpans": [{"spans": [{"startTimeUnixNano": 1e999}]}]}]}',
+            "not JSON|not OTLP/JSON",
+        ),
+        (
+            b'{"resourceSpans": [{"scopeSpans": [{"spans": [{"startTimeUnixNano": 36893488147419103232}]}]}]}',
+            "not OTLP/JSON",
+        ),
+        (b'{"resourceSpans": [{"scopeSpans": [{"spans": [{"kind": 1e30}]}]}]}', "not OTLP/JSON"),
+        (b'{"resourceSpans": [{"scopeSpans": [{"spans": [{"kind": NaN}]}]}]}', "not JSON"),
+        (b'{"resourceSpans": ' + b"[" * 1000 + b"]" * 1000 + b"}", "nested more than 100 deep"),
+        (b"[" * 100_000, "not JSON"),
     ],
 )
 def test_what_is_wrong_is_said(body: bytes, message: str) -> None:
     with pytest.raises(MalformedOtlp, match=message):
         to_protobuf(topics.SPANS, body)
+
+
+def nested(depth: int) -> bytes:
+    """A span with an attribute whose value nests so deep."""
+    value: dict[str, Any] = {"stringValue": "x"}
+    for _ in range(depth):
+        value = {"arrayValue": {"values": [value]}}
+    span = {"traceId": TRACE_ID, "spanId": SPAN_ID, "attributes": [{"key": "k", "value": value}]}
+    return json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}).encode()
+
+
+def test_values_nest_only_so_deep() -> None:
+    assert to_protobuf(topics.SPANS, nested(30))
+    for depth in (100, 200):
+        with pytest.raises(MalformedOtlp, match="not OTLP/JSON"):
+            to_protobuf(topics.SPANS, nested(depth))
+
+
+def test_an_error_repeats_little_of_the_request() -> None:
+    with pytest.raises(MalformedOtlp) as error:
+        to_protobuf(topics.SPANS, json.dumps({"resourceSpans": [{"schemaUrl": ["x" * 100_000]}]}).encode())
+    assert len(str(error.value)) < 1000
 
 
 names = st.sampled_from(["resourceSpans", "scopeSpans", "spans", "traceId", "links", "kind"])

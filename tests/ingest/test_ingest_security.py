@@ -19,7 +19,7 @@ from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import REGISTRY
 
-from ingest.http.server import PROTOBUF
+from ingest.http.encoding import PROTOBUF
 from ingest.security import (
     NO_TOKEN,
     NOT_BEARER,

@@ -1,6 +1,7 @@
 """A running receiver, its clients, and requests to send."""
 
 import contextlib
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -29,7 +30,13 @@ Serve = Callable[..., AbstractAsyncContextManager[IngestServer]]
 
 
 @contextlib.asynccontextmanager
-async def receiving(log: LogWriter, receiver: str = "grpcio", **settings: Any) -> AsyncIterator[IngestServer]:
+async def receiving(
+    log: LogWriter,
+    receiver: str = "grpcio",
+    partitions: int = PARTITIONS,
+    max_record_bytes: int = sys.maxsize,
+    **settings: Any,
+) -> AsyncIterator[IngestServer]:
     """A receiver on free ports; stopped at the end."""
     quick = {
         "receiver": receiver,
@@ -39,7 +46,9 @@ async def receiving(log: LogWriter, receiver: str = "grpcio", **settings: Any) -
         "retry_after": "20ms",
         "drain_time": "2s",
     }
-    server = IngestServer(IngestSettings(**(quick | settings)), log, PARTITIONS)
+    server = IngestServer(
+        IngestSettings(**(quick | settings)), log, partitions, max_record_bytes=lambda _: max_record_bytes
+    )
     await server.start()
     try:
         yield server
@@ -95,6 +104,13 @@ def traces(first: int, spans: int, padding: int = 0) -> bytes:
             name="GET /",
         )
         span.attributes.add(key="padding").value.string_value = "x" * padding
+    return data.SerializeToString()
+
+
+def large_resource(spans: int, resource_bytes: int) -> bytes:
+    """Spans 1, 2, ... of one resource of so many bytes, a trace each."""
+    data = TracesData.FromString(traces(0, spans))
+    data.resource_spans[0].resource.attributes.add(key="noise").value.string_value = "x" * resource_bytes
     return data.SerializeToString()
 
 

@@ -30,7 +30,7 @@ from log.sqlite.retention import Limits
 from log.sqlite.writer import SqliteLogWriter
 from schemas import topics
 from schemas.errors import LogFull, LogUnavailable
-from schemas.records import Append, TopicPartition
+from schemas.records import Append, Record, TopicPartition
 
 ROOT = Path(__file__).parents[2]
 PARTITIONS = 4
@@ -46,6 +46,7 @@ class Served:
         folder: Path,
         receiver: str = "grpcio",
         faults: int | None = None,
+        partitions: int = PARTITIONS,
         ulimit: str = "",
         **settings: Any,
     ) -> None:
@@ -54,6 +55,7 @@ class Served:
         self.grpc_port = 0
         self.http_port = 0
         self._settings = {"receiver": receiver, "drain_time": "30s", "retry_after": "50ms", **settings}
+        self._partitions = partitions
         self._faults = faults
         self._ulimit = ulimit
         self._starts = 0
@@ -72,6 +74,7 @@ class Served:
         ports.unlink(missing_ok=True)
         self._starts += 1
         settings = {**self._settings, "grpc_port": self.grpc_port, "http_port": self.http_port}
+        settings["partitions"] = self._partitions
         if self._faults is not None:
             settings["faults"] = self._faults + self._starts
         command = [sys.executable, "-m", "tests.support.served", str(self.folder), json.dumps(settings)]
@@ -139,26 +142,35 @@ class Served:
         """The id of every span in the log, copies included."""
         return [
             span.span_id
-            for data in asyncio.run(_read(self.folder / "log", topics.SPANS, TracesData.FromString))
+            for data in self._logged(topics.SPANS, TracesData.FromString)
             for resource in data.resource_spans
             for scope in resource.scope_spans
             for span in scope.spans
         ]
 
+    def header(self, name: str, topic: str = topics.SPANS) -> int:
+        """The sum of a header of the log's records."""
+        records = asyncio.run(_read(self.folder / "log", topic, self._partitions))
+        return sum(record.headers.get(name, 0) for record in records)
+
+    def _logged(self, topic: str, parse: Callable[[bytes], Any]) -> list[Any]:
+        """Every record of a topic, parsed."""
+        records = asyncio.run(_read(self.folder / "log", topic, self._partitions))
+        return [parse(record.unpack()) for record in records]
+
     def counts(self, signal: str) -> int:
         """How many spans (``traces``), points (``metrics``) or log records (``logs``) the log has."""
-        log = self.folder / "log"
         if signal == "traces":
             return len(self.span_ids())
         if signal == "logs":
-            logs = asyncio.run(_read(log, topics.LOGS, LogsData.FromString))
+            logs = self._logged(topics.LOGS, LogsData.FromString)
             return sum(
                 len(scope.log_records)
                 for data in logs
                 for resource in data.resource_logs
                 for scope in resource.scope_logs
             )
-        points = asyncio.run(_read(log, topics.METRICS, MetricsData.FromString))
+        points = self._logged(topics.METRICS, MetricsData.FromString)
         scopes = [
             scope for data in points for resource in data.resource_metrics for scope in resource.scope_metrics
         ]
@@ -189,17 +201,17 @@ def eventually(happened: Callable[[], bool], what: str, within_s: float = LONG_S
         time.sleep(0.05)
 
 
-async def _read(folder: Path, topic: str, parse: Callable[[bytes], Any]) -> list[Any]:
+async def _read(folder: Path, topic: str, partitions: int) -> list[Record]:
     """Every record of a topic."""
     reader = SqliteLogReader(folder)
-    parsed: list[Any] = []
-    for partition in range(PARTITIONS):
+    found: list[Record] = []
+    for partition in range(partitions):
         tp, offset = TopicPartition(topic, partition), 0
         while records := await reader.read(tp, offset, 1 << 24):
             offset = records[-1].offset + 1
-            parsed += [parse(record.unpack()) for record in records]
+            found += records
     await reader.close()
-    return parsed
+    return found
 
 
 class _FaultyLog(SqliteLogWriter):
@@ -230,11 +242,11 @@ async def _serve(folder: Path, settings: dict[str, Any]) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    seed = settings.pop("faults", None)
+    seed, partitions = settings.pop("faults", None), settings.pop("partitions")
     limits = Limits(age=timedelta(days=1), max_bytes=8 << 30)
-    log = _FaultyLog(folder / "log", dict.fromkeys(topics.TOPICS, PARTITIONS), limits)
+    log = _FaultyLog(folder / "log", dict.fromkeys(topics.TOPICS, partitions), limits)
     log.chance = None if seed is None else random.Random(seed)
-    server = IngestServer(IngestSettings(**settings), log, PARTITIONS)
+    server = IngestServer(IngestSettings(**settings), log, partitions)
     await server.start()
     partial = folder / "ports.partial"
     partial.write_text(json.dumps({"grpc": server.grpc_port, "http": server.http_port}))

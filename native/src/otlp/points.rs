@@ -1,19 +1,25 @@
 //! Counting data points.
 
 use crate::otlp::descriptor::{METRIC, SCOPE, validate_field};
-use crate::otlp::split::{each, own_field};
+use crate::otlp::split::{Largest, before, each, own_field};
 use crate::otlp::wire::{Reader, Result, deeper};
 
-/// Checks a ScopeMetrics, and counts its data points.
-pub fn scope_points(body: &[u8], depth: u32) -> Result<u64> {
-    let mut points = 0;
+/// Checks a ScopeMetrics, counts its data points, and measures its metrics.
+pub fn scope_points(body: &[u8], largest: &mut Largest, depth: u32) -> Result<u64> {
+    let (mut points, mut rest, mut metric) = (0, 0, 0);
     let mut reader = Reader(body);
     while !reader.is_empty() {
-        match reader.tag()? {
-            0x12 => points += metric_points(reader.bytes()?, deeper(depth)?)?,
-            tag => own_field(tag, &mut reader, &SCOPE, depth)?,
+        let field = reader.0;
+        let tag = reader.tag()?;
+        if tag == 0x12 {
+            points += metric_points(reader.bytes()?, deeper(depth)?)?;
+            metric = metric.max(before(field, reader).len());
+        } else {
+            own_field(tag, &mut reader, &SCOPE, depth)?;
+            rest += before(field, reader).len();
         }
     }
+    largest.add(rest, metric);
     Ok(points)
 }
 

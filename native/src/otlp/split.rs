@@ -7,6 +7,7 @@ use crate::otlp::runs::{self, Cursor, LEFT_OUT, Lengths, Run};
 use crate::otlp::wire::{MAX_DEPTH, Malformed, Reader, Result, deeper, is_text, varint_length, write_head};
 
 const MAX_HEAD: usize = 6; // tag and length of a container
+const FRAME: usize = 24; // of the three messages around an item, as schemas/otlp/oversize.py has it
 
 /// What a request holds.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -32,6 +33,10 @@ pub struct Split {
     pub bad_span_ids: u64,
     /// The parts had no room: there are none, only counts.
     pub is_over: bool,
+    /// What the parts take (a few bytes more), made or not.
+    pub bytes: usize,
+    /// How large a record must be to hold any of the items within its resource and scope, or these twice: so much is left for other items.
+    pub record_bytes: usize,
 }
 
 /// Splits and validates a request.
@@ -39,15 +44,16 @@ pub fn split(signal: Signal, request: &[u8], partitions: u32) -> Result<Split> {
     split_within(signal, request, partitions, &mut |_| true)
 }
 
-/// The same, asking for room before parts grow by so many bytes; once there is none, it goes on to count only. (A container's own fields are
-/// copied to each partition that has one of its items, so parts can be many times the request.)
+/// The same, asking for room before parts grow by so many bytes; once there is none, it lets go of them and goes on to count and to measure.
+/// (A container's own fields are copied to each partition that has one of its items, so parts can be many times the request.)
 pub fn split_within(signal: Signal, request: &[u8], partitions: u32, has_room: &mut dyn FnMut(usize) -> bool) -> Result<Split> {
     if request.len() > i32::MAX as usize {
         return Err(Malformed); // as protobuf has it
     }
     if partitions == 1 {
-        let counted = run(signal, Splitter::counting(request, has_room))?;
+        let mut counted = run(signal, Splitter::counting(request, has_room))?;
         if counted.bad_trace_ids + counted.bad_span_ids == 0 {
+            counted.bytes = if counted.items > 0 { request.len() } else { 0 };
             return Ok(counted);
         }
     }
@@ -78,13 +84,39 @@ fn run(signal: Signal, mut splitter: Splitter<'_, '_>) -> Result<Split> {
 struct Splitter<'a, 'b> {
     request: &'a [u8],
     partitions: u32,
-    is_counting: bool,
+    measures: bool,
+    makes: bool, // parts; not without measuring them
     split: Split,
     has_room: &'b mut dyn FnMut(usize) -> bool,
     runs: Vec<Run>,
     rest: Vec<u8>,
     scope: Lengths,
     container: Lengths,
+    largest: Largest,
+}
+
+/// Of the scopes of a container that have items.
+#[derive(Clone, Copy, Default)]
+pub struct Largest {
+    /// The most that a scope's own fields take.
+    pub scope: usize,
+    /// The most that an item takes, its scope's own fields included; 0 where there is no item.
+    pub item: usize,
+}
+
+impl Largest {
+    /// Adds a scope, by its own fields and its largest item (0 for none).
+    pub fn add(&mut self, rest: usize, item: usize) {
+        if item > 0 {
+            self.scope = self.scope.max(rest);
+            self.item = self.item.max(rest + item);
+        }
+    }
+
+    /// See `Split::record_bytes`; `rest` are the container's own fields.
+    fn record_bytes(self, rest: usize) -> usize {
+        if self.item == 0 { 0 } else { FRAME + (rest + self.item).max(2 * (rest + self.scope)) }
+    }
 }
 
 /// What an item's fields say of where it goes.
@@ -100,36 +132,40 @@ impl<'a, 'b> Splitter<'a, 'b> {
         Self {
             request,
             partitions,
-            is_counting: false,
+            measures: true,
+            makes: true,
             split: Split { parts: vec![None; count], ..Split::default() },
             has_room,
             runs: Vec::new(),
             rest: Vec::new(),
             scope: Lengths::new(count),
             container: Lengths::new(count),
+            largest: Largest::default(),
         }
     }
 
     /// Validates and counts, and makes no parts.
     fn counting(request: &'a [u8], has_room: &'b mut dyn FnMut(usize) -> bool) -> Self {
-        Self { partitions: 1, is_counting: true, ..Self::new(request, 0, has_room) }
+        Self { partitions: 1, measures: false, makes: false, ..Self::new(request, 0, has_room) }
     }
 
-    /// Whether parts may grow; where they may not, there are none any more.
+    /// Whether parts may grow by so much; where they may not, there are none any more.
     fn may_grow(&mut self, bytes: usize) -> bool {
-        let may = (self.has_room)(bytes);
-        if !may {
-            self.is_counting = true;
+        self.split.bytes += bytes;
+        if self.makes && !(self.has_room)(bytes) {
+            self.makes = false;
             self.split.is_over = true;
             self.split.parts = Vec::new();
+            self.runs = Vec::new();
         }
-        may
+        self.makes
     }
 
     /// A ResourceSpans or ResourceLogs.
     fn container(&mut self, signal: Signal, body: &'a [u8], depth: u32) -> Result<()> {
         self.runs.clear();
-        let mut rest = Vec::new();
+        self.largest = Largest::default();
+        let (mut rest, mut rest_bytes) = (Vec::new(), 0);
         let mut reader = Reader(body);
         let mut fallback = None; // the resource's partition, found when it is first needed
         while !reader.is_empty() {
@@ -141,16 +177,19 @@ impl<'a, 'b> Splitter<'a, 'b> {
                 continue;
             }
             own_field(tag, &mut reader, &RESOURCE, depth)?;
-            if !self.is_counting {
-                rest.extend_from_slice(before(field, reader));
+            let own = before(field, reader);
+            rest_bytes += own.len();
+            if self.makes {
+                rest.extend_from_slice(own);
             }
         }
-        if self.is_counting { Ok(()) } else { self.write(body, &rest) }
+        self.split.record_bytes = self.split.record_bytes.max(self.largest.record_bytes(rest_bytes));
+        if self.measures { self.write(body, rest_bytes, &rest) } else { Ok(()) }
     }
 
     /// A ScopeSpans or ScopeLogs within the container `outer`.
     fn scope(&mut self, signal: Signal, body: &'a [u8], outer: &[u8], fallback: &mut Option<u32>, depth: u32) -> Result<()> {
-        let mut rest = 0;
+        let (mut rest, mut largest) = (0, 0);
         let mut reader = Reader(body);
         while !reader.is_empty() {
             let field = reader.0;
@@ -162,15 +201,19 @@ impl<'a, 'b> Splitter<'a, 'b> {
             }
             let ids = read_item(signal, reader.bytes()?, deeper(depth)?)?;
             let partition = self.choose(signal, &ids, outer, fallback)?;
-            self.split.items += u64::from(partition.is_some());
-            if self.is_counting {
-                continue;
-            }
             if let Some(partition) = partition {
-                self.scope.add(partition, before(field, reader).len());
+                let length = before(field, reader).len();
+                self.split.items += 1;
+                largest = largest.max(length);
+                if self.measures {
+                    self.scope.add(partition, length);
+                }
             }
-            runs::push(&mut self.runs, partition.unwrap_or(LEFT_OUT));
+            if self.makes {
+                runs::push(&mut self.runs, partition.unwrap_or(LEFT_OUT));
+            }
         }
+        self.largest.add(rest, largest);
         let container = &mut self.container;
         self.scope.drain(|partition, items| {
             let length = rest + items;
@@ -201,8 +244,8 @@ impl<'a, 'b> Splitter<'a, 'b> {
     }
 
     /// Writes the container's items to their parts, each within copies of its container and scope.
-    fn write(&mut self, body: &'a [u8], rest: &[u8]) -> Result<()> {
-        let bytes = self.container.iter().map(|length| MAX_HEAD + rest.len() + length).sum();
+    fn write(&mut self, body: &'a [u8], rest_bytes: usize, rest: &[u8]) -> Result<()> {
+        let bytes = self.container.iter().map(|length| MAX_HEAD + rest_bytes + length).sum();
         if bytes == 0 {
             return Ok(());
         }
@@ -264,16 +307,24 @@ impl<'a, 'b> Splitter<'a, 'b> {
 
     /// A ResourceMetrics, which stays whole.
     fn resource_metrics(&mut self, field: &[u8], body: &[u8], depth: u32) -> Result<()> {
-        let mut points = 0;
+        let (mut points, mut rest, mut largest) = (0, 0, Largest::default());
         let mut reader = Reader(body);
         while !reader.is_empty() {
+            let own = reader.0;
             match reader.tag()? {
-                0x12 => points += scope_points(reader.bytes()?, deeper(depth)?)?,
-                tag => own_field(tag, &mut reader, &RESOURCE, depth)?,
+                0x12 => points += scope_points(reader.bytes()?, &mut largest, deeper(depth)?)?,
+                tag => {
+                    own_field(tag, &mut reader, &RESOURCE, depth)?;
+                    rest += before(own, reader).len();
+                }
             }
         }
+        if points == 0 {
+            return Ok(());
+        }
         self.split.items += points;
-        if points > 0 && !self.is_counting && self.may_grow(field.len()) {
+        self.split.record_bytes = self.split.record_bytes.max(largest.record_bytes(rest));
+        if self.measures && self.may_grow(field.len()) {
             let partition = partition_by_resource(body, self.partitions)?;
             self.split.parts[partition as usize].get_or_insert_default().extend_from_slice(field);
         }
@@ -283,7 +334,7 @@ impl<'a, 'b> Splitter<'a, 'b> {
 
 /// The bytes from `field` to where the reader stands.
 #[inline]
-fn before<'a>(field: &'a [u8], reader: Reader<'a>) -> &'a [u8] {
+pub(crate) fn before<'a>(field: &'a [u8], reader: Reader<'a>) -> &'a [u8] {
     &field[..field.len() - reader.0.len()]
 }
 
@@ -381,6 +432,7 @@ mod tests {
         let over = split_within(Signal::Logs, &request, 7, &mut has_room).unwrap();
         assert!(over.is_over && over.parts.is_empty());
         assert_eq!(over.items, 6);
+        assert_eq!(over.bytes, split(Signal::Logs, &request, 7).unwrap().bytes, "measured to the end");
         let whole = split(Signal::Logs, &request, 7).unwrap();
         assert!(!whole.is_over && whole.parts.iter().flatten().map(Vec::len).sum::<usize>() > 0);
         assert_eq!(split_within(Signal::Logs, &[&container[..], b"oops"].concat(), 7, &mut |_| false).err(), Some(Malformed));

@@ -1,6 +1,6 @@
 //! What connections and Python share: the requests that wait, limits, tokens, counters.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use super::auth::Tokens;
 use super::bell::Bell;
 use super::counters::Counters;
 use super::notes::Notes;
-use super::pending::{Outcome, Pending, Refused, Size};
+use super::pending::{Outcome, Pending, Refused, Size, TOPICS};
 use super::status::{Code, Status, grouped};
 
 /// What Python tells the receiver.
@@ -49,6 +49,8 @@ pub enum Reply {
     Call(Box<Call>),
     /// A request that Python took, by its number.
     Python(u64),
+    /// Nobody: only counts are gathered.
+    Nobody,
 }
 
 /// A gRPC call that waits for its answer.
@@ -87,6 +89,8 @@ pub struct Hub {
     pub tls: RwLock<Option<TlsAcceptor>>,
     /// Where each worker takes its answers.
     pub answers: OnceLock<Vec<UnboundedSender<Vec<Answer>>>>,
+    /// How many bytes a record of each topic may have.
+    pub max_record: [AtomicUsize; TOPICS],
     /// Whether every worker has ended.
     pub has_stopped: AtomicBool,
     waiting: Mutex<Waiting>,
@@ -105,6 +109,7 @@ impl Hub {
             tokens: RwLock::default(),
             tls: RwLock::default(),
             answers: OnceLock::new(),
+            max_record: [const { AtomicUsize::new(usize::MAX) }; TOPICS],
             has_stopped: AtomicBool::new(false),
             waiting: Mutex::new(Waiting { pending, announced_ns: u64::MAX }),
             began: Instant::now(),
@@ -149,10 +154,12 @@ impl Hub {
         self.announce(waiting);
         match added {
             Ok(()) => Ok(()),
-            Err((_, Reply::Python(_))) => Ok(()), // it was a call that went in
+            Err((_, Reply::Python(_) | Reply::Nobody)) => Ok(()), // it was a call that went in
             Err((refused, Reply::Call(call))) => {
-                if let Refused::Full { .. } = refused {
-                    self.counters.refused(topic, size.items + size.rejected);
+                match refused {
+                    Refused::Full { .. } => self.counters.refused(topic, size.items + size.rejected),
+                    Refused::TooLarge { .. } => self.reject(topic, size.items + size.rejected),
+                    Refused::Closed => {}
                 }
                 Err((call, self.told(&refused)))
             }
@@ -172,13 +179,26 @@ impl Hub {
         }
     }
 
-    /// Refuses a request whose parts have no room; `needed` bytes at least.
-    pub fn refuse(&self, topic: usize, items: u64, needed: usize) -> Status {
+    /// Counts the items of a request that is refused for good; the count goes to the log as a request of its own.
+    pub fn reject(&self, topic: usize, items: u64) {
+        let size = Size { items: 0, rejected: items, bytes: 0 };
         let mut waiting = self.lock();
-        let held = waiting.pending.held_bytes();
+        let parts: &[(u32, &[u8])] = &[];
+        let added = if items > 0 { waiting.pending.add(topic, parts, size, self.now_ns(), Reply::Nobody) } else { Ok(()) };
+        self.announce(waiting);
+        if let Err((Refused::Full { .. }, _)) = added {
+            self.counters.refused(topic, items);
+        }
+    }
+
+    /// Refuses a request whose parts have no room; it takes `needed` bytes.
+    pub fn refuse(&self, topic: usize, items: u64, needed: usize) -> Status {
         if needed > self.settings.limit_bytes {
+            self.reject(topic, items);
             return self.told(&Refused::TooLarge { needed });
         }
+        let mut waiting = self.lock();
+        let held = waiting.pending.held_bytes();
         waiting.pending.refuse(topic, items, self.now_ns());
         self.announce(waiting);
         self.counters.refused(topic, items);
@@ -210,6 +230,7 @@ impl Hub {
         let mut answers = Vec::new();
         for (reply, is_accepted) in outcome.answers {
             match reply {
+                Reply::Nobody => {}
                 Reply::Python(number) => answers.push((number, is_accepted)),
                 Reply::Call(call) => {
                     let told = if is_accepted { None } else { failure.clone() };

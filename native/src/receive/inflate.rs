@@ -2,7 +2,9 @@
 
 use std::io::Read;
 
-use flate2::bufread::{MultiGzDecoder, ZlibDecoder};
+use flate2::bufread::{GzDecoder, ZlibDecoder};
+
+const MAX_MEMBERS: usize = 1024; // of a gzip body: an empty one has 20 bytes and takes as long as many (ingest/http/encoding.py has the same)
 
 /// How a message may be compressed (gRPC's names).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,9 +45,26 @@ pub enum Fault {
 pub fn inflate(encoding: Encoding, body: &[u8], limit: usize) -> Result<Vec<u8>, Fault> {
     match encoding {
         Encoding::Identity => Ok(body.to_vec()),
-        Encoding::Gzip => read(MultiGzDecoder::new(body), body.len(), limit),
-        Encoding::Deflate => read(ZlibDecoder::new(body), body.len(), limit),
+        Encoding::Gzip => gunzip(body, limit),
+        Encoding::Deflate => {
+            let mut unpacked = Vec::with_capacity((4 * body.len()).min(limit));
+            read(ZlibDecoder::new(body), &mut unpacked, limit)?;
+            Ok(unpacked)
+        }
     }
+}
+
+fn gunzip(mut body: &[u8], limit: usize) -> Result<Vec<u8>, Fault> {
+    let mut unpacked = Vec::with_capacity((4 * body.len()).min(limit));
+    for _ in 0..MAX_MEMBERS {
+        let mut member = GzDecoder::new(body);
+        read(&mut member, &mut unpacked, limit)?;
+        body = member.into_inner();
+        if body.is_empty() {
+            return Ok(unpacked);
+        }
+    }
+    Err(Fault::Corrupt)
 }
 
 /// What a message says that it makes: gzip ends with the length of its last member, modulo 2^32. 0 where it says nothing; it may lie.
@@ -56,10 +75,11 @@ pub fn announced(encoding: Encoding, body: &[u8]) -> usize {
     }
 }
 
-fn read(decoder: impl Read, packed: usize, limit: usize) -> Result<Vec<u8>, Fault> {
-    let mut unpacked = Vec::with_capacity((4 * packed).min(limit));
-    decoder.take(limit as u64 + 1).read_to_end(&mut unpacked).map_err(|_| Fault::Corrupt)?;
-    if unpacked.len() > limit { Err(Fault::TooLarge) } else { Ok(unpacked) }
+/// Adds what a decoder makes; `limit` is that of all.
+fn read(decoder: impl Read, unpacked: &mut Vec<u8>, limit: usize) -> Result<(), Fault> {
+    let room = (limit - unpacked.len()) as u64 + 1;
+    decoder.take(room).read_to_end(unpacked).map_err(|_| Fault::Corrupt)?;
+    if unpacked.len() > limit { Err(Fault::TooLarge) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -86,6 +106,14 @@ mod tests {
         let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
         encoder.write_all(b"abc").unwrap();
         assert_eq!(inflate(Encoding::Deflate, &encoder.finish().unwrap(), 3), Ok(b"abc".to_vec()));
+    }
+
+    #[test]
+    fn members_are_bounded() {
+        let empty = gzip(b"");
+        assert_eq!(inflate(Encoding::Gzip, &empty.repeat(MAX_MEMBERS), 0), Ok(Vec::new()));
+        assert_eq!(inflate(Encoding::Gzip, &empty.repeat(MAX_MEMBERS + 1), 0), Err(Fault::Corrupt));
+        assert_eq!(inflate(Encoding::Gzip, &gzip(b"abc").repeat(3), 8), Err(Fault::TooLarge));
     }
 
     #[test]

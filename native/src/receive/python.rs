@@ -217,6 +217,13 @@ impl Receiver {
         *self.hub.tokens.write().unwrap_or_else(PoisonError::into_inner) = tokens.map(|tokens| Tokens::new(&tokens));
     }
 
+    /// How many bytes a record of each topic may have.
+    fn set_max_record(&self, most: [usize; TOPICS]) {
+        for (limit, bytes) in self.hub.max_record.iter().zip(most) {
+            limit.store(bytes, Relaxed);
+        }
+    }
+
     /// For new connections.
     fn set_tls(&self, certificate: &[u8], key: &[u8], client_ca: &[u8]) -> PyResult<()> {
         let acceptor = tls::acceptor(certificate, key, client_ca).map_err(PyValueError::new_err)?;

@@ -28,6 +28,7 @@ const INLINE_PACKED_BYTES: usize = 128 << 10;
 const SHARED_BYTES: usize = 16 << 10; // a message of one DATA frame shares its memory with what came before and after
 const MAX_JOBS: usize = 128; // large requests that wait for a thread, of one worker
 const MAX_PEER_JOBS: usize = 16; // and of one connection
+const MAX_COPIES: usize = 16; // so many times its size a request may take as parts (ingest/admission.py has the same)
 
 /// A worker's threads for large requests, and how many requests wait for them or are read.
 pub struct Large {
@@ -154,14 +155,17 @@ fn corrupt() -> Status {
 fn finish(place: &Place, export: Export, body: Bytes) {
     let Export { topic, mut respond, .. } = export;
     let hub = &place.hub;
-    let mut parts_bytes = 0;
-    let split = match attempt(hub, || split(hub, topic, &body, &mut parts_bytes)) {
+    let split = match attempt(hub, || split(hub, topic, &body)) {
         Ok(split) => split,
         Err(status) => return refuse(hub, topic, &mut respond, &status),
     };
     let rejected = split.bad_trace_ids + split.bad_span_ids;
+    if let Some(status) = too_large(hub, topic, &split, body.len()) {
+        hub.reject(topic, split.items + rejected);
+        return refuse(hub, topic, &mut respond, &status);
+    }
     if split.is_over {
-        let status = hub.refuse(topic, split.items + rejected, body.len() + parts_bytes + REQUEST_OVERHEAD_BYTES);
+        let status = hub.refuse(topic, split.items + rejected, body.len() + split.bytes + REQUEST_OVERHEAD_BYTES);
         return refuse(hub, topic, &mut respond, &status);
     }
     if split.items + rejected == 0 {
@@ -182,13 +186,41 @@ fn finish(place: &Place, export: Export, body: Bytes) {
     }
 }
 
-/// Splits a request. Parts beyond what is small are held in the buffer as they are made; where it has no room the items are only counted.
-fn split(hub: &Hub, topic: usize, body: &[u8], parts_bytes: &mut usize) -> Result<Split, Status> {
+/// Why a request is refused for good: a record can't hold one of its items, or its parts are too many times its size.
+fn too_large(hub: &Hub, topic: usize, split: &Split, bytes: usize) -> Option<Status> {
+    let record_bytes = hub.max_record[topic].load(Relaxed);
+    let message = if split.record_bytes > record_bytes {
+        format!(
+            "an item with its resource and scope, or these twice, takes {} bytes of a record; the log's records have {}",
+            grouped(split.record_bytes),
+            grouped(record_bytes)
+        )
+    } else if split.bytes > max_parts(bytes) {
+        format!(
+            "the request has {} bytes and takes {} as parts by partition, more than {MAX_COPIES} times as many: its resources are too large for its items",
+            grouped(bytes),
+            grouped(split.bytes)
+        )
+    } else {
+        return None;
+    };
+    Some(Status::new(Code::ResourceExhausted, message))
+}
+
+/// The most that the parts of a request may take.
+fn max_parts(bytes: usize) -> usize {
+    (MAX_COPIES * bytes).max(INLINE_BYTES)
+}
+
+/// Splits a request. Parts beyond what is small are held in the buffer as they are made; where it has no room, or they are too many times the
+/// request, the items are only counted.
+fn split(hub: &Hub, topic: usize, body: &[u8]) -> Result<Split, Status> {
     let mut held = Held { hub, bytes: 0 };
+    let mut parts_bytes = 0;
     let signal = [Signal::Spans, Signal::Metrics, Signal::Logs][topic];
     let mut has_room = |more: usize| {
-        *parts_bytes += more;
-        *parts_bytes <= INLINE_BYTES || held.grow(*parts_bytes)
+        parts_bytes += more;
+        parts_bytes <= INLINE_BYTES || parts_bytes <= max_parts(body.len()) && held.grow(parts_bytes)
     };
     split_within(signal, body, hub.settings.partitions, &mut has_room)
         .map_err(|_| Status::new(Code::InvalidArgument, "not a well-formed OTLP message"))
