@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from aiohttp import web
+from aiohttp import HttpVersion10, HttpVersion11, web
 from google.rpc import code_pb2
 
 from ingest.admission import (
@@ -30,6 +30,8 @@ from schemas import self_metrics, topics
 from schemas.errors import AddressInUse, MalformedOtlp
 
 PATHS = {"/v1/traces": topics.SPANS, "/v1/metrics": topics.METRICS, "/v1/logs": topics.LOGS}
+
+_VERSIONS = (HttpVersion10, HttpVersion11)
 
 _BACKLOG = 1024  # connections that wait to be accepted: a mesh comes back all at once
 
@@ -205,6 +207,8 @@ class HttpServer:
         retry_after_s = self._settings.retry_after.total_seconds()
 
         async def export(request: web.Request) -> web.Response:
+            if request.version not in _VERSIONS:
+                raise web.HTTPBadRequest(text="400: this port speaks HTTP/1.0 and HTTP/1.1")
             encoding = Encoding(
                 json=request.content_type != PROTOBUF, gzip=False, limit=0
             )  # for the answer, until all of it is known
