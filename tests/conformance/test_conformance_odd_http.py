@@ -1,4 +1,4 @@
-"""Odd requests to the HTTP port: each has a clear answer, none puts a traceback or its content into the log."""
+"""Odd requests to the HTTP port have a clear answer; none leaves a traceback or its content in the log."""
 
 import socket
 from contextlib import closing, suppress
