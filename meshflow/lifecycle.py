@@ -14,7 +14,7 @@ from prometheus_client import start_http_server
 
 from meshflow.settings import Settings
 from schemas import otlp
-from schemas.errors import AddressInUse, LogUnavailable, ProcessingFailed
+from schemas.errors import AddressInUse, LogDamaged, LogUnavailable, LogVanished, ProcessingFailed
 from schemas.records import LogWriter
 from storage.settings import KafkaLog
 
@@ -39,6 +39,8 @@ async def tick(writer: LogWriter, pane_ns: int) -> None:
         await asyncio.sleep(pane_ns / 4e9)
         try:
             await writer.tick(pane_ns)
+        except (LogDamaged, LogVanished):
+            raise  # waiting mends neither
         except LogUnavailable as error:
             logger.warning("no tick: %s", error)
 

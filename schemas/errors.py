@@ -37,6 +37,10 @@ class LogDamaged(LogUnavailable):
     """A file of the log holds what nobody wrote; the message says which file, what is lost and what to do."""
 
 
+class LogVanished(LogUnavailable):
+    """The log's files were removed or replaced while they were open."""
+
+
 class AddressInUse(MeshflowError):
     """A server cannot listen on its address; the message names it."""
 

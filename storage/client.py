@@ -24,6 +24,11 @@ _STATUS = "status"  # the file by which ClickHouse's engine locks its data folde
 _TIMEOUT_S = 60
 _URL = re.compile(r" with url: \S+|(?<=/)\?[\w%]+=\S*?(?=\)|$| )")
 
+_ADVICE = (
+    "if its files are damaged, restore the folder from a copy, or move it away and start meshflow again:"
+    " its rows are lost then, the log's records of the last day are not"
+)
+
 CLUSTER_SETTINGS = {
     "distributed_foreground_insert": "1",  # an INSERT is answered when every shard has its rows
     "distributed_ddl_task_timeout": "120",
@@ -124,7 +129,8 @@ def open_client(place: ChdbStore | ClickHouseStore) -> Client:
     try:
         return _open_server(place) if isinstance(place, ClickHouseStore) else _open_chdb(place)
     except (ClickHouseError, OSError) as error:
-        raise SinkUnavailable(f"{_name(place)} cannot be opened: {plain_text(error)}") from error
+        advice = "" if isinstance(place, ClickHouseStore) else f"; {_ADVICE}"
+        raise SinkUnavailable(f"{_name(place)} cannot be opened: {plain_text(error)}{advice}") from error
 
 
 @contextmanager
@@ -195,7 +201,7 @@ def _open_server(place: ClickHouseStore) -> Client:
 def _open_chdb(place: ChdbStore) -> Client:
     place.directory.mkdir(parents=True, exist_ok=True)
     status = place.directory / _STATUS
-    if _left_by_a_kill(status):
+    if not status.exists() or _left_by_a_kill(status):
         repair(place.directory)
     try:
         return clickhouse_connect.get_client(dsn=f"chdb://{place.directory.resolve()}")

@@ -7,12 +7,15 @@ come one after the other under a lock, so only the last line can be such a name.
 engine opens the folder. (A server has the same gap; Replicated tables, whose names are in Keeper, have not.)
 """
 
+import logging
 import re
 from pathlib import Path
 
 _LOG = re.compile(r"deduplication_log_(\d+)\.txt")
 _PART = re.compile(r"(?P<partition>[^_]+(?:_[^_]+)*?)_(?P<first>\d+)_(?P<last>\d+)_\d+(?:_\d+)?")
+_LINE = re.compile(rb"[0-9]+\t[\w-]+\t[\x20-\x7e]*\n")
 _ADD = "1"
+_LOGGER = logging.getLogger(__name__)
 
 
 def repair(folder: Path) -> list[str]:
@@ -37,6 +40,7 @@ def _repair_log(log: Path) -> tuple[str, bool]:
     """The name that was taken out ("" none), and whether the log was empty (then the one before it holds the
     last line).
     """
+    _drop_garbled(log)
     content = log.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
     lines = whole.splitlines(keepends=True)
@@ -52,6 +56,23 @@ def _repair_log(log: Path) -> tuple[str, bool]:
         with log.open("r+b") as file:
             file.truncate(keep)
     return name, not lines
+
+
+def _drop_garbled(log: Path) -> None:
+    """Leave out lines that are none, which would keep the engine from opening the table."""
+    lines = log.read_bytes().splitlines(keepends=True)
+    sound = [line for line in lines[:-1] if _LINE.fullmatch(line)]
+    last = lines[-1:] if lines and (_LINE.fullmatch(lines[-1]) or not lines[-1].endswith(b"\n")) else []
+    if garbled := len(lines) - len(sound) - len(last):
+        partial = log.with_name(f"{log.name}.partial")
+        partial.write_bytes(b"".join([*sound, *last]))
+        partial.rename(log)
+        _LOGGER.error(
+            "%s is damaged: %d names of blocks are lost, and so a repetition of these blocks would be stored again;"
+            " only blocks that an ended process had not committed are repeated",
+            log,
+            garbled,
+        )
 
 
 def _stored(table: Path, part: str) -> bool:

@@ -14,14 +14,10 @@ from log.sqlite import schema as file_format
 from log.sqlite import seen as seen_file
 from log.sqlite.salvage import salvage
 from log.sqlite.seen import Seen, SeenPartition
-from schemas.errors import LogDamaged, LogUnavailable
+from schemas.errors import LogDamaged, LogVanished
 from schemas.records import TopicPartition
 
 _LOGGER = logging.getLogger(__name__)
-
-
-class LogVanished(LogUnavailable):
-    """The log's files were removed or replaced while they were open."""
 
 
 class End(NamedTuple):

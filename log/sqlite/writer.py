@@ -21,9 +21,9 @@ import pyarrow as pa
 
 from log.sqlite import schema as file_format
 from log.sqlite.clock import LogClock
-from log.sqlite.opening import End, Ends, LogVanished, open_log
+from log.sqlite.opening import End, Ends, open_log
 from log.sqlite.retention import Limits, shrink
-from schemas.errors import LogDamaged, LogFull, LogUnavailable
+from schemas.errors import LogDamaged, LogFull, LogUnavailable, LogVanished
 from schemas.records import Append
 
 CODEC = "lz4"  # least CPU for compressing, storing, reading and unpacking OTLP together (docs/adr/0010)

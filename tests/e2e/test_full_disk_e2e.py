@@ -1,5 +1,6 @@
 """A running ``up`` whose disk is full: senders are refused, nothing ends, and all goes on by itself."""
 
+import shutil
 import signal
 import time
 import urllib.error
@@ -66,3 +67,25 @@ def test_a_full_disk_refuses_and_all_goes_on_when_there_is_room(tmp_path: Path) 
         finally:
             code = up.stop(signal.SIGTERM)
         assert code == 0
+
+
+def test_a_log_that_is_removed_ends_up_with_one_line_and_the_next_start_says_so(tmp_path: Path) -> None:
+    (request,) = make_requests(10, 5, 5, 600, seed=4)
+    up = Up(tmp_path, KEEP_ALL, "--pane", "300ms", "--wait", "1").start()
+    log = tmp_path / "up.log"
+    assert send(up, request) == 200
+    eventually((up.data / "log.seen").exists, "the log is known")
+    shutil.rmtree(up.data / "log")
+    eventually(lambda: not Path(f"/proc/{up.pid}/exe").exists() or has_ended(up), "the process ends")
+    assert up.stop() == 1
+    assert "was removed or replaced while meshflow had it open" in log.read_text().splitlines()[-1]
+    assert "Traceback" not in log.read_text()
+    up.start()
+    assert "is not the one that was here before" in log.read_text()
+    assert send(up, request) == 200
+    assert up.stop(signal.SIGTERM) == 0
+
+
+def has_ended(up: Up) -> bool:
+    """Whether the process is gone, or waits for its parent."""
+    return " Z " in Path(f"/proc/{up.pid}/stat").read_text()

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from log.sqlite.opening import LogVanished
+from log.spool.format import NEVER_SENT
+from log.spool.spool import Spool
 from log.sqlite.reader import SqliteLogReader
 from log.sqlite.retention import Limits
 from log.sqlite.writer import SqliteLogWriter
-from schemas.errors import LogDamaged, MalformedOtlp, OffsetGone
+from schemas.errors import LogDamaged, LogVanished, MalformedOtlp, OffsetGone
 from schemas.records import Append, Commit, TopicPartition
 from tests.log.log_contract import PARTITIONS, A, B
 from tests.support.damage import DAMAGES, Damage, flip
@@ -224,3 +225,24 @@ async def test_a_log_of_an_earlier_time_is_noticed_and_its_offsets_are_not_used_
     assert found[8] == b"new"
     assert len(found) + lost == max(found) + 1
     await writer.close()
+
+
+async def test_a_spool_with_damage_anywhere_loses_what_is_damaged_and_no_more(tmp_path: Path) -> None:
+    for seed, damage in enumerate(DAMAGES * 4):
+        chance = random.Random(f"spool {damage.__name__} {seed}")
+        folder = tmp_path / str(seed)
+        values = [chance.randbytes(chance.choice((10, 3_000, 30_000))) for _ in range(40)]
+        spool = Spool(folder, 1 << 30)
+        for number, value in enumerate(values):
+            spool.append([Append(A, value)], [b"%016d" % number], [NEVER_SENT])
+        spool.close()
+        for file in folder.glob("*.spool"):
+            damage(file, chance)
+        if chance.random() < 0.5:
+            damage(folder / "progress", chance)
+        spool = Spool(folder, 1 << 30)
+        found = [entry.append.value for entry in spool.peek(1 << 30).entries]
+        assert [value for value in values if value in found] == found, "what comes out is whole and in order"
+        spool.append([Append(A, b"new")], [b"n" * 16], [NEVER_SENT])
+        assert spool.peek(1 << 30).entries[-1].append.value == b"new"
+        spool.close()
