@@ -5,7 +5,7 @@ once.
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -115,7 +115,8 @@ async def ask(server: SqlServer, sent: bytes) -> Reply:
 
     def work() -> Reply:
         with connect(server) as client:
-            client.sendall(sent)
+            with suppress(ConnectionError):  # refused before all of it was sent: the answer says why
+                client.sendall(sent)
             return parse(read_to_end(client))
 
     return await asyncio.to_thread(work)
