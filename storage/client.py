@@ -7,7 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError, OperationalError
 
 from schemas.errors import SinkRejected, SinkTooLarge, SinkUnavailable, SinkUnusable
+from storage import embedded
 from storage.deduplication_log import repair
 from storage.settings import ChdbStore, ClickHouseStore
 
@@ -206,13 +207,14 @@ def _open_chdb(place: ChdbStore) -> Client:
     if not status.exists() or _left_by_a_kill(status):
         repair(place.directory)
     try:
-        return clickhouse_connect.get_client(dsn=f"chdb://{place.directory.resolve()}")
-    except ClickHouseError as error:
+        with closing(embedded.connect(place.directory)):  # the first one starts the engine, with its rules
+            return clickhouse_connect.get_client(dsn=f"chdb://{place.directory.resolve()}")
+    except (ClickHouseError, RuntimeError) as error:
         if status.exists():
             raise SinkUnavailable(
                 f"{_name(place)} is in use by another process ({status.read_text().partition(chr(10))[0]})"
             ) from error
-        raise
+        raise SinkUnavailable(f"{_name(place)} cannot be opened: {error}") from error
 
 
 def _left_by_a_kill(status: Path) -> bool:

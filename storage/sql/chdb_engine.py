@@ -1,21 +1,28 @@
 """SQL on the store in this process: chdb (schemas.sql.Engine)."""
 
+import itertools
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import chdb
 
 from schemas.sql import Answer, Limits, Query
+from storage import embedded
 from storage.client import open_client
 from storage.settings import ChdbStore
-from storage.sql import read_guard as sql_guard
-from storage.sql import write_guard
-from storage.sql.query_settings import escape, failure, limit_settings, own_settings, valid
+from storage.sql import read_guard, write_guard
+from storage.sql.answers import BoundedPipe
+from storage.sql.judge import Judge
+from storage.sql.query_settings import failure, limit_settings, own_settings, too_large
+from storage.sql.read_guard import Verdict
 from storage.sql.sessions import Sessions
 
+_DATABASE = "default"
 _WRITING = (
     "'Insert', 'Create', 'Alter', 'Drop', 'Rename', 'Optimize', 'Delete', 'Update', 'System', 'KillQuery'"
 )
@@ -32,55 +39,72 @@ class ChdbEngine:
         Raises SinkUnavailable: another process has it, or this one has another folder open.
         """
         self._path = path
-        self._check = write_guard.check if writable else sql_guard.check
-        self._sessions = Sessions(lambda: chdb.connect(path)) if writable else None
+        self._role = embedded.CHANGER if writable else embedded.READER
+        self._judge = Judge(writable=writable, database=_DATABASE)
+        self._sessions = Sessions(self._connect) if writable else None
+        self._running: dict[int, float] = {}
+        self._numbers = itertools.count()
         self._client = open_client(
             ChdbStore(Path(path))
         )  # mends what a kill may have left, before the engine reads it
-        self._connection = chdb.connect(path)  # keeps the engine open between queries
+        self._connection = embedded.connect(path)  # keeps the engine open between queries
 
     def execute(self, query: Query, limits: Limits) -> Answer:
         """See schemas.sql.Engine.execute."""
-        connection = chdb.connect(self._path)
+        number = next(self._numbers)
+        connection = self._connect()
         try:
-            return self._execute(connection, query, limits)
+            self._running[number] = time.monotonic() + limits.time_s
+            return self._execute(connection, query, limits, number)
         except RuntimeError as error:
             raise failure(str(error)) from error
         finally:
+            self._running.pop(number, None)
             connection.close()
 
-    def _execute(self, connection: Any, query: Query, limits: Limits) -> Answer:
+    def overdue_s(self, now_s: float) -> float:
+        """How long the slowest statement that reads has outlived its ``time_s`` (0: none has).
+
+        ``now_s`` is of time.monotonic.
+
+        The engine looks at its clock between blocks only: one long call of a function can be ended with the
+        process alone.
+        """
+        return max([0.0, *(now_s - due_s for due_s in list(self._running.values()))])
+
+    def _connect(self) -> Any:
+        """A connection with the rights that strangers' SQL has."""
+        connection = chdb.connect(self._path)
+        embedded.take_role(connection, self._role)
+        return connection
+
+    def _execute(self, connection: Any, query: Query, limits: Limits, number: int) -> Answer:
         if query.database:
             _use(connection, query.database)
-        # Guarded before the query's own settings are applied: they could change how SQL is read
-        # (``dialect``).
+        # Guarded before the query's own settings are applied: they could change how SQL is read.
         limiting = limit_settings(query, limits)
         _set(connection, limiting)
-        sql, verdict = self._judge(connection, query)
-        if self._sessions and query.session and verdict.readonly != 1:
-            with self._sessions.borrow(query.session, time.monotonic()) as kept:
-                return _run_in_session(kept, sql, query, verdict, limiting)
-        if verdict.readonly == 0:
+        sql, verdict = self._judge.decide(partial(_ask, connection), query, limits)
+        writes = verdict.readonly == 0
+        chosen = own_settings(query.settings, writes=writes)
+        if writes:
+            self._running.pop(number, None)  # a write takes as long as it takes
+        if self._sessions and query.session:
+            bounded = chosen if writes else {**chosen, **limiting}
+            with (
+                self._sessions.borrow(query.session, time.monotonic()) as kept,
+                _settings(kept, bounded, sql),
+            ):
+                if query.database:
+                    _use(kept, query.database)
+                return _write(kept, sql, query) if writes else _read(kept, sql, query, verdict, limits)
+        if writes:
             connection.query(f"SET {', '.join(f'{name} = DEFAULT' for name in limiting)}")
-            _set(connection, _settings_of_write(query))
+            _set(connection, chosen)
             return _write(connection, sql, query)
-        _set(connection, own_settings(query.settings))
+        _set(connection, chosen)
         connection.query(f"SET readonly = {verdict.readonly}")
-        return _read(connection, sql, query, verdict)
-
-    def _judge(self, connection: Any, query: Query) -> tuple[str, sql_guard.Verdict]:
-        """The statement as the engine formats it, and what it may do."""
-        formatted = connection.query(
-            "SELECT formatQuerySingleLine({meshflow_sql:String})",
-            "TSVRaw",
-            params={"meshflow_sql": escape(query.sql)},
-        )
-        sql: str = formatted.bytes().decode().removesuffix("\n")
-        tree = (
-            connection.query(f"EXPLAIN AST {sql}", "TSVRaw", params=dict(query.parameters)).bytes().decode()
-        )
-        check = sql_guard.check if query.settings.get("readonly", "0") != "0" else self._check
-        return sql, check(sql, tree)
+        return _read(connection, sql, query, verdict, limits)
 
     def interrupt(self) -> None:
         """See schemas.sql.Engine.interrupt. What runs in this process but reads only is ended: inserts and
@@ -96,11 +120,27 @@ class ChdbEngine:
         self._client.close()
 
 
-def _read(connection: Any, sql: str, query: Query, verdict: sql_guard.Verdict) -> Answer:
+def _ask(connection: Any, sql: str, parameters: Mapping[str, str]) -> str:
+    result = connection.query(sql, "TSVRaw", params=dict(parameters))
+    return (result.bytes() or b"").decode().removesuffix("\n")
+
+
+def _read(connection: Any, sql: str, query: Query, verdict: Verdict, limits: Limits) -> Answer:
+    """Run a statement that only reads; its answer is bounded while the engine writes it."""
     parameters = dict(query.parameters)
-    result = connection.query(sql, query.default_format, params=parameters)
+    pipe = BoundedPipe(limits.result_bytes)
+    failed = True
+    try:
+        to_pipe = read_guard.with_outfile(sql, _quote_text(pipe.path))
+        result = connection.query(to_pipe, query.default_format, params=parameters)
+        failed = False
+    finally:
+        body = pipe.finish()
+        if failed and pipe.overflowed:
+            raise too_large(limits.result_bytes)
+    if pipe.overflowed:
+        raise too_large(limits.result_bytes)
     output_format = verdict.format or query.default_format
-    body = result.bytes() or b""
     if not body and output_format == "Native":
         body = _empty_native(connection, sql, parameters)
     return Answer(body, output_format, result.storage_rows_read(), result.storage_bytes_read())
@@ -111,7 +151,7 @@ def _write(connection: Any, sql: str, query: Query) -> Answer:
     (inline, it misreads binary ones).
     """
     if query.data is not None:
-        sql = sql_guard.with_infile(sql, _quote_text(str(query.data)))
+        sql = write_guard.with_infile(sql, _quote_text(str(query.data)))
     result = connection.query(sql, query.default_format, params=dict(query.parameters))
     read = (result.storage_rows_read(), result.storage_bytes_read())
     return Answer(
@@ -119,32 +159,18 @@ def _write(connection: Any, sql: str, query: Query) -> Answer:
     )
 
 
-def _settings_of_write(query: Query) -> Mapping[str, str]:
-    write_guard.refuse_settings(query.settings)
-    return valid(query.settings)
-
-
-def _run_in_session(
-    connection: Any, sql: str, query: Query, verdict: sql_guard.Verdict, limiting: Mapping[str, str]
-) -> Answer:
+@contextmanager
+def _settings(connection: Any, chosen: Mapping[str, str], sql: str) -> Iterator[None]:
     """In a connection that stays: the query's settings end with it, those of its SET do not (``readonly``
     could never be taken back).
     """
-    if query.database:
-        _use(connection, query.database)
     if sql.startswith("SET "):
-        return _write(connection, sql, query)
-    wanted = (
-        _settings_of_write(query) if verdict.readonly == 0 else {**own_settings(query.settings), **limiting}
-    )
-    former = _settings_now(connection, wanted)
+        yield
+        return
+    former = _settings_now(connection, chosen)
     try:
-        _set(connection, wanted)
-        return (
-            _write(connection, sql, query)
-            if verdict.readonly == 0
-            else _read(connection, sql, query, verdict)
-        )
+        _set(connection, chosen)
+        yield
     finally:
         if former:
             connection.query(f"SET {', '.join(f'{name} = {value}' for name, value in former.items())}")
@@ -179,7 +205,7 @@ def _empty_native(connection: Any, sql: str, parameters: dict[str, str]) -> byte
     """
     if not sql.startswith(("SELECT ", "WITH ", "(")):
         return b""
-    inner = sql_guard.without_format(sql)
+    inner = read_guard.without_format(sql)
     columns = (
         connection.query(f"DESCRIBE TABLE ({inner})", "JSONCompactEachRow", params=parameters).bytes() or b""
     )

@@ -5,13 +5,15 @@ from collections.abc import Mapping
 
 from schemas.errors import QueryFailed
 from schemas.sql import Limits, Query
-from storage.sql import read_guard as sql_guard
+from storage.sql import allowed
+from storage.sql.read_guard import is_choice, refused_setting
+from storage.sql.settings_clause import pairs
 
 UNKNOWN_SETTING = 115
 UNKNOWN_EXCEPTION = 1002
+TOO_MANY_ROWS_OR_BYTES = 396
 
 _CODE = re.compile(r"Code: (\d+)\. ")
-_SETTING = re.compile(r"[A-Za-z_]\w*")
 _NESTED = re.compile(r"^(?:Code: \d+\. DB::Exception: )+(?=Code: \d+\. DB::Exception: )")
 _FORMATTER_SCOPE = re.compile(r": In scope SELECT formatQuerySingleLine\(.*", re.DOTALL)
 
@@ -38,24 +40,36 @@ def _least(query: Query, setting: str, limit: float) -> float:
     return min(asked, limit) if asked > 0 else limit
 
 
-def own_settings(settings: Mapping[str, str]) -> dict[str, str]:
-    """The settings that a query may choose. Raises QueryFailed for a name that cannot be one."""
-    return {
-        name: value
-        for name, value in valid(settings).items()
-        if not sql_guard.GUARDED_SETTINGS.fullmatch(name)
-    }
+def own_settings(settings: Mapping[str, str], *, writes: bool = False) -> dict[str, str]:
+    """The settings of a request that are passed on; limits are not among them.
+
+    Raises QueryFailed: a name that is no setting, or a setting that the one who asks may not choose.
+    """
+    passed = {}
+    for name, value in settings.items():
+        of_writes = name in allowed.listed("settings_of_writes") or name in allowed.LIMITS
+        if is_choice(name) or (writes and of_writes):
+            passed[name] = value
+        elif name not in allowed.LIMITS and not allowed.SETTINGS_IGNORED.fullmatch(name):
+            raise _not_passed(name)
+    return passed
 
 
-def valid(settings: Mapping[str, str]) -> Mapping[str, str]:
-    """The settings, if their names can be names. Raises QueryFailed."""
-    for name in settings:
-        if not _SETTING.fullmatch(name):
-            raise QueryFailed(
-                UNKNOWN_SETTING,
-                f"Code: {UNKNOWN_SETTING}. DB::Exception: {name!r} is not a setting. (UNKNOWN_SETTING)",
-            )
-    return settings
+def filters(settings: Mapping[str, str]) -> list[str]:
+    """The conditions that stand in settings of a request. Raises QueryFailed: they cannot be read."""
+    conditions = []
+    if tables := settings.get("additional_table_filters"):
+        conditions += [condition for _, condition in pairs(tables)]
+    if result := settings.get("additional_result_filter"):
+        conditions.append(result)
+    return conditions
+
+
+def _not_passed(name: str) -> QueryFailed:
+    if name in allowed.listed("settings_refused") or name in allowed.listed("settings_of_writes"):
+        return refused_setting(name)
+    text = f"Code: {UNKNOWN_SETTING}. DB::Exception: Unknown setting {name!r}. (UNKNOWN_SETTING)"
+    return QueryFailed(UNKNOWN_SETTING, text)
 
 
 def failure(message: str) -> QueryFailed:
@@ -74,3 +88,9 @@ def escape(text: str) -> str:
         .replace("\r", "\\r")
         .replace("\0", "\\0")
     )
+
+
+def too_large(most_bytes: int) -> QueryFailed:
+    """An answer over its limit, as ClickHouse says it."""
+    text = f"Limit for result exceeded, max bytes: {most_bytes}. (TOO_MANY_ROWS_OR_BYTES)"
+    return QueryFailed(TOO_MANY_ROWS_OR_BYTES, f"Code: {TOO_MANY_ROWS_OR_BYTES}. DB::Exception: {text}")

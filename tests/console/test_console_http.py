@@ -7,10 +7,10 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import closing
 from datetime import timedelta
 from typing import Any
 
-import chdb
 import clickhouse_connect
 import pytest
 from clickhouse_connect.driver.client import Client
@@ -19,7 +19,8 @@ from clickhouse_connect.driver.exceptions import DatabaseError
 from console.server import SqlServer
 from console.settings import ConsoleSettings
 from schemas.errors import AddressInUse
-from schemas.sql import Limits, Query
+from schemas.sql import Limits
+from storage import embedded
 from storage.sql.chdb_engine import ChdbEngine
 
 SETTINGS = ConsoleSettings(
@@ -34,9 +35,13 @@ LIMITS = Limits(time_s=120, memory_bytes=256 << 20, threads=1, result_bytes=4 <<
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChdbEngine]:
-    folder = str(tmp_path_factory.mktemp("store"))
-    connection = chdb.connect(folder)
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="module")
+def engine(folder: str) -> Iterator[ChdbEngine]:
+    connection = embedded.connect(folder)
     connection.query(
         "CREATE TABLE calls (n UInt64, name LowCardinality(String), at DateTime64(9, 'UTC')) ENGINE = MergeTree ORDER BY n"
     )
@@ -257,13 +262,16 @@ async def test_a_taken_port_is_a_clear_error(server: SqlServer, engine: ChdbEngi
     await second.stop()
 
 
-async def test_stopping_ends_what_runs(engine: ChdbEngine) -> None:
+async def test_stopping_ends_what_runs(engine: ChdbEngine, folder: str) -> None:
     server = SqlServer(SETTINGS, engine)
     await server.start()
     slow = asyncio.create_task(fetch(server, url(query="SELECT sum(sipHash64(number)) FROM numbers(1e13)")))
-    running = Query("SELECT query FROM system.processes WHERE query NOT LIKE '%processes%'")
-    while b"sipHash64" not in engine.execute(running, LIMITS).body:  # noqa: ASYNC110 - the engine has no event for it
-        await asyncio.sleep(0.01)
+    running = (
+        "SELECT query FROM system.processes WHERE query LIKE '%OUTFILE%' AND query NOT LIKE '%processes%'"
+    )
+    with closing(embedded.connect(folder)) as watching:
+        while b"sipHash64" not in watching.query(running).bytes():  # noqa: ASYNC110 - the engine has no event for it
+            await asyncio.sleep(0.01)
     await asyncio.wait_for(server.stop(), 90)
     with pytest.raises((AssertionError, ConnectionError, urllib.error.URLError)):
         assert (await slow).status == 200

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import chdb
 import pytest
 
 from schemas.errors import QueryFailed
 from schemas.sql import Answer, Limits, Query
+from storage import embedded
 from storage.sql.chdb_engine import ChdbEngine
 
 LIMITS = Limits(time_s=120, memory_bytes=256 << 20, threads=1, result_bytes=4 << 20)
@@ -19,7 +19,7 @@ LIMITS = Limits(time_s=120, memory_bytes=256 << 20, threads=1, result_bytes=4 <<
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChdbEngine]:
     folder = str(tmp_path_factory.mktemp("store"))
-    connection = chdb.connect(folder)
+    connection = embedded.connect(folder)
     connection.query(
         "CREATE TABLE calls (n UInt64, name LowCardinality(String)) ENGINE = MergeTree ORDER BY n"
     )
@@ -84,7 +84,7 @@ ACCESS_DENIED, READONLY, SYNTAX_ERROR = 497, 164, 62
         ("SELECT 1 SETTINGS readonly = 0", READONLY),
         ("SELECT 1 SETTINGS max_threads = 8", READONLY),
         ("SELECT 1 SETTINGS `max_memory_usage` = 0", READONLY),
-        ("SELECT (SELECT 1 SETTINGS max_execution_time = 100)", READONLY),
+        ("SELECT (SELECT 1 SETTINGS max_execution_time = 121)", READONLY),
     ],
 )
 def test_what_is_not_reading_is_refused(engine: ChdbEngine, sql: str, code: int) -> None:

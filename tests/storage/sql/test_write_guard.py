@@ -7,7 +7,7 @@ import pytest
 from schemas.errors import QueryFailed
 from schemas.sql import Limits, Query
 from storage.sql.chdb_engine import ChdbEngine
-from storage.sql.read_guard import with_infile
+from storage.sql.write_guard import with_infile
 
 LIMITS = Limits(time_s=60, memory_bytes=512 << 20, threads=1, result_bytes=4 << 20)
 
@@ -58,7 +58,7 @@ REFUSED = (
     ("CREATE VIEW x AS SELECT * FROM url('http://127.0.0.1:1/', CSV, 'a String')", "table function url"),
     (
         "CREATE TABLE x (a Int8) ENGINE = MergeTree ORDER BY a SETTINGS disk = disk(type = 'local', path = '/tmp/x/')",
-        "setting disk",
+        "SETTINGS",
     ),
     (
         "CREATE TABLE x (a Int8) ENGINE = MergeTree ORDER BY a SETTINGS index_granularity = 8, storage_policy = 'x'",
