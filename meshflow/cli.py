@@ -367,6 +367,17 @@ def migrate(context: click.Context, data: Path | None) -> None:
 
 
 @main.command()
+@_data_option
+@click.pass_context
+def repair(context: click.Context, data: Path | None) -> None:
+    """Save what can be read of a damaged embedded log; a start that finds damage does so by itself."""
+    from meshflow.tools.repair import repair as save  # noqa: PLC0415 - brings pyarrow
+
+    saved = save(_settings(context, {("storage", "data"): data and str(data)}).settings)
+    click.echo(f"{saved.records} records are saved, {saved.lost} are lost; the old file is {saved.aside}")
+
+
+@main.command()
 @click.pass_context
 def config(context: click.Context) -> None:
     """Show every setting, its value, and where the value came from, as lines that a settings file may
