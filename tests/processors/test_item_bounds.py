@@ -134,6 +134,17 @@ def test_a_spans_attributes_over_the_limit_are_cut_marked_and_counted() -> None:
     assert sum(block.rows["cut"][0].as_py() for block in blocks if block.table == "ledger") == 1
 
 
+def test_equal_records_of_two_clusters_are_no_copies() -> None:
+    payload = logs({}, [LogRecord(time_unix_nano=TIME)])
+    records = [
+        Record(number, TIME, payload, len(payload), labels={"source_cluster": cluster})
+        for number, cluster in enumerate(("east", "west", "east"))
+    ]
+    (emit,) = one(topics.LOGS).feed([*records, Record(3, TIME + 10**12, b"", 0)])
+    *_, (ledger,) = (block.rows.to_pylist() for block in emit.blocks)
+    assert (ledger["stored"], ledger["duplicate"]) == (2, 1)
+
+
 @pytest.mark.parametrize("topic", [topics.METRICS, topics.LOGS])
 def test_a_record_without_items_gives_no_rows(topic: str) -> None:
     empty = ResourceLogs(resource=Resource(attributes=attributes({"a": "b"})))
