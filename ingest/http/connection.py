@@ -43,6 +43,15 @@ class Connection(web.RequestHandler):
         super().__init__(manager, **options)
         self._faults = faults
 
+    def data_received(self, data: bytes) -> None:
+        """See asyncio. What is wrong within a body ends the request that waits for it: aiohttp only puts the
+        error behind it.
+        """
+        super().data_received(data)
+        request = self._current_request
+        if request is not None and self._messages and not request.content.is_eof():
+            request.content.set_exception(web.RequestPayloadError("the body is not well-formed"))
+
     def handle_error(
         self,
         request: web.BaseRequest,
