@@ -75,6 +75,8 @@ class Connection(web.RequestHandler):
         out.
         """
         error = options.get("exc_info")
+        if isinstance(error, web.RequestPayloadError):
+            return  # the request was answered; aiohttp met the same error as it read the rest
         if isinstance(error, BaseException):
             bare = RuntimeError(f"{type(error).__name__} (its text may quote the request)")
             _LOGGER.error("an HTTP connection failed", exc_info=bare.with_traceback(error.__traceback__))
