@@ -2,6 +2,7 @@
 may be.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,16 +64,19 @@ class Identities:
     service: npt.NDArray[np.int64]
     """A number for each identity's (cluster, namespace, service)."""
 
-    @property
-    def service_hashes(self) -> U64:
-        """A hash of each service number's texts, equal in every pane."""
-        _, first = np.unique(self.service, return_index=True)
-        return hash_rows(
-            [
-                hash_texts(pl.Series(self.labels.text(self.columns[name][first]), dtype=pl.String))
-                for name in ("cluster", "namespace", "service")
-            ]
-        )
+    service_hashes: U64
+    """A hash of each service number's texts, equal in every pane."""
+
+
+def not_met(hashes: pl.Series, met: Sequence[pl.Series], enough: int) -> pl.Series:
+    """Of ``hashes`` those that no earlier pane has met; ``met``: of earlier panes, oldest first. Once no more
+    than ``enough`` are left, older panes are not asked.
+    """
+    for seen in reversed(met):
+        if len(hashes) <= enough:
+            break
+        hashes = hashes.filter(~hashes.is_in(seen.implode()))
+    return hashes
 
 
 def identities(batch: SpanBatch, labels: Labels) -> Identities:
@@ -88,10 +92,14 @@ def identities(batch: SpanBatch, labels: Labels) -> Identities:
         "identity"
     ].to_numpy()
     columns = {name: distinct[name].to_numpy() for name in IDENTITY}
-    _, service = np.unique(
-        pack([columns["cluster"], columns["namespace"], columns["service"]]), return_inverse=True
+    _, rows, service = np.unique(
+        pack([columns["cluster"], columns["namespace"], columns["service"]]),
+        return_index=True,
+        return_inverse=True,
     )
-    return Identities(labels, columns, of_resource, service.astype(np.int64))
+    texts = (labels.text(columns[name][rows]) for name in ("cluster", "namespace", "service"))
+    hashes = hash_rows([hash_texts(pl.Series(text, dtype=pl.String)) for text in texts])
+    return Identities(labels, columns, of_resource, service.astype(np.int64), hashes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +116,16 @@ class SeenServices:
     def of(cls, identity: Codes, known: Identities, limit: int) -> "SeenServices":
         """``identity`` of each span of the pane."""
         spans = np.bincount(known.service[identity], minlength=int(known.service.max(initial=0)) + 1)
-        hashes = known.service_hashes
-        busiest = np.lexsort((hashes, -spans))[:limit]
-        return cls(hashes[busiest[spans[busiest] > 0]])
+        hashes, spans = known.service_hashes[spans > 0], spans[spans > 0]
+        return cls(hashes if len(hashes) <= limit else hashes[np.lexsort((hashes, -spans))[:limit]])
 
 
 def limit_services(
-    identity: Codes, known: Identities, limit: int, met: pl.Series | None = None, new_limit: int = 0
+    identity: Codes,
+    known: Identities,
+    limit: int,
+    met: Sequence[pl.Series] | None = None,
+    new_limit: int = 0,
 ) -> Codes:
     """``identity`` of spans with those of services over the limit replaced by 0: the busiest services stay,
     ties by name.
@@ -122,7 +133,8 @@ def limit_services(
     ``met``: hashes of the services that earlier panes had; of others ``new_limit`` stay. None: all may stay.
     """
     services = int(known.service.max(initial=0)) + 1
-    if services <= (limit if met is None else min(limit, new_limit)):
+    left = not_met(pl.Series(known.service_hashes), met or [], new_limit if met is not None else services)
+    if services <= limit and (met is None or len(left) <= new_limit):
         return identity
     spans = np.bincount(known.service[identity], minlength=services)
     _, first = np.unique(known.service, return_index=True)
@@ -134,7 +146,7 @@ def limit_services(
     )
     number = ranked["number"].to_numpy()[:limit]
     if met is not None:
-        new = ~pl.Series(known.service_hashes[number]).is_in(met.implode()).to_numpy()
+        new = pl.Series(known.service_hashes[number]).is_in(left.implode()).to_numpy()
         number = number[~new | (np.cumsum(new) <= new_limit)]
     stays = np.zeros(services, np.bool_)
     stays[number] = True
@@ -166,7 +178,7 @@ def name_spans(
     spans: pl.DataFrame,
     known: Identities,
     limits: LabelLimits,
-    met: pl.Series | None = None,
+    met: Sequence[pl.Series] | None = None,
 ) -> tuple[Codes, Codes]:
     """Each span's identity and operation (label code) within the limits; ``met``: see limit_services."""
     labels = known.labels

@@ -2,6 +2,7 @@
 for the rows that come out.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -42,7 +43,7 @@ class Red:
         if spans.frame.height:
             of_span = known.of_resource[spans.frame["resource"].to_numpy()]
             pane.seen.leave(SeenServices.of(of_span, known, self._limits.services))
-        hashes = None if met is None else pl.concat([pl.Series(seen.hashes) for seen in met])
+        hashes = None if met is None else [pl.Series(seen.hashes) for seen in met]
         return red(spans.frame.filter(spans.fresh(pane)), known, pane.time, self._limits, hashes)
 
     def decide(self, pane: PaneView[SpanBatch], window: Window) -> Tables:  # noqa: ARG002 - nothing to decide
@@ -71,7 +72,7 @@ def red(
     known: Identities,
     time: PaneTime,
     limits: LabelLimits,
-    met: pl.Series | None = None,
+    met: Sequence[pl.Series] | None = None,
 ) -> dict[str, pa.Table]:
     """Rows of ``red_10s`` for a pane's first copies; late ones also as rows of ``red_1m`` and ``red_1h``.
     Tables without rows are left out.

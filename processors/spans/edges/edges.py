@@ -17,13 +17,15 @@ says so (``retry.count``), or it is not the first call that one proxy span makes
 ``client_histogram`` has the caller's duration where it is a CLIENT, a PRODUCER or a proxy.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
 from processors.grouping import NO_BUCKET, U64, Groups, hash_rows
-from processors.limits import IDENTITY, Labels
+from processors.limits import IDENTITY, Labels, not_met
 from processors.settings import LabelLimits
 from processors.slots import LEVELS, PaneTime
 from processors.spans.edges.calls import Window
@@ -51,7 +53,7 @@ def edges(
     window: Window,
     limits: LabelLimits,
     *,
-    met: pl.Series | None = None,
+    met: Sequence[pl.Series] | None = None,
 ) -> dict[str, pa.Table]:
     """Rows of ``edges_10s`` of the window's pane; late ones also of ``edges_1m`` and ``edges_1h``. Tables
     without rows are left out.
@@ -104,13 +106,11 @@ def _named(rows: pl.DataFrame, limit: int) -> pl.DataFrame:
     )
 
 
-def _few_new(rows: pl.DataFrame, own: pl.Series, met: pl.Series, limit: int) -> pl.DataFrame:
+def _few_new(rows: pl.DataFrame, own: pl.Series, met: Sequence[pl.Series], limit: int) -> pl.DataFrame:
     """The rows with those of the pane's ``own`` identities that earlier panes have not met made ``other``,
     but for the ``limit`` busiest; of equal ones those of the smaller hash stay.
     """
-    if len(own) <= limit:
-        return rows
-    new = own.filter(~own.is_in(met.implode()))
+    new = not_met(own, met, limit)
     if len(new) <= limit:
         return rows
     ends = pl.concat([rows["client"], rows["server"].rename("client")])

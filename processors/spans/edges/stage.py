@@ -1,7 +1,5 @@
 """Edges as a stage: look-up rows when a pane closes, edges when its window is complete."""
 
-import polars as pl
-
 from processors.settings import ProcessorSettings
 from processors.spans.deduplicate import PaneSpans
 from processors.spans.edges import calls
@@ -38,5 +36,5 @@ class Edges:
         seen = window.seen(Calls)
         around = calls.Window.of(pane.number, self._wait, pane.time, seen)
         met = pane.met(Calls, self._lookback_panes // 2)
-        identities = None if met is None else pl.concat([each.nodes["identity"] for each in met])
+        identities = None if met is None else [each.nodes["identity"] for each in met]
         return edges(spans.frame, spans.first, spans.labels, around, self._limits, met=identities)
