@@ -8,7 +8,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from aiohttp import HttpVersion10, HttpVersion11, web
+from aiohttp import ClientError, HttpVersion10, HttpVersion11, web
+from aiohttp.http_exceptions import HttpProcessingError
 from google.rpc import code_pb2
 
 from ingest.admission import (
@@ -58,7 +59,7 @@ class _Receiving:
 
 async def _body(request: web.Request, limit: int, timeout_s: float, receiving: _Receiving) -> bytes:
     """The body as sent. Raises RequestTooLarge, at once where the request says its length, RequestTooSlow,
-    ReceivingTooMuch, and MalformedOtlp where its chunks are not well-formed.
+    ReceivingTooMuch, and MalformedOtlp where its chunks are not well-formed or its sender went away.
     """
     if (request.content_length or 0) > limit:
         raise RequestTooLarge(f"the request has {request.content_length:,} bytes, more than {limit:,}")
@@ -75,7 +76,7 @@ async def _body(request: web.Request, limit: int, timeout_s: float, receiving: _
                 chunks.append(chunk)
     except TimeoutError:
         raise RequestTooSlow(f"{size:,} bytes of the body came in {timeout_s:g} s, and not its end") from None
-    except web.RequestPayloadError as error:
+    except (web.RequestPayloadError, HttpProcessingError, ClientError, ConnectionError) as error:
         raise MalformedOtlp(
             f"the body is not well-formed ({type(error.__cause__ or error).__name__})"
         ) from None
