@@ -15,6 +15,7 @@ import pytest
 from meshflow.settings import names
 from meshflow.tools import reference
 from storage.migrate import migrations
+from tests.soak import CAMPAIGNS
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("meshflow", "ingest", "processors", "storage", "log", "schemas", "console")
@@ -78,3 +79,7 @@ def test_the_changelog_begins_with_what_is_not_released() -> None:
 
 def test_migrations_are_numbered_without_gaps() -> None:
     assert [migration.version for migration in migrations()] == list(range(1, len(migrations()) + 1))
+
+
+def test_every_campaign_of_make_soak_is_there() -> None:
+    assert all((ROOT / f"{module.replace('.', '/')}.py").is_file() for module, *_ in CAMPAIGNS)

@@ -1,6 +1,5 @@
 """SQL on the store in this process: chdb (schemas.sql.Engine)."""
 
-import itertools
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -42,8 +41,6 @@ class ChdbEngine:
         self._role = embedded.CHANGER if writable else embedded.READER
         self._judge = Judge(writable=writable, database=_DATABASE)
         self._sessions = Sessions(self._connect) if writable else None
-        self._running: dict[int, float] = {}
-        self._numbers = itertools.count()
         self._client = open_client(
             ChdbStore(Path(path))
         )  # mends what a kill may have left, before the engine reads it
@@ -51,26 +48,13 @@ class ChdbEngine:
 
     def execute(self, query: Query, limits: Limits) -> Answer:
         """See schemas.sql.Engine.execute."""
-        number = next(self._numbers)
         connection = self._connect()
         try:
-            self._running[number] = time.monotonic() + limits.time_s
-            return self._execute(connection, query, limits, number)
+            return self._execute(connection, query, limits)
         except RuntimeError as error:
             raise failure(str(error)) from error
         finally:
-            self._running.pop(number, None)
             connection.close()
-
-    def overdue_s(self, now_s: float) -> float:
-        """How long the slowest statement that reads has outlived its ``time_s`` (0: none has).
-
-        ``now_s`` is of time.monotonic.
-
-        The engine looks at its clock between blocks only: one long call of a function can be ended with the
-        process alone.
-        """
-        return max([0.0, *(now_s - due_s for due_s in list(self._running.values()))])
 
     def _connect(self) -> Any:
         """A connection with the rights that strangers' SQL has."""
@@ -78,7 +62,7 @@ class ChdbEngine:
         embedded.take_role(connection, self._role)
         return connection
 
-    def _execute(self, connection: Any, query: Query, limits: Limits, number: int) -> Answer:
+    def _execute(self, connection: Any, query: Query, limits: Limits) -> Answer:
         if query.database:
             _use(connection, query.database)
         # Guarded before the query's own settings are applied: they could change how SQL is read.
@@ -87,8 +71,6 @@ class ChdbEngine:
         sql, verdict = self._judge.decide(partial(_ask, connection), query, limits)
         writes = verdict.readonly == 0
         chosen = own_settings(query.settings, writes=writes)
-        if writes:
-            self._running.pop(number, None)  # a write takes as long as it takes
         if self._sessions and query.session:
             bounded = chosen if writes else {**chosen, **limiting}
             with (

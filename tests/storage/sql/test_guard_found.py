@@ -1,6 +1,5 @@
 """Statements that once read or wrote files, changed limits, showed others' queries or ended everything."""
 
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from random import Random
@@ -71,16 +70,6 @@ def test_an_answer_just_within_its_limit_is_whole(here: Place) -> None:
     assert len(here.engine.execute(Query(sql), replace(LIMITS, result_bytes=1_000_000)).body) == 1_000_000
     with pytest.raises(QueryFailed):
         here.engine.execute(Query(sql), replace(LIMITS, result_bytes=999_999))
-
-
-def test_the_engine_says_when_a_statement_outlives_its_time(here: Place) -> None:
-    assert here.engine.overdue_s(time.monotonic() + 3600) == 0
-    said: list[float] = []
-    limits = replace(LIMITS, time_s=0.2)
-    with pytest.raises(QueryFailed):  # the engine looks at its clock between blocks: here there are some
-        here.engine.execute(Query("SELECT sum(sipHash64(number)) FROM numbers(1e13)"), limits)
-    said.append(here.engine.overdue_s(time.monotonic()))
-    assert said == [0]
 
 
 @settings(max_examples=150)
