@@ -20,7 +20,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from schemas.errors import MeshflowError
 from schemas.tables import SCHEMAS
-from storage import cluster, levels
+from storage import levels, shards
 from storage.client import errors, open_client
 from storage.settings import ClickHouseStore, StorageSettings
 
@@ -119,7 +119,7 @@ def statements(text: str, settings: StorageSettings) -> list[str]:
     return [
         made
         for statement in _statements(_render(text, settings))
-        for made in cluster.spread(statement, settings)
+        for made in shards.spread(statement, settings)
     ]
 
 
@@ -171,7 +171,7 @@ def _alter_expiry(client: Client, settings: StorageSettings) -> list[str]:
     engines = {str(name): str(engine) for name, engine in rows}
     done = []
     for plain, wanted in expiry(settings).items():
-        table = cluster.local_name(plain, settings)
+        table = shards.local_name(plain, settings)
         if table not in engines:
             raise MigrationError(
                 f"table {table} is missing though its migration is recorded: somebody dropped it; restore it, or start afresh"
@@ -231,10 +231,10 @@ def _render(text: str, settings: StorageSettings) -> str:
     window = settings.deduplication_window
     more = _REPLICATED_SETTINGS if settings.cluster else ""
     return Template(text).substitute(
-        on_cluster=cluster.on_cluster(settings),
-        MergeTree=cluster.engine("MergeTree", settings),
-        AggregatingMergeTree=cluster.engine("AggregatingMergeTree", settings),
-        ReplacingMergeTree=cluster.engine("ReplacingMergeTree", settings),
+        on_cluster=shards.on_cluster(settings),
+        MergeTree=shards.engine("MergeTree", settings),
+        AggregatingMergeTree=shards.engine("AggregatingMergeTree", settings),
+        ReplacingMergeTree=shards.engine("ReplacingMergeTree", settings),
         settings=f"{_TABLE_SETTINGS}{more}".format(window=window),
         settings_otel_traces=f"{_TRACES_SETTINGS}{more}".format(window=window),
         life_10s=_interval(settings.rollup_10s_ttl),

@@ -19,7 +19,7 @@ from schemas import self_metrics
 from schemas.errors import SinkRejected, SinkUnavailable, SinkUnusable
 from schemas.sink import Sink
 from schemas.tables import SCHEMAS, Block
-from storage import cluster
+from storage import shards
 from storage.client import classify, errors, open_client
 from storage.settings import ChdbStore, ClickHouseStore
 
@@ -58,7 +58,7 @@ def _open_server_sink(place: ClickHouseStore) -> Sink:
     if not place.options.async_insert:
         return ClickHouseSink(client)
     try:
-        return ClickHouseSink(client, ASYNC, cluster.gathering_suffix(client, place))
+        return ClickHouseSink(client, ASYNC, shards.gathering_suffix(client, place))
     except BaseException:
         client.close()
         raise

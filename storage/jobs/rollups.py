@@ -20,7 +20,7 @@ from clickhouse_connect.driver.client import Client
 
 from schemas.tables import EDGE_KEYS, EDGE_VALUES, RED_KEYS, RED_VALUES
 from schemas.units import NS_PER_S, to_ns
-from storage import cluster
+from storage import shards
 from storage.client import errors
 from storage.settings import StorageSettings
 from storage.sink import insert_settings
@@ -111,9 +111,9 @@ def expired_partitions(
 
 def _drop_expired(client: Client, step: Step, complete_until_s: int, settings: StorageSettings) -> None:
     life = settings.rollup_10s_ttl if step.source.endswith("_10s") else settings.rollup_1m_ttl
-    sql = f"SELECT DISTINCT partition FROM {cluster.parts(settings, step.source)}"
+    sql = f"SELECT DISTINCT partition FROM {shards.parts(settings, step.source)}"
     days = [date.fromisoformat(str(row[0])) for row in client.query(sql).result_rows]
-    table = f"{cluster.local_name(step.source, settings)} {cluster.on_cluster(settings)}"
+    table = f"{shards.local_name(step.source, settings)} {shards.on_cluster(settings)}"
     for day in expired_partitions(days, complete_until_s, life, datetime.now(UTC)):
         client.command(f"ALTER TABLE {table} DROP PARTITION '{day.isoformat()}'")
 

@@ -14,7 +14,7 @@ from clickhouse_connect.driver.client import Client
 
 from schemas.errors import SinkUnavailable
 from schemas.tables import SCHEMAS
-from storage import cluster
+from storage import shards
 from storage.client import open_client
 from storage.jobs import rollups
 from storage.migrate import expiry, migrations, statements, statements_of_all
@@ -72,7 +72,7 @@ def test_rows_that_merge_meet_on_one_shard() -> None:
             continue
         table = statement.split()[5].removesuffix("_local")
         sorting = statement[statement.index("ORDER BY") :].partition("\n")[0]
-        columns = re.findall(r"\w+", cluster.sharding_key(table, statement))[1:]
+        columns = re.findall(r"\w+", shards.sharding_key(table, statement))[1:]
         if "AggregatingMergeTree" in statement or "ReplacingMergeTree" in statement:
             assert all(re.search(rf"\b{column}\b", sorting) for column in columns), table
         else:
@@ -93,15 +93,15 @@ def test_the_engine_knows_the_settings_of_the_tables(client: Client) -> None:
 
 
 def test_an_alteration_is_made_of_local_tables_and_columns_of_both() -> None:
-    spread = cluster.spread(
+    spread = shards.spread(
         "ALTER TABLE red_10s ON CLUSTER mesh ADD COLUMN IF NOT EXISTS mesh String", ON_CLUSTER
     )
     assert [statement.split()[2] for statement in spread] == ["red_10s_local", "red_10s"]
-    spread = cluster.spread(
+    spread = shards.spread(
         "ALTER TABLE red_10s ON CLUSTER mesh MODIFY TTL slot + toIntervalDay(1)", ON_CLUSTER
     )
     assert [statement.split()[2] for statement in spread] == ["red_10s_local"]
-    assert cluster.spread("ALTER TABLE red_10s MODIFY TTL slot", StorageSettings()) == [
+    assert shards.spread("ALTER TABLE red_10s MODIFY TTL slot", StorageSettings()) == [
         "ALTER TABLE red_10s MODIFY TTL slot"
     ]
 
@@ -152,13 +152,13 @@ def test_roll_ups_read_and_write_all_shards_and_drop_local_partitions(client: Cl
 def test_asynchronous_inserts_go_to_the_local_tables_of_the_only_shard() -> None:
     place = ON_CLUSTER.store_place
     assert isinstance(place, ClickHouseStore)
-    assert cluster.gathering_suffix(Recorder({"system.clusters": [(1,)]}), place) == "_local"  # type: ignore[arg-type]
+    assert shards.gathering_suffix(Recorder({"system.clusters": [(1,)]}), place) == "_local"  # type: ignore[arg-type]
     with pytest.raises(SinkUnavailable, match="cluster mesh has 3"):
-        cluster.gathering_suffix(Recorder({"system.clusters": [(3,)]}), place)  # type: ignore[arg-type]
-    assert cluster.gathering_suffix(Recorder({}), replace(place, cluster="")) == ""  # type: ignore[arg-type]
+        shards.gathering_suffix(Recorder({"system.clusters": [(3,)]}), place)  # type: ignore[arg-type]
+    assert shards.gathering_suffix(Recorder({}), replace(place, cluster="")) == ""  # type: ignore[arg-type]
 
 
 def test_ttls_are_those_of_local_tables() -> None:
-    assert {cluster.local_name(table, ON_CLUSTER) for table in expiry(ON_CLUSTER)} == {
+    assert {shards.local_name(table, ON_CLUSTER) for table in expiry(ON_CLUSTER)} == {
         f"{table}_local" for table in expiry(ON_CLUSTER)
     }

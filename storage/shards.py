@@ -77,7 +77,7 @@ def sharding_key(table: str, statement: str) -> str:
             return key
     if first := _ORDER_BY.search(statement):
         return f"cityHash64({first[1]})"
-    raise ValueError(f"table {table} has no column to be sharded by: name one in storage.cluster")
+    raise ValueError(f"table {table} has no column to be sharded by: name one in storage.shards")
 
 
 def database(settings: StorageSettings) -> str:
