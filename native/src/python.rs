@@ -175,9 +175,8 @@ impl Decoder {
         let bytes = request.as_bytes();
         let mut room = most_bytes;
         let mut has_room = |more| room.checked_sub(more).inspect(|left| room = *left).is_some();
-        let result = py
-            .detach(|| split::split_within(signal, bytes, partitions, &mut has_room))
-            .map_err(|error| self.raise(py, error.into()))?;
+        let result =
+            py.detach(|| split::split_within(signal, bytes, partitions, &mut has_room)).map_err(|error| self.raise(py, error.into()))?;
         let parts = if result.is_over {
             None
         } else if result.parts.is_empty() && result.items > 0 {
