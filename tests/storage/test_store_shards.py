@@ -38,13 +38,14 @@ def made() -> list[str]:
 def test_every_statement_is_one_that_the_engine_parses(client: Client) -> None:
     for statement in made():
         tree = client.query(f"EXPLAIN AST {statement}").result_rows
-        assert str(tree[0][0]).startswith(("CreateQuery", "CreateSQLFunctionQuery")), statement
+        assert str(tree[0][0]).startswith(("CreateQuery", "CreateSQLFunctionQuery", "AlterQuery")), statement
 
 
 def test_every_statement_goes_to_every_server() -> None:
     for statement in made():
         assert re.match(
-            r"CREATE (TABLE IF NOT EXISTS|OR REPLACE (VIEW|FUNCTION)) \w+ ON CLUSTER mesh\b", statement
+            r"(CREATE (TABLE IF NOT EXISTS|OR REPLACE (VIEW|FUNCTION))|ALTER TABLE) \w+ ON CLUSTER mesh\b",
+            statement,
         ), statement
 
 
