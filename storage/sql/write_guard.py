@@ -215,6 +215,8 @@ def _refuse_places(text: Text, names: Sequence[Node], database: str) -> None:
 def _is_target(text: Text, start: int) -> bool:
     """Whether a quoted name stands where a table's or a database's does, not a column's alias."""
     before = text.masked[:start]
+    if re.search(r" (COLUMN|INDEX|PROJECTION|CONSTRAINT|STATISTICS) IF (NOT )?EXISTS $", before):
+        return False
     return not before.endswith(" AS ") or bool(re.match(r"CREATE [A-Z ]*\w+(\.\w+)? (CLONE )?AS $", before))
 
 

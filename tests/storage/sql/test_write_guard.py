@@ -27,6 +27,8 @@ ALLOWED = (
     "INSERT INTO other.t SELECT 1, 'x'",
     "INSERT INTO other.t SELECT number, '' FROM numbers(3) SETTINGS max_threads = 1, max_insert_threads = 1",
     "ALTER TABLE other.t ADD COLUMN b String DEFAULT 'x', MODIFY SETTING non_replicated_deduplication_window = 5",
+    "ALTER TABLE other.t ADD COLUMN IF NOT EXISTS c UInt64 CODEC(T64, ZSTD(1))",
+    "ALTER TABLE other.t DROP COLUMN IF EXISTS c",
     "ALTER TABLE other.t MODIFY TTL toDate(a) + toIntervalDay(2)",
     "ALTER TABLE other.t DELETE WHERE a = 1",
     "SYSTEM STOP MERGES other.t",
