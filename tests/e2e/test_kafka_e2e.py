@@ -128,7 +128,9 @@ def _fingerprint(table: str) -> str:
     merged = table.startswith(("red_", "edges_")) or table == "otel_traces_trace_id_ts"
     without = {"LogTime"} if table == "otel_traces_trace_id_ts" else set()  # after a merge any one's
     columns = [f"`{name}`" for name in SCHEMAS[table].names if name not in without]
-    rows = f"SELECT toJSONString(tuple({', '.join(columns)})) AS line FROM {table} {'FINAL' if merged else ''}"
+    rows = (
+        f"SELECT toJSONString(tuple({', '.join(columns)})) AS line FROM {table} {'FINAL' if merged else ''}"
+    )
     return (
         f"SELECT [what, '{table}'] AS fact, n FROM"
         f" (SELECT [('rows', count()), ('hash', sum(cityHash64(line)))] AS counted FROM ({rows}))"
