@@ -104,7 +104,7 @@ def parse_store_url(url: str) -> ChdbStore | ClickHouseStore:
             f"store: the host is not one, or its port is not a number of 1-65535; write {_STORE_FORMS}"
             f" ({_ODD})"
         ) from None  # its text shows what it took for a host, which may be a part of the password
-    if "@" in url.partition(parts.netloc)[2]:
+    if "@" in url[url.index("://") + 3 + len(parts.netloc) :]:
         raise ValueError(f"store: there is an @ after the host; write {_STORE_FORMS} ({_ODD})")
     secure = scheme == "clickhouses" or _asks_for_tls(parts.query)
     if not parts.hostname:
