@@ -1,3 +1,4 @@
-"""Processing: panes of the log in, blocks of rows out. ``pipeline.py`` is the way in; everything here is a
-pure function of the log.
+"""Processing: panes of the log in, blocks of rows out; all of it is a pure function of the log.
+
+``pane_processor.py`` is the way in.
 """
