@@ -7,7 +7,7 @@ import re
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ from tests.support.kafka.broker import Cluster
 from tests.support.kafka.fleet import PANE, Command, ingest, worker
 from tests.support.kafka.place import KafkaPlace
 from tests.support.mesh.record import Recorder, running_recorder
-from tests.support.up import run_meshflow
+from tests.support.up import eventually, run_meshflow
 
 pytestmark = [
     pytest.mark.component("kafka"),
@@ -130,7 +130,8 @@ def test_what_a_collector_writes_by_trace_id_is_processed(
     }
     with Collector(tmp_path, config) as collector:
         run_meshflow("replay", *FILES, "--target", collector.grpc, "--speed", "0")
-        assert collector.stop() == 0, collector.output()
+        asyncio.run(all_is_in(place, CAPTURED))
+        collector.end_whole()
     asyncio.run(all_is_decided(place))
     assert "meshflow_process_lag_records{" in metrics(consumer)
     assert consumer.stop() == 0, consumer.output()
@@ -158,7 +159,8 @@ def test_topics_that_a_collector_made_are_refused_until_the_brokers_stamp_them(
     }
     with Collector(tmp_path, config) as collector:
         run_meshflow("replay", FILES[0], "--target", collector.grpc, "--speed", "0")
-        assert collector.stop() == 0, collector.output()
+        asyncio.run(all_is_in(place, {SPANS: CAPTURED_SPANS}))
+        collector.end_whole()
     consumer, receiver = worker(tmp_path, place.url), ingest(tmp_path, place.url)
     for command in (consumer, receiver):
         command.launch()
@@ -184,6 +186,7 @@ def test_what_a_collector_writes_anywhere_is_processed_behind_repartition(
     """No keys, each request where the turn is; topics that the brokers made, stamped by the Collector."""
     place = KafkaPlace(obliging_broker)
     foreign = f"{place.prefix}collector."
+    written = KafkaPlace(obliging_broker, prefix=foreign)
     config = {
         "receivers": {"otlp": OTLP},
         "exporters": {
@@ -195,9 +198,10 @@ def test_what_a_collector_writes_anywhere_is_processed_behind_repartition(
     }
     with Collector(tmp_path, config) as collector:
         run_meshflow("replay", *FILES, "--target", collector.grpc, "--speed", "0")
-        assert collector.stop() == 0, collector.output()
+        asyncio.run(all_is_in(written, CAPTURED))
+        collector.end_whole()
     start(running, repartition(tmp_path, place.url, foreign), "(is running)")
-    asyncio.run(all_is_in_the_log(place))
+    asyncio.run(all_is_in(place, CAPTURED))
     consumer = worker(tmp_path, place.url)
     start(running, consumer, "(is running)")
     asyncio.run(all_is_decided(place))
@@ -205,16 +209,48 @@ def test_what_a_collector_writes_anywhere_is_processed_behind_repartition(
     assert_stored_as_envoy_counted(tmp_path)
 
 
-async def all_is_in_the_log(place: KafkaPlace) -> None:
+async def all_is_in(place: KafkaPlace, wanted: Mapping[str, int]) -> None:
+    """Wait until the topics hold so many spans (points, log records). Fails when they hold more, or when
+    nothing comes for LONG_S.
+    """
+    reader = await place.open_reader("counting")
+    found, offsets = Counter[str](), dict[TopicPartition, int]()
     end_s = time.monotonic() + LONG_S
-    while True:
-        found = Counter[str]()
-        for tp, record in await records(place):
-            found[tp.topic] += split(tp.topic, record.unpack(), 1).items
-        if found == CAPTURED:
-            return
-        assert time.monotonic() < end_s, found
-        await asyncio.sleep(0.5)
+    try:
+        while found != Counter(wanted):
+            before = found.total()
+            for tp in await reader.partitions():
+                for record in await reader.read(tp, offsets.get(tp, 0), 1 << 40):
+                    found[tp.topic] += split(tp.topic, record.unpack(), 1).items
+                    offsets[tp] = record.offset + 1
+            if found.total() > before:
+                end_s = time.monotonic() + LONG_S
+            assert all(found[topic] <= items for topic, items in wanted.items()), (found, wanted)
+            assert time.monotonic() < end_s, f"nothing came for {LONG_S} s: {found} of {wanted}"
+            await asyncio.sleep(0.2)
+    finally:
+        await reader.close()
+
+
+def test_a_collector_drops_what_it_would_send_again_when_it_is_ended(
+    broker: Cluster, tmp_path: Path, running: ExitStack
+) -> None:
+    """Why the others wait before they end one, and that they would see it: this broker makes no topics, so
+    that no request can be sent, as none can while a broker is making them.
+    """
+    exporter = kafka_exporter(broker.bootstrap, KafkaPlace(broker).prefix)
+    config = {
+        "receivers": {"otlp": OTLP},
+        "exporters": {"kafka": exporter},
+        "service": {"pipelines": {"traces": pipelines("otlp", "kafka")["traces"]}},
+    }
+    with Collector(tmp_path, config) as collector:
+        run_meshflow("replay", FILES[0], "--target", collector.grpc, "--speed", "0")
+        eventually(
+            lambda: "Will retry" in collector.output(), "the first request is to be sent again", LONG_S
+        )
+        with pytest.raises(AssertionError, match="the Collector dropped data"):
+            collector.end_whole()
 
 
 REQUESTS: dict[str, Any] = {
@@ -280,7 +316,7 @@ async def test_a_collector_reads_what_meshflow_wrote(
         while any(recorded(recorder, name).total() < sent[name].total() for name in sent):
             assert time.monotonic() < end_s, collector.output()[-3000:]
             await asyncio.sleep(0.5)
-        assert await asyncio.to_thread(collector.stop) == 0
+        await asyncio.to_thread(collector.end_whole)
     for name, expected in sent.items():
         assert recorded(recorder, name) == expected
     assert "unmarshal" not in collector.output(), collector.output()[-3000:]

@@ -3,6 +3,7 @@ tests and benchmarks share.
 """
 
 import json
+import re
 import signal
 import subprocess
 import time
@@ -76,6 +77,19 @@ class Collector:
                 return self._process.wait(START_S)
             self._process.kill()
         return self._process.wait()
+
+    def end_whole(self) -> None:
+        """End it; fails unless it has handed on everything.
+
+        At SIGTERM the Collector sends what waits in its queues, but drops what waits to be sent *again*: its
+        retries end first. So wait until everything has arrived before this is called.
+        """
+        assert self.stop() == 0, self.output()[-3000:]
+        assert not self.dropped(), f"the Collector dropped data: {self.dropped()}"
+
+    def dropped(self) -> list[str]:
+        """The lines in which it says that it has dropped data."""
+        return [line for line in self.output().splitlines() if re.search("dropp", line, re.IGNORECASE)]
 
 
 def kafka_exporter(bootstrap: str, prefix: str = "", **options: Any) -> dict[str, Any]:

@@ -14,10 +14,13 @@ from tests.support.kafka.reader import KafkaLogReader
 
 
 class KafkaPlace:
-    def __init__(self, cluster: Cluster, settings: KafkaWriterSettings | None = None) -> None:
+    def __init__(
+        self, cluster: Cluster, settings: KafkaWriterSettings | None = None, prefix: str = ""
+    ) -> None:
+        """``prefix`` of the topics' names; "": one that no other test has."""
         self.cluster = cluster
         self.settings = settings or KafkaWriterSettings()
-        self.prefix = f"{uuid.uuid4().hex[:8]}."
+        self.prefix = prefix or f"{uuid.uuid4().hex[:8]}."
 
     @property
     def url(self) -> str:

@@ -53,7 +53,7 @@ class KafkaLogReader:
             try:
                 await consumer.start()
                 reader = cls(consumer, prefix)
-                consumer.assign([reader._kafka(tp) for tp in await reader.partitions()])
+                await reader.partitions()
             except BaseException as error:
                 await stop_consumer(consumer)
                 if not isinstance(error, (KafkaError, TimeoutError)) or time.monotonic() > give_up_s:
@@ -63,15 +63,20 @@ class KafkaLogReader:
                 return reader
 
     async def partitions(self) -> list[TopicPartition]:
-        """See schemas.records.LogReader.partitions."""
+        """See schemas.records.LogReader.partitions. Those that were made since the last call can be read
+        from now on.
+        """
         cluster = await _patiently(
             self._consumer._client.fetch_all_metadata
         )  # partitions_for_topic knows of subscribed topics only
-        return [
+        found = [
             TopicPartition(topic, partition)
             for topic in TOPICS
             for partition in sorted(cluster.partitions_for_topic(self._prefix + topic) or ())
         ]
+        if {self._kafka(tp) for tp in found} != self._consumer.assignment():
+            self._consumer.assign([self._kafka(tp) for tp in found])
+        return found
 
     async def beginning(self, tp: TopicPartition) -> int:
         """See schemas.records.LogReader.beginning."""
