@@ -21,12 +21,14 @@ _T = TypeVar("_T")
 
 
 class Drain:
-    """Moves one spool's entries. ``threads`` is the one that the spool is used from."""
+    """Moves one spool's entries. ``threads`` is the one that the spool is used from; ``chunk_bytes`` of OTLP
+    are moved at once, at most.
+    """
 
-    def __init__(self, spool: Spool, threads: ThreadPoolExecutor) -> None:
+    def __init__(self, spool: Spool, threads: ThreadPoolExecutor, chunk_bytes: int = CHUNK_BYTES) -> None:
         self._spool = spool
         self._threads = threads
-        self._chunk_bytes = CHUNK_BYTES
+        self._most_bytes = self._chunk_bytes = chunk_bytes
 
     async def peek(self) -> tuple[Chunk, bool]:
         """What is next, and whether that is all there is. Raises LogUnavailable."""
@@ -51,7 +53,7 @@ class Drain:
         except LogUnavailable:
             self._chunk_bytes //= 2
             raise
-        self._chunk_bytes = min(CHUNK_BYTES, max(1, self._chunk_bytes * 2))
+        self._chunk_bytes = min(self._most_bytes, max(1, self._chunk_bytes * 2))
         await self._in_thread(self._spool.drop, chunk)
 
     async def _in_thread(self, work: Callable[..., _T], *arguments: Any) -> _T:

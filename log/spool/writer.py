@@ -133,6 +133,11 @@ class SpoolingWriter:
         self._running = asyncio.create_task(self._run(connecting), name="spool")
         self._adopting = asyncio.create_task(self._adopt(root), name="adopting spools")
 
+    @property
+    def behind(self) -> bool:
+        """Whether what comes goes to the spool: Kafka is away, or has not got all of the spool yet."""
+        return self._behind
+
     def max_record_bytes(self, topic: str) -> int:
         """See KafkaLogWriter.max_record_bytes."""
         return self._assumed_record_bytes if self._kafka is None else self._kafka.max_record_bytes(topic)

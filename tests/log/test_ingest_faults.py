@@ -59,7 +59,7 @@ def target_of(command: Command) -> str:
 def metric(command: Command, name: str) -> float:
     """Summed over the processes of a command; 0 from one that does not answer."""
     total = 0.0
-    for url in re.findall(r"metrics +(\S+)", command.output()[command._before :]):
+    for url in re.findall(r"metrics +(\S+)", command.output_of_newest()):
         with suppress(OSError), urllib.request.urlopen(url, timeout=30) as response:
             text = response.read().decode()
             total += sum(

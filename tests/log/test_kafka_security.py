@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -48,7 +47,7 @@ class Guarded:
         login = "org.apache.kafka.common.security"
         places = {"PLAINTEXT": self._node.port, "SSL": self.ssl_port, "SASL_SSL": self.sasl_port}
         listeners = ",".join(f"{name}://127.0.0.1:{port}" for name, port in places.items())
-        self.cluster._settings = {
+        self.cluster.settings = {
             "listeners": f"{listeners},CONTROLLER://127.0.0.1:{self._node.controller_port}",
             "advertised.listeners": listeners,
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SSL:SSL,SASL_SSL:SASL_SSL",
@@ -76,9 +75,7 @@ class Guarded:
         )
         for mechanism in MECHANISMS[1:]:
             config = f"{mechanism}=[iterations=4096,password={PASSWORD}]"
-            command = self._node._java("128m", "kafka.admin.ConfigCommand", *where, "--add-config", config)
-            done = subprocess.run(command, check=False, capture_output=True, text=True)
-            assert done.returncode == 0, done.stdout + done.stderr
+            self._node.run_tool("kafka.admin.ConfigCommand", *where, "--add-config", config)
 
     def certificates(self) -> dict[str, Any]:
         """Settings of a client that has one."""

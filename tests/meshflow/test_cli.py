@@ -5,7 +5,6 @@ restart.
 import logging
 import signal
 import socket
-import subprocess
 import time
 import urllib.request
 from pathlib import Path
@@ -152,8 +151,7 @@ def test_processing_that_fails_ends_the_process_with_a_reason(tmp_path: Path) ->
     engine.close()
     up.start()
     call("replay", str(CAPTURE), "--target", up.grpc, "--speed", "0")  # may see the end of its receiver
-    code = subprocess.Popen.wait(up._process, 90)  # type: ignore[arg-type]  # started above
-    assert code == EXIT_BROKEN
+    assert up.wait() == EXIT_BROKEN
     log = (tmp_path / "up.log").read_text()
     assert (
         log.strip()
@@ -173,8 +171,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
             b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\nContent-Length: 9\r\n\r\nhalf"
         )
         time.sleep(0.3)
-        assert up._process is not None
-        up._process.send_signal(signal.SIGTERM)
+        up.ask_to_end()
         eventually(lambda: not _listens(up.ports["grpc"]), "the receiver closes")
         assert up.stop(signal.SIGTERM) == 130
 

@@ -99,9 +99,7 @@ def test_a_migration_that_was_killed_in_the_middle_is_finished(place: Place, sta
     settings = place.settings()
     client = open_client(settings.store_place)
     everything = [
-        text
-        for each in migration.migrations()
-        for text in migration._statements(migration._render(each.text, settings))
+        text for each in migration.migrations() for text in migration.statements(each.text, settings)
     ]
     for text in everything[:statements]:
         client.command(text)

@@ -107,9 +107,18 @@ class Up:
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         """Ask the process to end; its exit code."""
+        self.ask_to_end(how)
+        return self.wait()
+
+    def ask_to_end(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """Send the first process a signal, if it has not ended."""
         assert self._process is not None
         if self._process.poll() is None:
             self._process.send_signal(how)
+
+    def wait(self) -> int:
+        """Wait until the first process ends; its exit code."""
+        assert self._process is not None
         return self._process.wait(LONG_S)
 
     @property

@@ -167,11 +167,12 @@ async def test_records_that_retention_removed_are_counted_as_lost(
 ) -> None:
     await fill(tmp_path, requests)
     removed = 25
+    with closing(sqlite3.connect(tmp_path / "log.sqlite")) as connection, connection:
+        connection.execute(
+            "DELETE FROM records WHERE position IN (SELECT position FROM records ORDER BY position LIMIT ?)",
+            (removed,),
+        )
     reader = SqliteLogReader(tmp_path)
-    reader._connection.execute(
-        "DELETE FROM records WHERE position IN (SELECT position FROM records ORDER BY position LIMIT ?)",
-        (removed,),
-    )
     await reader.commit(TP, Commit(0, ""))
     await reader.close()
     database = Database()

@@ -252,9 +252,10 @@ class Cluster:
     def __init__(
         self, folder: Path, nodes: int = 1, settings: Mapping[str, str] | None = None, heap: str = "384m"
     ) -> None:
-        """``settings``: more lines of server.properties; ``heap``: of each node's JVM."""
+        """``settings``: see the attribute; ``heap``: of each node's JVM."""
         self.nodes = [Node(number, folder / f"node{number}", heap) for number in range(1, nodes + 1)]
-        self._settings = settings or {}
+        self.settings = dict(settings or {})
+        """More lines of server.properties, as they are when it starts."""
 
     @property
     def bootstrap(self) -> str:
@@ -265,7 +266,7 @@ class Cluster:
         install()
         try:
             for node in self.nodes:
-                node.configure(self.nodes, self._settings)
+                node.configure(self.nodes, self.settings)
                 node.launch()
             for node in self.nodes:
                 node.wait_ready()

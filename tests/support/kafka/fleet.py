@@ -50,7 +50,7 @@ class Command:
 
     def has_said(self, pattern: str) -> re.Match[str] | None:
         """Where the newest process said this, if it did."""
-        return re.search(pattern, self.output()[self._before :])
+        return re.search(pattern, self.output_of_newest())
 
     def ended(self) -> bool:
         """Whether the newest process has ended."""
@@ -61,6 +61,10 @@ class Command:
         """Wait until it ends by itself; its exit code."""
         assert self.process is not None
         return self.process.wait(LONG_S)
+
+    def output_of_newest(self) -> str:
+        """What the newest process has said."""
+        return self.output()[self._before :]
 
     def output(self) -> str:
         """All that was said, by every process so far."""
