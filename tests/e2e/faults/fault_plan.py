@@ -64,11 +64,11 @@ _LONGEST_GAP_S = 5.0
 
 
 def make_plan(seed: int, faults: int = FAULTS) -> list[Fault]:
-    """Faults in a random order, each kind in its share; of every part at least one pause (or outage) is as
-    long as can be.
+    """Faults in a random order, each kind in its share, as soon as there are enough for each at least once;
+    of every part at least one pause (or outage) is as long as can be.
     """
     chosen = random.Random(seed)
-    kinds = [what for what, share in SHARES.items() for _ in range(share)]
+    kinds = [what for turn in range(FAULTS) for what, share in SHARES.items() if turn < share]
     many = [kinds[number % len(kinds)] for number in range(faults)]
     chosen.shuffle(many)
     plan = [_fault(chosen, part, kind) for part, kind in many]

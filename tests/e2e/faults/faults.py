@@ -2,7 +2,7 @@
 under load.
 
 ``python -m tests.e2e.faults.faults --minutes 30`` goes on for so long and then compares, as the test does
-with 30 faults.
+with each kind of fault once.
 """
 
 import argparse

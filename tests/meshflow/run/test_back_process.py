@@ -70,6 +70,8 @@ async def second_life(back: BackProcess, caplog: pytest.LogCaptureFixture) -> No
     ("first_life", "reason"),
     [
         ("os.kill(os.getpid(), signal.SIGSEGV)", "killed by SIGSEGV"),
+        ("os.kill(os.getpid(), signal.SIGABRT)", "killed by SIGABRT"),
+        ("os.kill(os.getpid(), signal.SIGBUS)", "killed by SIGBUS"),
         ("os._exit(75)", "exit code 75"),
         (
             "say('failed', kind='QueryStuck', reason='a query does not end'); os._exit(75)",
