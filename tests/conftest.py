@@ -53,7 +53,12 @@ def _loader_missing() -> str:
     return missing()
 
 
-KEPT_VARIABLES = {"MESHFLOW_DECODER", "MESHFLOW_FAULT_SEED", "MESHFLOW_TEST_REQUIRE"}
+KEPT_VARIABLES = {
+    "MESHFLOW_DECODER",
+    "MESHFLOW_FAULT_SEED",
+    "MESHFLOW_TEST_EXAMPLES",
+    "MESHFLOW_TEST_REQUIRE",
+}
 
 COMPONENTS: dict[str, Callable[[], str]] = {
     "native": _native_missing,

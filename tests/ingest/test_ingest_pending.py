@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import pytest
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -17,6 +16,7 @@ from ingest.settings import IngestSettings
 from schemas import topics
 from schemas.errors import LogFull, LogUnavailable
 from schemas.records import TopicPartition
+from tests.support.examples import examples
 
 WINDOW_NS = 50
 RETRY_NS = 1000
@@ -200,7 +200,7 @@ class Sent:
     answers: list[Exception | None]
 
 
-@hypothesis_settings(max_examples=200, stateful_step_count=50, deadline=None)
+@examples(200, stateful_step_count=50)
 class PendingMachine(RuleBasedStateMachine):
     """Requests, appends that succeed or fail, and time, in any order."""
 

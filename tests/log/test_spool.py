@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -20,6 +19,7 @@ from log.spool.spool import Spool, SpoolLocked
 from schemas.errors import LogUnavailable
 from schemas.records import Append, TopicPartition
 from schemas.topics import LOGS, SPANS
+from tests.support.examples import examples
 
 A = TopicPartition(SPANS, 0)
 B = TopicPartition(LOGS, 3)
@@ -241,7 +241,7 @@ def write_files(folder: Path, files: Files) -> None:
         (folder / name).write_bytes(data)
 
 
-@hypothesis_settings(max_examples=30, stateful_step_count=30, deadline=None)
+@examples(30, stateful_step_count=30)
 class SpoolMachine(RuleBasedStateMachine):
     """Appends, drains and crashes, where a crash leaves any prefix of what the step it hits was writing."""
 

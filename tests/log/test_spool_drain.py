@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -25,6 +24,7 @@ from log.spool.spool import Spool
 from schemas.errors import LogUnavailable
 from schemas.records import Append, TopicPartition
 from schemas.topics import SPANS
+from tests.support.examples import examples
 
 TPS = [TopicPartition(SPANS, number) for number in range(3)]
 
@@ -76,7 +76,7 @@ class FakeKafka:
         self.partitions[tp].append((b"of others", b"of others"))
 
 
-@hypothesis_settings(max_examples=40, stateful_step_count=30, deadline=None)
+@examples(40, stateful_step_count=30)
 class DrainMachine(RuleBasedStateMachine):
     """Entries of all kinds, drains that succeed, fail or kill the process, and other writers in between."""
 
@@ -91,7 +91,6 @@ class DrainMachine(RuleBasedStateMachine):
 
     def open(self) -> None:
         self.spool = Spool(self.folder, 1 << 40)
-        self.drain = Drain(self.spool, self.threads)
 
     def made(self, tps: Sequence[TopicPartition]) -> tuple[list[Append], list[bytes]]:
         appends = []
@@ -131,9 +130,8 @@ class DrainMachine(RuleBasedStateMachine):
     )
     def move(self, fault: tuple[int, type[BaseException]] | None, chunk_bytes: int) -> None:
         self.kafka.fault = fault
-        self.drain._chunk_bytes = chunk_bytes
         try:
-            self._move()
+            self._move(chunk_bytes)
         except LogUnavailable:
             assert fault is not None
         except Killed:
@@ -146,11 +144,12 @@ class DrainMachine(RuleBasedStateMachine):
         self.spool.close()
         self.open()
 
-    def _move(self) -> None:
+    def _move(self, chunk_bytes: int = spool_drain.CHUNK_BYTES) -> None:
         async def move() -> None:
-            chunk, _ = await self.drain.peek()
+            drain = Drain(self.spool, self.threads, chunk_bytes)
+            chunk, _ = await drain.peek()
             if chunk.entries:
-                await self.drain.move(cast(KafkaLogWriter, self.kafka), chunk)
+                await drain.move(cast(KafkaLogWriter, self.kafka), chunk)
 
         asyncio.run(move())
 

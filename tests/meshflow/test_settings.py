@@ -5,11 +5,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from meshflow import settings as all_settings
 from meshflow.settings import SettingsInvalid, load, value_of
+from tests.support.examples import examples
 
 
 def write(folder: Path, text: str) -> Path:
@@ -160,7 +161,7 @@ def test_a_shown_url_has_no_part_of_its_password(password: str, name: str) -> No
     assert value_of(loaded, ("storage", name)) == f"{url.partition('://')[0]}://me:***@{host}"
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     st.sampled_from(["store", "log"]),
     st.sampled_from(["clickhouse", "clickhouses", "kafka", "sqlite", "chdb", "mysql", ""]),

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, LogsData, ResourceLogs, ScopeLogs
@@ -47,6 +47,7 @@ from schemas import otlp, topics
 from schemas.errors import MalformedOtlp
 from schemas.records import Commit, Record, TopicPartition
 from schemas.tables import SCHEMAS
+from tests.support.examples import examples
 
 CAPTURES = Path(__file__).parents[1] / "data" / "envoy"
 TIME = 1_700_000_000_000_000_000
@@ -336,7 +337,7 @@ PAYLOADS = [
 ]
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(st.integers(0, 7), min_size=1, max_size=40), st.integers(1, 6), st.integers(0, 2**32))
 def test_blocks_do_not_depend_on_polls_and_restarts(choice: list[int], per_pane: int, seed: int) -> None:
     chance = random.Random(seed)

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from processors.pane_processor import PaneProcessor, Signal
@@ -19,6 +19,7 @@ from schemas.errors import MalformedOtlp, ProcessingFailed
 from schemas.records import Commit, Record, TopicPartition
 from schemas.tables import SCHEMAS
 from schemas.units import NS_PER_S
+from tests.support.examples import examples
 
 TP = TopicPartition("otlp_spans", 0)
 SETTINGS = ProcessorSettings(partitions=1, pane=timedelta(seconds=1), lookback=timedelta(seconds=4), wait=1)
@@ -163,7 +164,7 @@ LOGS = st.lists(
 ).map(log_of)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(LOGS, st.data())
 def test_a_second_reader_finds_the_same_culprits_and_the_same_blocks(
     log: list[Record], data: st.DataObject

@@ -1,10 +1,12 @@
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from processors.panes import PaneClock, Panes, Step
+from processors.readers.partition import decided_until_ns
 from schemas.records import Commit, Record, TopicPartition
 from schemas.units import NS_PER_S
+from tests.support.examples import examples
 
 CLOCK = PaneClock(5 * NS_PER_S, NS_PER_S)
 MIB = 1 << 20
@@ -137,7 +139,7 @@ CLOCKS = st.builds(
 )
 
 
-@settings(max_examples=300)
+@examples(300)
 @example(
     gaps_s=[0] * 16 + [1, 3, 12], changes=[(19, PaneClock(NS_PER_S, 0))]
 )  # a lookback that is longer than the new one
@@ -164,9 +166,8 @@ def test_each_record_counts_once_however_panes_change(
                     closed += [offset for offset in offsets if offset >= step.closed_until]
                 decided += [offset for pane in step.decided for offset in held[pane]]
                 commit = step.commit
-                assert cutter._next is not None
-                assert clock.start_ns(cutter._next) >= watermark_ns
-                watermark_ns = clock.start_ns(cutter._next)
+                assert decided_until_ns(commit) >= watermark_ns
+                watermark_ns = decided_until_ns(commit)
         clock = following
     assert closed == list(range(len(gaps_s)))
     assert decided == list(range(len(gaps_s)))

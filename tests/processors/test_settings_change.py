@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from processors.settings import ProcessorSettings
@@ -15,6 +15,7 @@ from processors.spans.signal import span_processor
 from schemas import topics
 from schemas.records import Commit, Record, TopicPartition
 from schemas.tables import Block
+from tests.support.examples import examples
 from tests.support.span_log import CLIENT, KEEP_ALL, SERVER, T0_S, Span, make_log
 
 TP = TopicPartition(topics.SPANS, 1)
@@ -93,7 +94,7 @@ def test_a_change_counts_nothing_twice_and_loses_nothing(
     assert sums(store(log, [(stop, before), (len(log), after)])) == EVERYTHING
 
 
-@settings(max_examples=12)
+@examples(6)
 @given(st.lists(st.tuples(st.integers(0, CALLS), OTHERS), max_size=3), OTHERS)
 def test_changes_follow_one_another(
     changes: list[tuple[int, ProcessorSettings]], last: ProcessorSettings

@@ -4,7 +4,7 @@ from random import Random
 from types import ModuleType
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.metrics.v1.metrics_pb2 import (
     Gauge,
@@ -29,6 +29,7 @@ from tests.schemas.otlp_messages import (
     traces,
 )
 from tests.schemas.twins import LIMITS, MALFORMED, compare_decode, compare_items
+from tests.support.examples import examples
 
 native = pytest.mark.component("native")
 seeds = st.integers(0, 2**64 - 1)
@@ -36,7 +37,7 @@ limits = st.builds(Limits, st.integers(0, 40), st.integers(0, 120), st.integers(
 
 
 @native
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(metrics, max_size=3), st.lists(logs, max_size=3), limits)
 def test_real_messages(metrics_data: list[bytes], logs_data: list[bytes], some: Limits) -> None:
     for topic, payloads in ((topics.METRICS, metrics_data), (topics.LOGS, logs_data)):
@@ -47,14 +48,14 @@ def test_real_messages(metrics_data: list[bytes], logs_data: list[bytes], some: 
 
 
 @native
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(traces, limits)
 def test_spans_within_limits(payload: bytes, some: Limits) -> None:
     assert compare_decode([payload, payload], ["east", ""], some)[0] != MALFORMED
 
 
 @native
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(
     seeds,
     st.sampled_from([topics.METRICS, topics.LOGS]),

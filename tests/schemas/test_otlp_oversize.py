@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from schemas import otlp, topics
 from schemas.otlp.oversize import cut
 from tests.schemas.otlp_messages import make_span
+from tests.support.examples import examples
 
 RESOURCE = st.integers(0, 3000)
 SCOPE = st.integers(0, 2000)
@@ -44,7 +45,7 @@ def spans(message: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
                 )
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(REQUESTS, st.integers(1000, 9000))
 def test_pieces_are_bounded_and_have_every_item_that_fits(
     sizes: list[tuple[int, list[tuple[int, list[int]]]]], limit: int

@@ -5,7 +5,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, LogsData, ResourceLogs, ScopeLogs
 from opentelemetry.proto.metrics.v1.metrics_pb2 import (
@@ -25,6 +25,7 @@ from schemas.errors import MalformedOtlp
 from schemas.ids import is_valid, mix, resource_partition, trace_partition
 from schemas.otlp.wire import framed
 from tests.schemas.otlp_messages import SPAN_ID, TRACE_ID, key_values, make_span, make_traces, traces
+from tests.support.examples import examples
 
 
 def _spans_of(data: bytes) -> list[tuple[bytes, bytes, bytes]]:
@@ -41,7 +42,7 @@ def _spans_of(data: bytes) -> list[tuple[bytes, bytes, bytes]]:
     ]
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.lists(traces, max_size=2).map(b"".join), partitions=st.sampled_from([1, 2, 5]))
 def test_every_valid_span_is_in_one_part_with_its_surroundings(
     decoder: ModuleType, data: bytes, partitions: int

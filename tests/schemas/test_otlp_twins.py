@@ -6,7 +6,7 @@ from collections.abc import Callable
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
@@ -24,40 +24,41 @@ from tests.schemas.twins import (
     compare_split,
     decoders,
 )
+from tests.support.examples import examples
 
 pytestmark = pytest.mark.component("native")
 seeds = st.integers(0, 2**64 - 1)
 partitions = st.sampled_from([1, 2, 7, 32, 1000])
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.lists(traces, max_size=2))
 def test_decode_real_messages(payloads: list[bytes]) -> None:
     assert compare_decode(payloads)[0] != MALFORMED
     assert compare_decode([b"".join(payloads)])[0] != MALFORMED
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(traces, logs, partitions)
 def test_split_real_messages(traces_data: bytes, logs_data: bytes, count: int) -> None:
     compare_split(topics.SPANS, traces_data, count)
     compare_split(topics.LOGS, logs_data, count)
 
 
-@settings(max_examples=800, deadline=None)
+@examples(800)
 @given(seeds, st.sampled_from(topics.TOPICS), st.sampled_from([0.0, 0.0, 0.02]), partitions)
 def test_noise(seed: int, topic: str, malformed: float, count: int) -> None:
     compare_all(topic, make_noise(Random(seed), topic, malformed), count)
 
 
-@settings(max_examples=800, deadline=None)
+@examples(800)
 @given(seeds, st.sampled_from(topics.TOPICS), partitions)
 def test_mutated_noise(seed: int, topic: str, count: int) -> None:
     random = Random(seed)
     compare_all(topic, mutated(random, make_noise(random, topic)), count)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.binary(max_size=60))
 def test_any_bytes(data: bytes) -> None:
     for topic in topics.TOPICS:

@@ -4,11 +4,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from processors.panes import Emit
 from processors.settings import LabelLimits, ProcessorSettings
+from tests.support.examples import examples
 from tests.support.span_log import (
     CLIENT,
     CONSUMER,
@@ -391,7 +392,7 @@ def oracle(spans: list[Span], times_s: list[float]) -> dict[tuple[object, ...], 
     return {key: (calls[key], unsent[key]) for key in {*calls, *unsent}}
 
 
-@settings(max_examples=40, deadline=None)
+@examples(15)
 @given(meshes())
 def test_each_pair_counts_once_in_whatever_order_and_panes_its_ends_come(
     mesh: tuple[list[Span], list[float]],

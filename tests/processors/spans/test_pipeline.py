@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from processors.panes import Emit
@@ -25,6 +25,7 @@ from processors.spans.signal import span_processor
 from schemas import topics
 from schemas.records import Commit, Record, TopicPartition
 from schemas.tables import SCHEMAS
+from tests.support.examples import examples
 from tests.support.span_log import (
     CLIENT,
     CONSUMER,
@@ -143,7 +144,7 @@ def logs(draw: st.DrawFn) -> list[Record]:
     ]
 
 
-@settings(max_examples=15, deadline=None)
+@examples(6)
 @given(logs(), st.lists(st.integers(1, 9), min_size=1, max_size=5), st.lists(st.integers(1, 20), max_size=5))
 def test_blocks_are_a_function_of_the_log(log: list[Record], polls: list[int], stops: list[int]) -> None:
     whole = blocks(process(log, SHORT, MIXED))
@@ -176,7 +177,7 @@ def test_copies_and_parents_at_any_distance_give_equal_blocks_from_any_restart(d
         assert all(again[token].equals(found) for token, found in whole.items()), stop
 
 
-@settings(max_examples=12, deadline=None)
+@examples(5)
 @given(logs())
 def test_every_span_counts_once_and_the_ledger_balances(log: list[Record]) -> None:
     wide = SHORT.model_copy(update={"lookback": timedelta(seconds=60)})

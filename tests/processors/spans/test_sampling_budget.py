@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from processors.spans.sampling.budget import Quota
 from processors.spans.sampling.sampler import Sampler
 from processors.spans.sampling.settings import SamplingSettings
 from processors.spans.sampling.threshold import NEVER, sample_rate
+from tests.support.examples import examples
 from tests.support.span_batches import frame, make_batch, random_traces
 
 PANE_NS = 1_000_000_000
@@ -170,7 +171,7 @@ def test_a_stricter_policy_keeps_a_subset() -> None:
     assert all(fewer < more for fewer, more in pairwise(kept))
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(st.integers(0, 2**32))
 def test_decisions_are_equal_on_replicas(seed: int) -> None:
     """Whatever the order of rows and of panes: the decision is a function of the spans."""

@@ -5,13 +5,14 @@ from dataclasses import replace
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.errors import QueryFailed
 from schemas.sql import Query
 from tests.storage.sql import forbidden
 from tests.storage.sql.forbidden import LIMITS, Place, place, query
+from tests.support.examples import examples
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def test_an_answer_just_within_its_limit_is_whole(here: Place) -> None:
         here.engine.execute(Query(sql), replace(LIMITS, result_bytes=999_999))
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(st.randoms(use_true_random=False))
 def test_no_quoting_lets_a_forbidden_form_through(here: Place, random: Random) -> None:
     here.check(query(here, random))

@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.sql import Query, Session
 from tests.storage.sql.forbidden import FOUND, FOUND_WRITING, Place, place, query
+from tests.support.examples import examples
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def test_what_was_found_is_refused(here: Place, sql: str) -> None:
     here.refuse(Query(here.fill(sql, Random(0)), parameters=parameters, session=session))
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(st.randoms(use_true_random=False))
 def test_no_quoting_lets_a_forbidden_form_through(here: Place, random: Random) -> None:
     here.check(query(here, random))
