@@ -19,7 +19,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
-from benchmarks.load import EXPORT
+from benchmarks.load import EXPORT, make_requests
 from meshflow.tools.capture import read_captures
 from processors.readers.partition import decided_until_ns
 from schemas.otlp import split
@@ -236,19 +236,18 @@ def test_a_collector_drops_what_it_would_send_again_when_it_is_ended(
     broker: Cluster, tmp_path: Path, running: ExitStack
 ) -> None:
     """Why the others wait before they end one, and that they would see it: this broker makes no topics, so
-    that no request can be sent, as none can while a broker is making them.
+    that the request cannot be sent, as none can while a broker is making them.
     """
-    exporter = kafka_exporter(broker.bootstrap, KafkaPlace(broker).prefix)
+    exporter = kafka_exporter(broker.bootstrap, KafkaPlace(broker).prefix, timeout="1s")
     config = {
         "receivers": {"otlp": OTLP},
         "exporters": {"kafka": exporter},
         "service": {"pipelines": {"traces": pipelines("otlp", "kafka")["traces"]}},
     }
     with Collector(tmp_path, config) as collector:
-        run_meshflow("replay", FILES[0], "--target", collector.grpc, "--speed", "0")
-        eventually(
-            lambda: "Will retry" in collector.output(), "the first request is to be sent again", LONG_S
-        )
+        with grpc.insecure_channel(collector.grpc) as channel:
+            channel.unary_unary(EXPORT)(make_requests(5, 1, 5, 5, seed=1)[0])
+        eventually(lambda: "Will retry" in collector.output(), "the request is to be sent again", LONG_S)
         with pytest.raises(AssertionError, match="the Collector dropped data"):
             collector.end_whole()
 
