@@ -27,9 +27,10 @@ from processors.spans.signal import span_processor
 from schemas.records import Record, TopicPartition
 from schemas.tables import Block
 from schemas.topics import SPANS
-from schemas.units import NS_PER_S, to_ns
+from schemas.units import NS_PER_S
+from schemas.watermark import Watermark
 from storage.client import open_client
-from storage.jobs.rollups import HOUR_S, run_rollups
+from storage.jobs.rollups import HOUR_S, RollUps
 from storage.migrate import migrate
 from storage.settings import StorageSettings
 from storage.sink import open_sink
@@ -81,7 +82,9 @@ def roll_up(spans: int, services: int, operations: int, spans_per_pane: int) -> 
             client.command("OPTIMIZE TABLE red_10s FINAL")
             rows = int(client.query("SELECT count() FROM red_10s").result_rows[0][0])
             with measure(rows) as measurement:
-                run_rollups(client, (hour_s + HOUR_S) * NS_PER_S + to_ns(settings.rollup_grace), settings)
+                closed_ns = (hour_s + HOUR_S) * NS_PER_S
+                for _ in RollUps(client, settings).run(Watermark(closed_ns, closed_ns)):
+                    pass
                 _wait_for_merges(client)
             counts = [
                 int(client.query(f"SELECT count() FROM red_{level}").result_rows[0][0])

@@ -105,6 +105,14 @@ REPARTITIONED = Counter(
 BLOCKS = Counter("meshflow_store_blocks", "Blocks written, by table.", ["table"])
 ROWS = Counter("meshflow_store_rows", "Rows written, by table (repeated blocks count again).", ["table"])
 RETRIES = Counter("meshflow_store_retries", "Inserts tried again because the database was away.")
+JOB_PORTIONS = Counter(
+    "meshflow_job_portions",
+    "Portions of work that jobs behind the watermark did (roll-ups), by job.",
+    ["job"],
+)
+JOB_FAILURES = Counter(
+    "meshflow_job_failures", "Runs of such jobs that failed and are made again, by job.", ["job"]
+)
 QUERIES = Counter("meshflow_sql_queries", "Queries answered over HTTP, by status code.", ["status"])
 SQL_CONNECTIONS = Gauge("meshflow_sql_connections", "Open connections of the SQL port.")
 SQL_CONNECTIONS_REFUSED = Counter(

@@ -1,4 +1,4 @@
-"""What the second process of ``up`` consists of: processing, roll-ups, the engine, the SQL port."""
+"""What the second process of ``up`` consists of: processing, jobs, the engine, the SQL port."""
 
 import asyncio
 import logging
@@ -17,12 +17,11 @@ from meshflow.run.channel import READY, Channel
 from meshflow.run.exposition import make_joined
 from meshflow.run.watched_engine import WatchedEngine
 from meshflow.settings import Settings
-from meshflow.wiring import keep_rolling_up, make_processor, migrate, tell_retry
+from meshflow.wiring import make_processor, migrate, open_jobs, tell_retry
 from processors.readers.in_process import Consumer
 from schemas.errors import LogUnavailable
 from schemas.sql import Engine
-from storage.client import open_client
-from storage.jobs.rollups import run_rollups
+from storage.jobs.schedule import keep_running
 from storage.settings import ChdbStore
 from storage.sink import RetryingSink, open_sink
 from storage.sql.chdb_engine import ChdbEngine
@@ -135,15 +134,12 @@ class _Processing:
             await consumer.open(lambda tp, commit: make_processor(settings, tp, commit))
         except ValueError as error:  # fewer partitions than the log has, or a commit that is not meshflow's
             raise LogUnavailable(f"the log and the settings do not go together: {error}") from error
-        client = await asyncio.to_thread(open_client, place)
-        parts.callback(client.close)
-
-        def roll_up() -> int:
-            return run_rollups(client, watermark_ns=consumer.watermark_ns, settings=settings.storage)
-
+        jobs = await asyncio.to_thread(open_jobs, settings)
+        for job in jobs:
+            parts.callback(job.close)
         self.tasks = {
             asyncio.create_task(consumer.run(), name="processing"),
-            asyncio.create_task(keep_rolling_up(roll_up, self._ending), name="rolling up"),
+            asyncio.create_task(keep_running(jobs, consumer.watermark, self._ending), name="jobs"),
         }
 
     async def finish(self) -> None:

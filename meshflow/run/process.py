@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from typing import Any
 
 from log.kafka.brokers import Brokers
 from log.kafka.dead_letters import DeadLetterWriter
@@ -12,11 +11,10 @@ from meshflow import quiet_logs
 from meshflow.lifecycle import kafka_place, metrics_port, stop_on_signals
 from meshflow.run.folders import keep_store_private, use_temporary_folder
 from meshflow.settings import Settings
-from meshflow.wiring import keep_rolling_up, make_processor, migrate, tell_retry
+from meshflow.wiring import make_processor, migrate, open_jobs, tell_retry
 from processors.readers.worker import Worker
 from schemas.errors import MeshflowError, ProcessingFailed
-from storage.client import open_client
-from storage.jobs.rollups import run_rollups
+from storage.jobs.schedule import keep_running
 from storage.sink import RetryingSink, open_sink
 
 logger = logging.getLogger(__name__)
@@ -57,16 +55,15 @@ async def _process(settings: Settings, on_ready: Callable[[int], None]) -> None:
             set_aside=letters.write,
         )
         parts.callback(sink.stop)  # ends the threads that wait for the database
-        client = await asyncio.to_thread(open_client, settings.storage.store_place)
-        parts.callback(client.close)
-        stop_rolling_up = asyncio.Event()
-        rolling_up = asyncio.create_task(
-            _roll_up(settings, worker, client, stop_rolling_up), name="rolling up"
-        )
+        jobs = await asyncio.to_thread(open_jobs, settings)
+        for job in jobs:
+            parts.callback(job.close)
+        jobs_end = asyncio.Event()
+        running = asyncio.create_task(keep_running(jobs, worker.watermark, jobs_end), name="jobs")
 
         async def finish() -> None:
-            stop_rolling_up.set()
-            await rolling_up
+            jobs_end.set()
+            await running
 
         parts.push_async_callback(finish)
         on_ready(parts.enter_context(metrics_port(settings)))
@@ -81,18 +78,3 @@ async def _process(settings: Settings, on_ready: Callable[[int], None]) -> None:
         raise ProcessingFailed(
             "stopped before all in hand was stored or committed; the next worker reads it again"
         )
-
-
-async def _roll_up(settings: Settings, worker: Worker, client: Any, stop: asyncio.Event) -> None:
-    """Roll closed hours up, where this worker is the one to do it: the one that has the first partition of
-    spans.
-    """
-    loop = asyncio.get_running_loop()
-
-    def roll_up() -> int:
-        watermark_ns = asyncio.run_coroutine_threadsafe(worker.watermark_ns(), loop).result()
-        return (
-            run_rollups(client, watermark_ns=watermark_ns, settings=settings.storage) if watermark_ns else 0
-        )
-
-    await keep_rolling_up(roll_up, stop)

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from processors.readers.pane_store import PaneStore, SetAside, only_logged
-from processors.readers.partition import Partition, Processor, decided_until_ns
+from processors.readers.partition import Partition, Processor, watermark_of
 from schemas import self_metrics
 from schemas.errors import LogUnavailable, OffsetGone, SinkUnavailable
 from schemas.records import Commit, LogReader, TopicPartition
 from schemas.sink import Sink
 from schemas.topics import SPANS
 from schemas.units import NS_PER_S
+from schemas.watermark import Watermark
 
 logger = logging.getLogger(__name__)
 
@@ -48,17 +49,10 @@ class Consumer:
             beginning, end = await self._reader.beginning(tp), await self._reader.end(tp)
             self._partitions.append(Partition(tp, make(tp, commit), beginning, end))
 
-    @property
-    def watermark_ns(self) -> int:
-        """Log time up to which what is known of spans is stored, in every partition; 0 while that is not
-        known of one.
-        """
-        ends = [
-            decided_until_ns(self.commits[partition.tp]) if partition.tp in self.commits else 0
-            for partition in self._partitions
-            if partition.tp.topic == SPANS
-        ]
-        return min(ends, default=0)
+    async def watermark(self) -> Watermark:
+        """How far all partitions of spans are, by their commits."""
+        tps = [partition.tp for partition in self._partitions if partition.tp.topic == SPANS]
+        return Watermark.of(watermark_of(self.commits.get(tp)) for tp in tps)
 
     def stop(self) -> None:
         """Let :meth:`run` finish the portion in hand, and return."""

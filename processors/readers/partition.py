@@ -7,6 +7,7 @@ from processors.panes import Emit
 from processors.progress import Progress
 from processors.readers.cursor import Cursor
 from schemas.records import Commit, Record, TopicPartition
+from schemas.watermark import UNKNOWN, Watermark
 
 
 class Processor(Protocol):
@@ -63,9 +64,9 @@ class Partition(Cursor):
         return self.processor.log_time_ns - progress.decided_until_ns if progress else None
 
 
-def decided_until_ns(commit: Commit) -> int:
-    """Log time up to which a partition's blocks are stored: the start of the next pane to decide; 0 for a
-    commit that names none.
+def watermark_of(commit: Commit | None) -> Watermark:
+    """How far a partition is by its newest commit; UNKNOWN without one, and for one that meshflow made at
+    the log's own start.
     """
-    progress = Progress.parse(commit.metadata)
-    return progress.decided_until_ns if progress else 0
+    progress = Progress.parse(commit.metadata) if commit else None
+    return Watermark(progress.decided_until_ns, progress.late_until_ns) if progress else UNKNOWN

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from log.kafka.brokers import Brokers
 from processors.readers import faust as reading
 from processors.readers.pane_store import PaneStore, SetAside
-from processors.readers.partition import Partition, Processor, decided_until_ns
+from processors.readers.partition import Partition, Processor, watermark_of
 from processors.settings import ProcessorSettings
 from schemas import self_metrics
 from schemas.errors import LogUnavailable
@@ -17,6 +17,7 @@ from schemas.records import Commit, Record, TopicPartition
 from schemas.sink import Sink
 from schemas.topics import SPANS, TOPICS
 from schemas.units import NS_PER_S
+from schemas.watermark import UNKNOWN, Watermark
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -121,17 +122,16 @@ class Worker:
         """Those that the group gave to this worker."""
         return list(self._app.cursors.values())
 
-    async def watermark_ns(self) -> int:
-        """Log time up to which what is known of spans is stored, by every worker; 0 while that is not known
-        of one.
+    async def watermark(self) -> Watermark:
+        """How far all partitions of spans are, by the group's commits; UNKNOWN while Kafka does not answer.
 
-        0 also where another worker has the first partition: of a group, one worker is told.
+        UNKNOWN also where another worker has the first partition: one worker of a group runs the jobs.
         """
         if TopicPartition(SPANS, 0) not in {partition.tp for partition in self.partitions}:
-            return 0
+            return UNKNOWN
         try:
             commits = await self._app.committed(self._prefix + SPANS, self._settings.partitions)
         except LogUnavailable as error:
             _LOGGER.warning("how far the group is is not known: %s", error)
-            return 0
-        return min(decided_until_ns(commit) if commit else 0 for commit in commits)
+            return UNKNOWN
+        return Watermark.of(map(watermark_of, commits))

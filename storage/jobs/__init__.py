@@ -1,1 +1,4 @@
-"""Jobs over the store that run behind the watermark."""
+"""Jobs: work over the whole store that runs behind the watermark (docs/adr/0038).
+
+``job`` has the protocol, ``schedule`` runs a tuple of jobs, every other file is one job.
+"""

@@ -1,9 +1,10 @@
 """Closed hours into coarser rows: ``red_10s`` -> ``red_1m`` -> ``red_1h``, edges alike (docs/adr/0013).
 
-An hour (of slots) is closed once every span partition's next pane begins at or after its end plus the grace:
-rows that come later are marked late by the processors, which write them to every level themselves. So what is
-rolled up, the rows of the hour with ``late = 0``, does not change any more, and each insert of it can have a
-token: a kill at any moment is mended by doing all of it again.
+An hour (of slots) is closed once every partition of spans has committed that rows of the hour are marked late
+from there on: processors write late rows to every level themselves. The rows of the hour with ``late = 0``,
+which are rolled up, do not change any more then, and each insert of them can have a token: a kill at any
+moment is mended by doing all of it again. The grace is part of the commits (``processing.rollup_grace``), so
+another grace, on one worker or on all, loses nothing.
 
 Finer rows are dropped here, by day, and not by a TTL alone: only once they are rolled up, however far
 processing was behind.
@@ -19,7 +20,8 @@ from datetime import UTC, date, datetime, time, timedelta
 from clickhouse_connect.driver.client import Client
 
 from schemas.tables import EDGE_KEYS, EDGE_VALUES, RED_KEYS, RED_VALUES
-from schemas.units import NS_PER_S, to_ns
+from schemas.units import NS_PER_S
+from schemas.watermark import Watermark
 from storage import shards
 from storage.client import errors
 from storage.settings import StorageSettings
@@ -66,37 +68,57 @@ def _steps() -> tuple[Step, ...]:
 STEPS = _steps()
 
 
-def due_rollups(watermark_ns: int, done_until_s: int, grace_ns: int) -> range:
+def due_rollups(final_until_ns: int, done_until_s: int) -> range:
     """Starts of the hours (s since 1970) that are closed and not rolled up yet.
 
-    ``watermark_ns``: the least, over the span partitions, of where the next pane to emit begins.
-    ``done_until_s``: all hours before it are rolled up. An hour is due when the watermark has reached its end
-    plus ``grace_ns``.
+    ``final_until_ns``: see :class:`schemas.watermark.Watermark`; hours that end until then are closed.
+    ``done_until_s``: all hours before it are rolled up.
     """
-    closed_until_s = (watermark_ns - grace_ns) // NS_PER_S // HOUR_S * HOUR_S
+    closed_until_s = final_until_ns // NS_PER_S // HOUR_S * HOUR_S
     return range(done_until_s, max(done_until_s, closed_until_s), HOUR_S)
 
 
-def run_rollups(client: Client, watermark_ns: int, settings: StorageSettings) -> int:
-    """Roll up every hour that is due, oldest first, then drop finer rows that are no longer needed.
+class RollUps:
+    """The job (:class:`storage.jobs.job.Job`): every closed hour, oldest first, a portion an insert; then
+    finer rows go that are no longer needed.
 
-    Returns how many inserts it took (0: nothing was due). Cheap when nothing is due (one small query). Safe
-    to run again at any time, by one process at a time. ``watermark_ns``: see :func:`due_rollups`. Raises
-    SinkUnavailable.
+    Portions that a kill or a second worker repeats have the same tokens. The table ``rollups`` says up to
+    which hour each level is whole.
     """
-    grace_ns = to_ns(settings.rollup_grace)
-    inserts = 0
-    with errors("roll-up"):
-        done = _done_until(client)
-        for step in STEPS:
-            due = due_rollups(watermark_ns, done.get(step.target, 0), grace_ns)
-            if not due:
-                continue
-            for hour_s in _hours_with_rows(client, step, due):
-                inserts += _roll_up(client, step, hour_s)
-            _record(client, step, due.stop)
-            _drop_expired(client, step, due.stop, settings)
-    return inserts
+
+    name = "roll-ups"
+
+    def __init__(self, client: Client, settings: StorageSettings) -> None:
+        """Takes the client over: closing the job closes it."""
+        self._client = client
+        self._settings = settings
+        self._done: dict[str, int] | None = None
+        """Level -> end of its last whole hour, s since 1970, as the last run left it; None before."""
+
+    def due(self, watermark: Watermark) -> bool:
+        """See :class:`storage.jobs.job.Job`."""
+        done = self._done or {}
+        return any(due_rollups(watermark.final_until_ns, done.get(step.target, 0)) for step in STEPS)
+
+    def run(self, watermark: Watermark) -> Iterator[str]:
+        """See :class:`storage.jobs.job.Job`."""
+        client = self._client
+        with errors("roll-up"):
+            done = _done_until(client)
+            for step in STEPS:
+                due = due_rollups(watermark.final_until_ns, done.get(step.target, 0))
+                if not due:
+                    continue
+                for hour_s in _hours_with_rows(client, step, due):
+                    yield from _roll_up(client, step, hour_s)
+                _record(client, step, due.stop)
+                _drop_expired(client, step, due.stop, self._settings)
+                done[step.target] = due.stop
+        self._done = done
+
+    def close(self) -> None:
+        """See :class:`storage.jobs.job.Job`."""
+        self._client.close()
 
 
 def expired_partitions(
@@ -118,17 +140,17 @@ def _drop_expired(client: Client, step: Step, complete_until_s: int, settings: S
         client.command(f"ALTER TABLE {table} DROP PARTITION '{day.isoformat()}'")
 
 
-def _roll_up(client: Client, step: Step, hour_s: int) -> int:
-    inserts = 0
+def _roll_up(client: Client, step: Step, hour_s: int) -> Iterator[str]:
     for number, (first, last) in enumerate(_ranges(_services(client, step, hour_s))):
         token = f"rollup:{step.target}:{hour_s}:{number}"
         client.command(
             f"{insert_select(step, hour_s)} {insert_settings(token)}", {"first": first, "last": last}
         )
-        inserts += 1
+        yield token
     if step.target == "edges_1m":
-        client.command(f"{_learn(hour_s)} {insert_settings(f'rollup:upstream_servers:{hour_s}')}")
-    return inserts
+        token = f"rollup:upstream_servers:{hour_s}"
+        client.command(f"{_learn(hour_s)} {insert_settings(token)}")
+        yield token
 
 
 def insert_select(step: Step, hour_s: int) -> str:

@@ -21,7 +21,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Sp
 
 from benchmarks.load import EXPORT, make_requests
 from meshflow.tools.capture import read_captures
-from processors.readers.partition import decided_until_ns
+from processors.readers.partition import watermark_of
 from schemas.otlp import split
 from schemas.records import Record, TopicPartition
 from schemas.topics import LOGS, METRICS, SPANS
@@ -90,7 +90,7 @@ async def all_is_decided(place: KafkaPlace) -> None:
             newest_ns = max((record.append_time_ns for record in records if record.size), default=0)
             end_s = time.monotonic() + LONG_S
             while newest_ns and (
-                (commit := await reader.committed(tp)) is None or decided_until_ns(commit) <= newest_ns
+                watermark_of(commit := await reader.committed(tp)).stored_until_ns <= newest_ns
             ):
                 assert time.monotonic() < end_s, (
                     f"{tp}: a record of {newest_ns}, and no more than {commit} is committed"

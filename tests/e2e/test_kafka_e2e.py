@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from meshflow.settings import load
-from processors.readers.partition import decided_until_ns
+from processors.readers.partition import watermark_of
 from schemas.tables import SCHEMAS, Block
 from storage.client import open_client
 from storage.migrate import migrate
@@ -57,9 +57,8 @@ async def all_is_committed(place: KafkaPlace, expected: Undisturbed) -> None:
     reader = await place.open_reader("meshflow")
     for tp, commit in expected.commits.items():
         end_s = time.monotonic() + LONG_S
-        while (known := await reader.committed(tp)) is None or decided_until_ns(known) < decided_until_ns(
-            commit
-        ):
+        wanted_ns = watermark_of(commit).stored_until_ns
+        while watermark_of(known := await reader.committed(tp)).stored_until_ns < wanted_ns:
             assert time.monotonic() < end_s, (tp, known, commit)
             await asyncio.sleep(0.1)
     await reader.close()

@@ -14,6 +14,7 @@ from clickhouse_connect.driver.client import Client
 
 from schemas.errors import SinkUnavailable
 from schemas.tables import SCHEMAS
+from schemas.watermark import Watermark
 from storage import shards
 from storage.client import open_client
 from storage.jobs import rollups
@@ -139,7 +140,8 @@ def test_roll_ups_read_and_write_all_shards_and_drop_local_partitions(client: Cl
         ],
     }
     recorder = Recorder(answers)
-    rollups.run_rollups(recorder, 10**18, ON_CLUSTER)  # type: ignore[arg-type]
+    job = rollups.RollUps(recorder, ON_CLUSTER)  # type: ignore[arg-type]
+    assert list(job.run(Watermark(10**18, 10**18)))
     drops = [sql for sql in recorder.commands if "DROP" in sql]
     assert drops == ["ALTER TABLE red_10s_local ON CLUSTER mesh DROP PARTITION '1970-01-01'"]
     inserts = [sql for sql in recorder.commands if sql.startswith("INSERT INTO red_1m ")]

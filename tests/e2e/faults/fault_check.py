@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from meshflow.settings import Settings, load
-from processors.readers.partition import decided_until_ns
+from processors.readers.partition import watermark_of
 from processors.spans.sampling.threshold import NEVER, threshold_of
 from schemas.records import Commit, TopicPartition
 from schemas.tables import Block
@@ -134,7 +134,7 @@ async def _all_is_committed(place: KafkaPlace, commits: dict[TopicPartition, Com
 
 
 def _decided(commit: Commit | None) -> int:
-    return decided_until_ns(commit) if commit else 0
+    return watermark_of(commit).stored_until_ns
 
 
 def _fingerprints(folder: Path, config: Path) -> dict[str, str]:

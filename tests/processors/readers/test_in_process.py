@@ -19,13 +19,14 @@ from log.sqlite.writer import SqliteLogWriter
 from meshflow.tools.capture import read_captures
 from processors.logs.signal import log_processor
 from processors.readers.in_process import Consumer
-from processors.readers.partition import Processor, decided_until_ns
+from processors.readers.partition import Processor
 from processors.settings import ProcessorSettings
 from schemas.errors import SinkRejected, SinkUnavailable
 from schemas.otlp.shift import Captured
 from schemas.records import Append, Commit, TopicPartition
 from schemas.tables import Block
 from schemas.topics import LOGS, SPANS
+from schemas.watermark import UNKNOWN, Watermark
 from storage.sink import RetryingSink
 from tests.meshflow.test_capture_replay import FILES
 
@@ -189,14 +190,15 @@ async def test_the_watermark_is_that_of_the_slowest_span_partition(tmp_path: Pat
     wide = SETTINGS.model_copy(update={"partitions": 2})
     await consumer.open(lambda tp, commit: log_processor(tp, wide, commit))
     commits = {
-        number: Commit(0, f"next={10 + number} from=0 closed=0 pane_ns=1000 shift_ns={number}")
+        number: Commit(
+            0, f"next={10 + number} from=0 closed=0 pane_ns=1000 shift_ns={number} at=9 late={7 - number}"
+        )
         for number in range(2)
     }
-    assert decided_until_ns(commits[1]) == 11_001
     consumer.commits[TopicPartition(SPANS, 1)] = commits[1]
-    assert consumer.watermark_ns == 0
+    assert await consumer.watermark() == UNKNOWN
     consumer.commits[TopicPartition(SPANS, 0)] = commits[0]
-    assert consumer.watermark_ns == 10_000
+    assert await consumer.watermark() == Watermark(stored_until_ns=10_000, final_until_ns=6)
     await reader.close()
 
 

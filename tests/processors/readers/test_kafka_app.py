@@ -15,6 +15,7 @@ from schemas import otlp
 from schemas.errors import LogUnavailable, SinkRejected
 from schemas.records import Append, Commit, TopicPartition
 from schemas.topics import LOGS, METRICS, SPANS
+from schemas.watermark import UNKNOWN
 from tests.support.kafka.broker import Cluster
 from tests.support.kafka.core import Store
 from tests.support.kafka.place import KafkaPlace
@@ -37,7 +38,7 @@ pytestmark = [
 
 
 async def one_knows_the_watermark(*workers: Worker) -> bool:
-    return [await worker.app.watermark_ns() > 0 for worker in workers].count(True) == 1
+    return [await worker.app.watermark() != UNKNOWN for worker in workers].count(True) == 1
 
 
 async def test_workers_that_come_and_go_store_what_one_reading_gives(broker: Cluster) -> None:

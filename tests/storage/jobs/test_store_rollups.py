@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 from schemas.histogram import bucket_of
 from schemas.tables import Block
 from schemas.units import NS_PER_S
+from schemas.watermark import Watermark
 from storage.jobs import rollups
-from storage.jobs.rollups import HOUR_S, due_rollups, expired_partitions, run_rollups
+from storage.jobs.rollups import HOUR_S, RollUps, due_rollups, expired_partitions
 from storage.migrate import migrate
 from storage.settings import StorageSettings
 from tests.support.stores import SHORT, Place, block, opened, scalar, write
 
 THIS_HOUR_S = int(time.time()) // HOUR_S * HOUR_S
-GRACE_NS = 900 * NS_PER_S
 
 
 @pytest.fixture
@@ -45,9 +45,15 @@ def client(settings: StorageSettings) -> Iterator[Client]:
         yield opened_client
 
 
-def closed(hours_ago: int) -> int:
-    """The watermark (ns) with which the hour that began ``hours_ago`` is just closed."""
-    return (THIS_HOUR_S - hours_ago * HOUR_S + HOUR_S) * NS_PER_S + GRACE_NS
+def closed(hours_ago: int) -> Watermark:
+    """The watermark with which the hour that began ``hours_ago`` is just closed."""
+    final_until_ns = (THIS_HOUR_S - hours_ago * HOUR_S + HOUR_S) * NS_PER_S
+    return Watermark(final_until_ns + 900 * NS_PER_S, final_until_ns)
+
+
+def roll_up(client: Client, watermark: Watermark, settings: StorageSettings) -> int:
+    """What a job does that begins now; how many inserts it took."""
+    return len(list(RollUps(client, settings).run(watermark)))
 
 
 def red(slot_s: int, requests: int, late: int = 0, **more: Any) -> dict[str, Any]:
@@ -79,15 +85,12 @@ def sums(client: Client, relation: str = "red", where: str = "1") -> tuple[Any, 
     return tuple(client.query(f"SELECT {values} FROM {relation} WHERE {where}").result_rows[0])
 
 
-@given(st.integers(0, 10**6), st.integers(0, 400), st.integers(0, 7_200))
-def test_due_hours_are_closed_and_follow_the_done_ones(
-    watermark_s: int, done_hours: int, grace_s: int
-) -> None:
-    due = due_rollups(watermark_s * NS_PER_S, done_hours * HOUR_S, grace_s * NS_PER_S)
+@given(st.integers(0, 10**6), st.integers(0, 400))
+def test_due_hours_are_closed_and_follow_the_done_ones(final_until_s: int, done_hours: int) -> None:
+    due = due_rollups(final_until_s * NS_PER_S, done_hours * HOUR_S)
     assert due.start == done_hours * HOUR_S
-    assert all(hour + HOUR_S + grace_s <= watermark_s for hour in due)
-    following = due.stop
-    assert following + HOUR_S + grace_s > watermark_s
+    assert all(hour + HOUR_S <= final_until_s for hour in due)
+    assert due.stop + HOUR_S > final_until_s
 
 
 def test_days_go_once_rolled_up_and_old_enough() -> None:
@@ -109,7 +112,7 @@ def test_rows_wait_for_their_roll_up_beyond_their_time(
     days_ago = [red(THIS_HOUR_S - days * 24 * HOUR_S, days) for days in (2, 3, 4)]
     write(settings, block("red_10s", days_ago))
     client.command("OPTIMIZE TABLE red_10s FINAL")
-    run_rollups(client, closed(1), short)
+    roll_up(client, closed(1), short)
     assert scalar(client, "SELECT count() FROM red_10s") == 0
     assert sums(client)[0] == 9
 
@@ -130,7 +133,7 @@ def test_sums_over_any_hours_are_right_before_during_and_after(
         write(settings, block("red_10s", rows, hours_ago))
     check_hours(client, expected)
     for hours_ago in range(9, 0, -1):
-        assert run_rollups(client, closed(hours_ago), short) > 0
+        assert roll_up(client, closed(hours_ago), short) > 0
         requests = chance.randrange(1, 100)
         write(
             settings,
@@ -138,7 +141,7 @@ def test_sums_over_any_hours_are_right_before_during_and_after(
         )
         expected[hours_ago] += requests
         check_hours(client, expected)
-    assert run_rollups(client, closed(1), short) == 0
+    assert roll_up(client, closed(1), short) == 0
     levels = client.query("SELECT red_1m_until, red_1h_until FROM rollup_bounds").result_rows[0]
     hours_back = [(THIS_HOUR_S - int(level.timestamp())) // HOUR_S for level in levels]
     assert hours_back in ([2, 5], [1, 4]), (
@@ -170,7 +173,7 @@ def test_a_rolled_up_hour_says_the_same_at_every_level(client: Client, settings:
     )
     fine = sums(client, "red_10s")
     exemplar = scalar(client, "SELECT max(exemplar_trace_id) FROM red_10s")
-    run_rollups(client, closed(8), settings)
+    roll_up(client, closed(8), settings)
     for table in ("red_1m", "red_1h", "red"):
         assert sums(client, table) == fine
         assert scalar(client, f"SELECT max(exemplar_trace_id) FROM {table}") == exemplar
@@ -194,11 +197,11 @@ def test_all_of_it_again_changes_nothing(
         for i, name in enumerate(names * 3)
     ]
     write(settings, block("red_10s", rows), block("edges_10s", edges))
-    assert run_rollups(client, closed(8), settings) == 4 * 4
+    assert roll_up(client, closed(8), settings) == 4 * 4
     before = [sums(client, table) for table in ("red_1m", "red_1h")]
     assert before[0][0] == len(rows)
     client.command("TRUNCATE TABLE rollups")  # as if a kill came before anything was recorded
-    assert run_rollups(client, closed(8), settings) == 4 * 4
+    assert roll_up(client, closed(8), settings) == 4 * 4
     assert [sums(client, table) for table in ("red_1m", "red_1h")] == before
     assert (
         scalar(client, "SELECT sum(calls) FROM edges_1m")
@@ -210,14 +213,16 @@ def test_all_of_it_again_changes_nothing(
 
 _CHILD = """
 import sys
+from schemas.watermark import Watermark
 from storage.jobs import rollups
 from storage.client import open_client
 from storage.settings import StorageSettings
 rollups.SERVICES_PER_INSERT = 3
 settings = StorageSettings(store=sys.argv[1])
-client = open_client(settings.store_place)
+job = rollups.RollUps(open_client(settings.store_place), settings)
 print("ready", flush=True)
-rollups.run_rollups(client, int(sys.argv[2]), settings)
+for _ in job.run(Watermark(int(sys.argv[2]), int(sys.argv[2]))):
+    pass
 """
 
 
@@ -244,7 +249,7 @@ def test_kill_9_at_any_moment_neither_loses_nor_doubles(settings: StorageSetting
         fine, fine_calls = sums(client, "red_10s"), call_sums(client, "edges_10s")
     chance = random.Random(11)
     for _ in range(3):
-        command = [sys.executable, "-c", _CHILD, settings.store_url, str(closed(5))]
+        command = [sys.executable, "-c", _CHILD, settings.store_url, str(closed(5).final_until_ns)]
         child = subprocess.Popen(command, stdout=subprocess.PIPE)
         assert child.stdout is not None
         child.stdout.readline()
@@ -254,7 +259,7 @@ def test_kill_9_at_any_moment_neither_loses_nor_doubles(settings: StorageSetting
     with opened(settings) as client, pytest.MonkeyPatch.context() as patch:
         patch.setattr(rollups, "SERVICES_PER_INSERT", 3)
         for _ in range(2):
-            run_rollups(client, closed(5), settings)
+            roll_up(client, closed(5), settings)
             assert sums(client, "red_1m") == sums(client, "red_1h") == sums(client, "red") == fine
             assert (
                 call_sums(client, "edges_1m")
@@ -282,7 +287,7 @@ def test_a_longer_ttl_does_not_send_the_view_where_rows_are_gone(
 ) -> None:
     migrate(client, short)
     write(settings, *(block("red_10s", [red(THIS_HOUR_S - ago * HOUR_S, 1)], ago) for ago in range(1, 9)))
-    run_rollups(client, closed(1), short)
+    roll_up(client, closed(1), short)
     client.command(
         f"ALTER TABLE red_10s DELETE WHERE slot < toDateTime({THIS_HOUR_S - 3 * HOUR_S}, 'UTC')",
         settings={"mutations_sync": 2},
@@ -323,7 +328,7 @@ def test_calls_that_never_left_take_the_server_that_others_reached(
     write(settings, block("edges_10s", rows, 2))
     for _ in range(2):
         assert client.query(by_server).result_rows == [("orders", "service", 7), ("other", "unknown", 2)]
-        run_rollups(client, closed(1), settings)
+        roll_up(client, closed(1), settings)
     assert scalar(client, "SELECT server_namespace FROM edges WHERE unsent = 7") == "shop"
     assert client.query("SELECT sum(calls), sum(unsent) FROM edges").result_rows == [(107, 9)]
     write(settings, block("edges_10s", [edge(fresh, "carts", calls=10)], 3))
