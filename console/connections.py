@@ -1,4 +1,4 @@
-"""Connections of the SQL port: bounded in number, and dropped where nobody reads what is sent."""
+"""Connections of an HTTP port: bounded in number, and dropped where nobody reads what is sent."""
 
 import asyncio
 import logging
@@ -23,7 +23,8 @@ def fitted(limit: int) -> int:
     room = limit if files == resource.RLIM_INFINITY else max(1, files // 4)
     if limit > room:
         logger.warning(
-            "this process may have %s files open (ulimit -n): the SQL port takes %s connections, not the %s of console.max_connections",
+            "this process may have %s files open (ulimit -n): the port of SQL and /metrics takes %s connections,"
+            " not the %s of console.max_connections",
             f"{files:,}",
             f"{room:,}",
             f"{limit:,}",

@@ -1,5 +1,5 @@
-"""What every request to the SQL port passes, and every answer carries; and what aiohttp logs of requests that
-are not HTTP.
+"""The checks that every request to SQL or /metrics passes, the headers that every answer carries, and the log
+of requests that are no HTTP.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""Which names the SQL port answers to, and which web pages may ask: ``Host``, ``Origin`` and
+"""Which names a port of SQL or /metrics answers to, and which web pages may ask: ``Host``, ``Origin`` and
 ``Sec-Fetch-Site`` of a request. No I/O here.
 
 A browser sends a page's requests to loopback too, and a name of the page's owner may lead there (DNS

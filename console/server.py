@@ -4,13 +4,11 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from console import account
 from console.answers import Sending
@@ -20,23 +18,18 @@ from console.clickhouse import native_format as native
 from console.clickhouse.body import Body, Bounds, read_body
 from console.clickhouse.insert import reads
 from console.clickhouse.request import query_id, read_form, read_parameters
-from console.connections import Connections, fitted
-from console.guard import make_guard, protocol_log, set_safe_headers
-from console.names import Names
 from console.password import check_exposure
+from console.port import Exposition, Port, add_metrics, listen_for_sql
 from console.room import Pace, Room
 from console.settings import ConsoleSettings
 from schemas import self_metrics
-from schemas.errors import AddressInUse, QueryFailed
+from schemas.errors import QueryFailed
 from schemas.sql import Answer, Engine, Limits, Query
 
 logger = logging.getLogger(__name__)
 
 _FINISH_WRITES_S = 60.0
 """How long answers of what writes are waited for when the server stops."""
-_LINGERING_S = 1.0
-"""How long a refused body is read and thrown away, so that its sender sees the answer."""
-_MAX_HEADERS = 64
 _FIRST_WORDS = 4096
 """Characters of a statement that say whether it only reads."""
 _WORKERS = 2
@@ -56,13 +49,12 @@ class SqlServer:
         engine: Engine,
         rows_folder: Path | None = None,
         socket_: socket.socket | None = None,
-        exposition: Callable[[], Awaitable[bytes]] | None = None,
+        exposition: Exposition | None = None,
     ) -> None:
         """``socket_`` listens already, instead of one on the settings' port. ``exposition``: what /metrics
         answers, instead of this process's own metrics.
         """
         self._socket = socket_
-        self._exposition = exposition or _own_metrics
         self._settings = settings = check_exposure(settings)
         self._engine = engine
         self._rows_folder = rows_folder
@@ -84,51 +76,26 @@ class SqlServer:
         self._sending = Sending(memory, pace, self._workers)
         self._under_way = 0
         self._timezone = time.tzname[0]
-        self._runner: web.AppRunner | None = None
-        self._connections: Connections | None = None
-        self._listener: asyncio.Server | None = None
+        self._http = http = Port(settings, _FINISH_WRITES_S if rows_folder else 1.0)
+        http.app.router.add_get("/ping", _alive)
+        http.app.router.add_get("/replicas_status", _alive)
+        http.app.router.add_route("*", "/", self._answer)
+        add_metrics(http.app, exposition)
         self.port = settings.sql_port
 
     async def start(self) -> None:
         """Listen; :attr:`port` is then the real port. Raises AddressInUse."""
-        settings = self._settings
-        guard = make_guard(
-            Names(settings.host, settings.hosts),
-            lambda request: self._expect(request, body=request.can_read_body),
-        )
-        app = web.Application(client_max_size=settings.max_request_size, middlewares=[guard])
-        app.on_response_prepare.append(set_safe_headers)
-        app.router.add_get("/ping", _alive)
-        app.router.add_get("/replicas_status", _alive)
-        app.router.add_get("/metrics", self._metrics)
-        app.router.add_route("*", "/", self._answer)
-        listener = self._socket or _listen(settings.host, settings.sql_port)
+        listener = self._socket or listen_for_sql(self._settings.host, self._settings.sql_port)
         self.port = listener.getsockname()[1]
-        timeout_s = settings.client_timeout.total_seconds()
-        self._runner = web.AppRunner(
-            app,
-            access_log=None,
-            logger=protocol_log,
-            auto_decompress=False,  # unpacked in threads, with errors that say what is wrong
-            keepalive_timeout=timeout_s,
-            lingering_time=_LINGERING_S,
-            max_headers=_MAX_HEADERS,
-            shutdown_timeout=_FINISH_WRITES_S if self._rows_folder else 1.0,
-        )
-        await self._runner.setup()
-        assert self._runner.server is not None
-        self._connections = Connections(self._runner.server, fitted(settings.max_connections), timeout_s)
-        self._listener = await asyncio.get_running_loop().create_server(self._connections, sock=listener)
+        await self._http.start(listener)
 
     async def stop(self) -> None:
         """Close the port, end the queries that run, and finish what writes."""
-        if self._listener:
-            self._listener.close()
-        closing = asyncio.create_task(self._runner.cleanup()) if self._runner else None
+        self._http.close()
+        closing = asyncio.create_task(self._http.stop())
         self._threads.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(self._engine.interrupt)
-        if closing:
-            await closing
+        await closing
         for threads in (self._threads, self._writers, self._workers):
             await asyncio.to_thread(threads.shutdown)
 
@@ -141,13 +108,6 @@ class SqlServer:
     def held_bytes(self) -> int:
         """Bytes of large answers and bodies that are held in memory now."""
         return self._bounds.memory.held
-
-    def _expect(self, request: web.Request, *, body: bool) -> None:
-        if self._connections:
-            self._connections.expect(request, body=body)
-
-    async def _metrics(self, _: web.Request) -> web.Response:
-        return web.Response(body=await self._exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         headers = {
@@ -181,7 +141,7 @@ class SqlServer:
             parameters, request.headers, self._settings.username, self._settings.password.get_secret_value()
         )
         body = await self._read(request, parameters)
-        self._expect(request, body=False)
+        self._http.expect(request, body=False)
         answering = self._begin(request, parameters, body)
         if answering is None:
             return web.Response(text="Ok.\n", headers=headers)
@@ -272,17 +232,3 @@ def _refuse(request: web.Request, error: QueryFailed, headers: dict[str, str]) -
 
 async def _alive(_: web.Request) -> web.Response:
     return web.Response(text="Ok.\n")
-
-
-async def _own_metrics() -> bytes:
-    return generate_latest()
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family)
-    except OSError as error:
-        raise AddressInUse(
-            f"SQL cannot listen on {host}:{port}: {error.strerror}; choose another with --sql-port"
-        ) from error

@@ -29,17 +29,17 @@ class ConsoleSettings(BaseModel):
         9464,
         ge=0,
         le=65535,
-        description="Port of /metrics of `meshflow ingest` and `process`, which answer no SQL; 0: a free one.",
+        description="Port of /metrics of `meshflow ingest`, `process` and `repartition`, which answer no SQL; 0: a free one.",
     )
     hosts: tuple[str, ...] = Field(
         (),
-        description="Further names, without a port, that clients may call the SQL port by (`Host`; `Origin` of a web page); "
+        description="Further names, without a port, that clients may call the port of SQL or /metrics by (`Host`; `Origin` of a web page); "
         "loopback's and `host` are known.",
     )
     max_connections: int = Field(
         128,
         gt=0,
-        description="Open connections of the SQL port, at most a quarter of `ulimit -n`; further ones are closed at once.",
+        description="Open connections of the port of SQL or /metrics, at most a quarter of `ulimit -n`; further ones are closed at once.",
     )
     client_timeout: Duration = Field(
         timedelta(seconds=30),

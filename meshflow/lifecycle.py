@@ -6,15 +6,14 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from prometheus_client import start_http_server
-
+from console.port import MetricsServer
 from meshflow.settings import Settings
 from schemas import otlp
-from schemas.errors import AddressInUse, LogDamaged, LogUnavailable, LogVanished, ProcessingFailed
+from schemas.errors import LogDamaged, LogUnavailable, LogVanished, ProcessingFailed
 from schemas.records import LogWriter
 from storage.settings import KafkaLog
 
@@ -63,22 +62,15 @@ def failure_of(task: "asyncio.Task[Any]") -> ProcessingFailed:
     return failure
 
 
-@contextmanager
-def metrics_port(settings: Settings) -> Iterator[int]:
-    """/metrics, in a thread of its own; its port."""
-    host, port = settings.console.host, settings.console.metrics_port
+@asynccontextmanager
+async def metrics_port(settings: Settings) -> AsyncIterator[int]:
+    """/metrics of this process; its port. Raises AddressInUse."""
+    server = MetricsServer(settings.console)
+    await server.start()
     try:
-        server, thread = start_http_server(port, host)
-    except OSError as error:
-        raise AddressInUse(
-            f"{host}:{port} (console.metrics_port) cannot be listened on: {os.strerror(error.errno or 0)}"
-        ) from error
-    try:
-        yield int(server.server_port)
+        yield server.port
     finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+        await server.stop()
 
 
 def kafka_place(settings: Settings) -> KafkaLog:

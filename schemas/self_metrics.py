@@ -114,10 +114,10 @@ JOB_FAILURES = Counter(
     "meshflow_job_failures", "Runs of such jobs that failed and are made again, by job.", ["job"]
 )
 QUERIES = Counter("meshflow_sql_queries", "Queries answered over HTTP, by status code.", ["status"])
-SQL_CONNECTIONS = Gauge("meshflow_sql_connections", "Open connections of the SQL port.")
+SQL_CONNECTIONS = Gauge("meshflow_sql_connections", "Open connections of the port of SQL or /metrics.")
 SQL_CONNECTIONS_REFUSED = Counter(
     "meshflow_sql_refused_connections",
-    "Connections of the SQL port closed at once, by console.max_connections.",
+    "Connections of the port of SQL or /metrics closed at once, by console.max_connections.",
 )
 SQL_UNREAD = Counter(
     "meshflow_sql_unread_answers",
@@ -128,5 +128,6 @@ SQL_FOREIGN = Counter(
     "Requests refused for their Host, Origin or Sec-Fetch-Site (console.hosts).",
 )
 SQL_MALFORMED = Counter(
-    "meshflow_sql_malformed_requests", "Requests to the SQL port that are not HTTP, answered with 400."
+    "meshflow_sql_malformed_requests",
+    "Requests to the port of SQL or /metrics that are not HTTP, answered with 400.",
 )

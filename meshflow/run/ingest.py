@@ -53,7 +53,7 @@ async def serve(
         )
         await ingest.start()
         parts.push_async_callback(ingest.stop)
-        metrics = parts.enter_context(metrics_port(settings))
+        metrics = await parts.enter_async_context(metrics_port(settings))
         on_ready(IngestPorts(settings.ingest.host, ingest.grpc_port, ingest.http_port, (metrics,)))
         await _first(stop, ticking)
 

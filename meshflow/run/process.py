@@ -66,7 +66,7 @@ async def _process(settings: Settings, on_ready: Callable[[int], None]) -> None:
             await running
 
         parts.push_async_callback(finish)
-        on_ready(parts.enter_context(metrics_port(settings)))
+        on_ready(await parts.enter_async_context(metrics_port(settings)))
         try:
             clean = await worker.serve(stop)
         except MeshflowError:

@@ -46,7 +46,7 @@ async def _repartition(settings: Settings, on_ready: Callable[[int], None]) -> N
         parts.push_async_callback(letters.close)
         brokers = Brokers(place.bootstrap, settings.kafka)
         splitting = Repartitioner(brokers, place.prefix, processing, writer=writer, set_aside=letters.write)
-        on_ready(parts.enter_context(metrics_port(settings)))
+        on_ready(await parts.enter_async_context(metrics_port(settings)))
         try:
             clean = await splitting.serve(stop)
         except MeshflowError:

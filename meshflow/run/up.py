@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from console.password import check_exposure
+from console.port import listen_for_sql
 from ingest.server import IngestServer
 from log.sqlite.dead_letters import SqliteDeadLetters
 from log.sqlite.retention import Limits
 from log.sqlite.writer import SqliteLogWriter
 from meshflow.lifecycle import cancel, failure_of, stop_on_signals, tick
-from meshflow.ports import listen_for_sql, published
+from meshflow.ports import published
 from meshflow.run.back_process import BackProcess
 from meshflow.run.exposition import make_receiving
 from meshflow.run.folders import claimed, keep_private, log_folder

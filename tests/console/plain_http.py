@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from console.port import MetricsServer
 from console.server import SqlServer
 from console.settings import ConsoleSettings
 from schemas.sql import Answer, Limits, Query
@@ -89,7 +90,7 @@ def request(
     return b"\r\n".join([first, b"Host: " + host.encode(), b"Connection: close", *lines, b"", body])
 
 
-def connect(server: SqlServer, receive_buffer: int = 0) -> socket.socket:
+def connect(server: SqlServer | MetricsServer, receive_buffer: int = 0) -> socket.socket:
     """A connection; with ``receive_buffer`` the system takes little for those who do not read."""
     client = socket.socket()
     client.settimeout(LONG_S)
@@ -110,7 +111,7 @@ def read_to_end(client: socket.socket) -> bytes:
     return bytes(received)
 
 
-async def ask(server: SqlServer, sent: bytes) -> Reply:
+async def ask(server: SqlServer | MetricsServer, sent: bytes) -> Reply:
     """The answer to some bytes."""
 
     def work() -> Reply:

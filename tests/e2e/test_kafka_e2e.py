@@ -7,6 +7,7 @@ import json
 import random
 import signal
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -65,7 +66,10 @@ async def all_is_committed(place: KafkaPlace, expected: Undisturbed) -> None:
 
 
 def metrics(command: Command) -> str:
+    """/metrics of a running command, which a page of another site does not get."""
     url = command.wait_for(r"metrics +(\S+)")
+    with pytest.raises(urllib.error.HTTPError, match="421"):
+        urllib.request.urlopen(urllib.request.Request(url, headers={"Host": "evil.example"}), timeout=LONG_S)
     with urllib.request.urlopen(url, timeout=LONG_S) as response:
         return str(response.read().decode())
 
