@@ -6,6 +6,7 @@ from types import ModuleType
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, LogsData, ResourceLogs, ScopeLogs
 from opentelemetry.proto.metrics.v1.metrics_pb2 import (
     Gauge,
     Metric,
@@ -105,6 +106,24 @@ def test_the_cluster_of_a_payload_is_that_of_resources_that_name_none(decoder: M
     assert identities[0] == identities[1] != identities[2], "another cluster's point is no copy"
     assert identities[3] == identities[4], "a cluster of its own"
     assert batch.points["series"][0] != batch.points["series"][2]
+
+
+def test_log_records_have_the_cluster_of_their_payload(decoder: ModuleType) -> None:
+    def records(resource: dict[str, str]) -> bytes:
+        of_resource = ResourceLogs(
+            resource=Resource(attributes=key_values(resource)),
+            scope_logs=[ScopeLogs(log_records=[LogRecord()])],
+        )
+        return LogsData(resource_logs=[of_resource]).SerializeToString()
+
+    anonymous, named = records({"service.name": "s"}), records({"k8s.cluster.name": "own"})
+    batch = decoder.decode_logs([anonymous, anonymous, anonymous, named, named], ["x", "x", "", "x", "y"])
+    resources = batch.contexts.resources
+    of_logs = resources["cluster"].take(batch.logs["resource"])
+    assert batch.contexts.strings.take(of_logs).to_pylist() == ["x", "x", "", "own", "own"]
+    identities = batch.logs["identity_lo"].to_pylist()
+    assert identities[0] == identities[1] != identities[2], "another cluster's record is no copy"
+    assert identities[3] == identities[4], "a cluster of its own"
 
 
 def test_clusters_are_as_many_as_payloads() -> None:
