@@ -104,7 +104,7 @@ def split_batch(
 
 
 class SplitWork:
-    """What is done with each record (:class:`processors.readers.faust.Work`): batches of what there is,
+    """What is done with each record (:class:`processors.readers.work.Work`): batches of what there is,
     bounded by size.
     """
 

@@ -7,27 +7,26 @@ fails ends the worker, loudly; another one, or the next start, goes on from the 
 """
 
 import asyncio
-import inspect
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import faust
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
-from aiokafka.errors import KafkaConnectionError, KafkaError
+from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 from faust.app.base import BootStrategy
 from faust.transport.drivers import aiokafka as driver
-from mode.supervisors import OneForOneSupervisor
 
 from log.kafka.brokers import Brokers, Probe, wait_for_topics
-from log.kafka.consumer import stop_consumer
 from log.kafka.security import KafkaSecuritySettings
 from processors.readers.cursor import Arrival, Cursor
+from processors.readers.faust_consumer import Consumer, Supervisor, Transport
+from processors.readers.work import Work
 from processors.settings import KafkaReaderSettings
 from schemas.errors import LogUnavailable
 from schemas.records import COUNTS, Commit, Record, labels_of
@@ -53,9 +52,6 @@ offsets.
 _KEEP_S = 5.0
 """How long a rebalance waits for what is in hand of a partition that stays; then it is begun anew."""
 
-_CLOSE_S = 10.0
-"""How long the consumer's thread may take to finish what it was asked, and again to leave the group."""
-
 _CRASHED_S = 20.0
 """How long a crashed app may take to stop, its thread included."""
 
@@ -64,160 +60,13 @@ _CANCELLED_S = 5.0
 one.
 """
 
-_NO_LIMIT = 1e6
 _COUNT = re.compile(rb"[0-9]{1,18}")
 
 _T = TypeVar("_T")
-_C = TypeVar("_C", bound=Cursor)
-
-
-class Work(Protocol[_C]):
-    """What is done with the records that an app reads."""
-
-    @property
-    def topics(self) -> Mapping[str, int | None]:
-        """Kafka's names of the topics to read; how many partitions each must have (None: any number)."""
-
-    @property
-    def settle_s(self) -> float:
-        """How long a rebalance waits for what is in hand. What takes longer must do no harm when it is done
-        again by another worker.
-        """
-
-    @property
-    def keeps(self) -> bool:
-        """Whether a cursor goes on after a rebalance that leaves its partition here. What is in hand then
-        goes on during the rebalance, so it must do no harm when another worker does it too.
-        """
-
-    @property
-    def in_hand(self) -> "Iterable[asyncio.Task[Any]]":
-        """What has begun and is to be finished before a stop."""
-
-    def cursor(self, topic: str, number: int, commit: Commit | None, beginning: int, end: int) -> _C:
-        """Begin with a partition that was assigned; it is closed when it is taken away."""
-
-    async def take(self, cursor: _C, record: Record, *, more: bool) -> None:
-        """Take the record of the cursor's next offset; the next one comes when this returns. ``more``: it is
-        there already.
-
-        Cancelled at a stop or when the partition is taken away. Anything raised ends the app.
-        """
-
-    async def look_after(self, cursor: _C) -> None:
-        """Called before each commit by time."""
-
-    def publish(self, cursor: _C, end: int | None) -> None:
-        """Show how far it is; ``end``: the offset after the newest record there is, where known."""
-
-    def withdraw(self, cursor: _C) -> None:
-        """Show it no longer: it was taken away."""
 
 
 class _Boot(BootStrategy):
     enable_web = enable_kafka_producer = enable_sensors = False
-
-
-class _Consumer(driver.Consumer):
-    """Begins to read where cursors are, not at the committed offset."""
-
-    app: "ReaderApp"
-
-    def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
-        return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
-
-    async def perform_seek(self) -> None:
-        """Called after every rebalance, sometimes twice, and once with the old partitions still."""
-        here = self.assignment()
-        await self.seek_wait(
-            {kp: cursor.next_offset for kp, cursor in self.app.cursors.items() if kp in here}
-        )
-
-    async def kafka(self, ask: Callable[[AIOKafkaConsumer], Awaitable[_T]]) -> _T:
-        """Ask aiokafka's consumer, in the loop of its own thread."""
-        loop, consumer = self._thread.thread_loop, self._thread._consumer
-        if consumer is None:
-            raise KafkaConnectionError("the consumer has not begun")
-
-        async def asked() -> _T:
-            return await asyncio.wait_for(ask(consumer), _KAFKA_S)
-
-        asking = asked()
-        give_up_s = time.monotonic() + 2 * _KAFKA_S
-        try:
-            answer = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(asking, loop))
-            try:
-                while not answer.done():  # a thread that ends in this moment does not answer any more
-                    await asyncio.wait({answer}, timeout=1)
-                    if not answer.done() and (loop.is_closed() or time.monotonic() > give_up_s):
-                        raise KafkaConnectionError("the consumer does not answer")
-            finally:
-                answer.cancel()
-        except RuntimeError as error:  # of its loop
-            raise KafkaConnectionError("the consumer has ended") from error
-        finally:
-            if inspect.getcoroutinestate(asking) == inspect.CORO_CREATED:
-                asking.close()
-        if answer.cancelled():
-            raise KafkaConnectionError("the consumer has ended")
-        return answer.result()
-
-    def close(self) -> None:
-        """Nothing. Faust calls this at a rebalance during a stop, and would close the consumer from the main
-        loop.
-
-        What belongs to the thread's loop breaks of that: its own stop then waits for ever. The thread closes
-        what it has (below).
-        """
-
-
-class _Supervisor(OneForOneSupervisor):
-    """Starts agents again that a rebalance cancelled, however many: Faust's own ends the process when two of
-    them fall into 10 ms.
-    """
-
-    def __init__(self, **options: Any) -> None:
-        """``options``: as Faust gives them, but for the limit: its token bucket is as small as ``over``,
-        whatever ``max_restarts`` is.
-        """
-        super().__init__(**{**options, "max_restarts": _NO_LIMIT, "over": _NO_LIMIT})
-
-
-class _ConsumerThread(driver.AIOKafkaConsumerThread):
-    async def call_thread(self, fun: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
-        """As Faust's, but for a stop or a crash: the thread does not listen any more then, and who asks it
-        would wait for ever.
-
-        (Faust's conductor does: it swallows its cancellation, and subscribes.)
-        """
-        promise = await self.method_queue.call(self.parent_loop.create_future(), fun, *args, **kwargs)
-        try:
-            while not promise.done():
-                await asyncio.wait({promise}, timeout=1)
-                if not promise.done() and self.app.should_stop:
-                    raise asyncio.CancelledError
-        finally:
-            promise.cancel()
-        return promise.result()
-
-    async def on_thread_stop(self) -> None:
-        """As Faust's, but for how the consumer is stopped: the thread must end in order, or the app waits for
-        it for ever.
-        """
-        try:
-            async with asyncio.timeout(_CLOSE_S):
-                await super(driver.AIOKafkaConsumerThread, self).on_thread_stop()
-        except TimeoutError:
-            _LOGGER.warning("what was asked of the consumer is given up")
-        if self._consumer is not None:
-            try:
-                await stop_consumer(self._consumer, _CLOSE_S)
-            except KafkaError as error:
-                _LOGGER.warning("the consumer was not stopped in order: %r", error)
-
-
-class _Transport(driver.Transport):
-    Consumer = _Consumer
 
 
 class ReaderApp(faust.App):
@@ -226,7 +75,7 @@ class ReaderApp(faust.App):
     """
 
     BootStrategy = _Boot
-    consumer: _Consumer
+    consumer: Consumer
     cursors: dict[Any, Any]
     """By Faust's partition."""
     parted: dict[Any, Any]
@@ -243,7 +92,7 @@ class ReaderApp(faust.App):
         """None: there are no tables, and Faust would make an empty folder where it was started."""
 
     def _new_transport(self) -> driver.Transport:
-        return _Transport(self.conf.broker_consumer, self)
+        return Transport(self.conf.broker_consumer, self)
 
     async def begin(self) -> None:
         """Make a cursor for each partition that was assigned, at its committed offset."""
@@ -461,7 +310,7 @@ def _declare(app: ReaderApp) -> None:
         value_serializer="raw",
     )
 
-    @app.agent(topic, isolated_partitions=True, supervisor_strategy=_Supervisor)
+    @app.agent(topic, isolated_partitions=True, supervisor_strategy=Supervisor)
     async def read(stream: Any) -> None:
         async with _crashing(app):
             async for event in stream.noack().events():

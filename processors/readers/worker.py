@@ -25,7 +25,7 @@ MakeProcessor = Callable[[TopicPartition, Commit | None], Processor]
 
 
 class PaneWork:
-    """What is done with each record (:class:`processors.readers.faust.Work`)."""
+    """What is done with each record (:class:`processors.readers.work.Work`)."""
 
     settle_s = 0.0  # a pane in hand is stored under the same tokens by the next worker
     keeps = True

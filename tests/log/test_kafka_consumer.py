@@ -133,7 +133,7 @@ async def test_a_rebalance_during_a_stop_leaves_the_consumer_to_its_thread(broke
 async def test_a_rebalance_that_never_ends_does_not_hold_up_a_stop(
     broker: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("processors.readers.faust._CLOSE_S", 1.0)
+    monkeypatch.setattr("processors.readers.faust_consumer._CLOSE_S", 1.0)
     place, store = KafkaPlace(broker), Store()
     async with Load(place):
         worker = Worker(place, store)

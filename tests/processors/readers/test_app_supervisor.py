@@ -2,7 +2,7 @@
 
 from mode.supervisors import OneForOneSupervisor
 
-from processors.readers.faust import _Supervisor
+from processors.readers.faust_consumer import Supervisor
 
 
 def restarts_at_once(supervisor: OneForOneSupervisor) -> int:
@@ -13,7 +13,7 @@ def restarts_at_once(supervisor: OneForOneSupervisor) -> int:
 
 
 def test_a_rebalance_may_cancel_every_agent_of_a_worker_at_once() -> None:
-    assert restarts_at_once(_Supervisor(max_restarts=100.0, over=1.0)) == 1_000
+    assert restarts_at_once(Supervisor(max_restarts=100.0, over=1.0)) == 1_000
 
 
 def test_fausts_own_supervisor_would_not_do() -> None:
