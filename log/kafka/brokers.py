@@ -58,16 +58,21 @@ class Probe:
         """A partition's first offset, and the first one from ``offset`` on that has a record; there must be
         one.
 
-        Raises KafkaError, TimeoutError.
+        Raises LogUnavailable.
         """
-        here = KafkaPartition(*kp)
-        async with self._busy, asyncio.timeout(_PROBE_S):
-            consumer = await self._connected()
-            beginning = int((await consumer.beginning_offsets([here]))[here])
-            consumer.assign([here])
-            consumer.seek(here, max(offset, beginning))
-            there = int((await consumer.getone(here)).offset)
-            return max(beginning, int((await consumer.beginning_offsets([here]))[here])), there
+        try:
+            async with self._busy, asyncio.timeout(_PROBE_S):
+                return await self._look(KafkaPartition(*kp), offset)
+        except (KafkaError, TimeoutError) as error:
+            raise LogUnavailable(f"Kafka does not answer: {error!r}") from error
+
+    async def _look(self, here: KafkaPartition, offset: int) -> tuple[int, int]:
+        consumer = await self._connected()
+        beginning = int((await consumer.beginning_offsets([here]))[here])
+        consumer.assign([here])
+        consumer.seek(here, max(offset, beginning))
+        there = int((await consumer.getone(here)).offset)
+        return max(beginning, int((await consumer.beginning_offsets([here]))[here])), there
 
     async def close(self) -> None:
         """Let go of the brokers."""

@@ -1,7 +1,12 @@
 """Stopping a consumer of aiokafka, which ingest and processors both have."""
 
 import asyncio
+import logging
 from typing import Any
+
+from aiokafka.errors import KafkaError
+
+_LOGGER = logging.getLogger(__name__)
 
 _PATIENCE_S = 10.0
 """How long a consumer may take to leave its group and to end its requests; then its connections are closed
@@ -34,6 +39,14 @@ async def stop_consumer(consumer: Any, patience_s: float = _PATIENCE_S) -> None:
     await asyncio.wait({stopping, *_hang_up(consumer._client)}, timeout=_LAST_S)
     if stopping.done() and not stopping.cancelled():
         stopping.result()
+
+
+async def end_consumer(consumer: Any, patience_s: float) -> None:
+    """Stop an ``AIOKafkaConsumer`` that nobody needs any more: an error of Kafka's is logged."""
+    try:
+        await stop_consumer(consumer, patience_s)
+    except KafkaError as error:
+        _LOGGER.warning("the consumer was not stopped in order: %r", error)
 
 
 def _hang_up(client: Any) -> "list[asyncio.Future[None]]":

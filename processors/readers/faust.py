@@ -1,4 +1,5 @@
-"""The reader of topics on Kafka: a Faust app. The only file that knows Faust (docs/adr/0020).
+"""The reader of topics on Kafka: a Faust app. This file and ``faust_consumer`` alone know Faust
+(docs/adr/0020).
 
 Faust does membership, fetching, back-pressure and dispatch (one agent for each partition). Its acks are not
 used, since it would commit past records that are still needed (invariant 4): aiokafka's consumer, which Faust
@@ -10,19 +11,16 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any
 
 import faust
-from aiokafka import AIOKafkaConsumer
-from aiokafka import TopicPartition as KafkaPartition
-from aiokafka.errors import KafkaError
-from aiokafka.structs import OffsetAndMetadata
 from faust.app.base import BootStrategy
 from faust.transport.drivers import aiokafka as driver
 
 from log.kafka.brokers import Brokers, Probe, wait_for_topics
+from log.kafka.member import ANSWER_S, Beginning, unavailable
 from log.kafka.security import KafkaSecuritySettings
 from processors.readers.cursor import Arrival, Cursor
 from processors.readers.faust_consumer import Consumer, Supervisor, Transport
@@ -41,9 +39,6 @@ _FETCH_BYTES = 1 << 20
 sent alone.
 """
 
-_KAFKA_S = 10.0
-"""How long a request to the brokers may take before it is given up (aiokafka itself would try for ever)."""
-
 _PATIENCE_S = 25.0
 """How long a rebalance asks where to begin; brokers may be electing a leader, or making the topic of
 offsets.
@@ -61,8 +56,6 @@ one.
 """
 
 _COUNT = re.compile(rb"[0-9]{1,18}")
-
-_T = TypeVar("_T")
 
 
 class _Boot(BootStrategy):
@@ -96,23 +89,17 @@ class ReaderApp(faust.App):
 
     async def begin(self) -> None:
         """Make a cursor for each partition that was assigned, at its committed offset."""
-        kps = [KafkaPartition(*kp) for kp in self.consumer.assignment()]
-
-        async def look(kafka: AIOKafkaConsumer) -> tuple[dict[Any, Any], dict[Any, int], dict[Any, int]]:
-            committed = await kafka._coordinator.fetch_committed_offsets(
-                kps
-            )  # the public method gives no metadata
-            return committed, await kafka.beginning_offsets(kps), await kafka.end_offsets(kps)
-
-        committed, beginning, end = await self._patiently(look) if kps else ({}, {}, {})
-        commits = {kp: _commit(committed.get(kp)) for kp in kps}
+        kps = list(self.consumer.assignment())
+        beginnings = await self._beginnings(kps)
+        commits = {kp: beginnings[kp].commit for kp in kps}
         kept = await self._kept(commits)
         self._withdraw({kp: cursor for kp, cursor in self.parted.items() if kp not in kept})
         self.parted, cursors = {}, dict(kept)
         for kp in kps:
             if kp not in kept:
-                cursor = self.work.cursor(kp.topic, kp.partition, commits[kp], beginning[kp], end[kp])
-                cursor.committed = commits[kp]
+                commit, first, end = beginnings[kp]
+                cursor = self.work.cursor(kp.topic, kp.partition, commit, first, end)
+                cursor.committed = commit
                 cursors[kp] = cursor
         self.cursors = cursors
         _LOGGER.info(
@@ -133,15 +120,15 @@ class ReaderApp(faust.App):
             await asyncio.wait(in_hand, timeout=_KEEP_S)
         return {kp: cursor for kp, cursor in same.items() if cursor.whole}
 
-    async def _patiently(self, ask: Callable[[AIOKafkaConsumer], Awaitable[_T]]) -> _T:
+    async def _beginnings(self, kps: Sequence[Any]) -> dict[Any, Beginning]:
         give_up_s = time.monotonic() + _PATIENCE_S
         while True:
             try:
-                return await self.consumer.kafka(ask)
-            except (KafkaError, TimeoutError) as error:
+                return dict(await self.consumer.member.beginnings(kps))
+            except LogUnavailable as error:
                 if time.monotonic() > give_up_s:
                     raise
-                _LOGGER.warning("Kafka does not answer yet: %r", error)
+                _LOGGER.warning("where to begin is not known yet: %s", error)
                 await asyncio.sleep(1)
 
     async def take(self, message: Any) -> None:
@@ -162,8 +149,8 @@ class ReaderApp(faust.App):
         wanted = cursor.next_offset
         try:
             beginning, there = await self.probe.look(kp, wanted)
-        except (KafkaError, TimeoutError) as error:  # the next record asks again
-            _LOGGER.warning("%s/%d: what is at offset %d is not known: %r", *kp, wanted, error)
+        except LogUnavailable as error:  # the next record asks again
+            _LOGGER.warning("%s/%d: the record of offset %d is not known: %s", *kp, wanted, error)
             return Arrival.SKIP
         if cursor.next_offset != wanted or cursor.closed:
             return Arrival.SKIP
@@ -186,11 +173,8 @@ class ReaderApp(faust.App):
             await self.work.look_after(cursor)
         await self.commit_cursors(self.cursors)
 
-        async def newest(kafka: AIOKafkaConsumer) -> dict[Any, int | None]:
-            return {kp: kafka.highwater(kp) for kp in cursors if kp in kafka.assignment()}
-
-        with suppress(KafkaError, TimeoutError):
-            for kp, end in (await self.consumer.kafka(newest)).items():
+        with suppress(LogUnavailable):
+            for kp, end in (await self.consumer.member.ends(cursors)).items():
                 if not cursors[kp].closed:
                     self.work.publish(cursors[kp], end)
 
@@ -203,26 +187,17 @@ class ReaderApp(faust.App):
         ]
         if not due:
             return
-        offsets = {kp: OffsetAndMetadata(commit.offset, commit.metadata) for kp, _, commit in due}
         try:
-            await self.consumer.kafka(lambda kafka: kafka.commit(offsets))
-        except (
-            KafkaError,
-            TimeoutError,
-        ) as error:  # put out of the group, or the brokers are away: tried again later
-            _LOGGER.warning("not committed yet: %r", error)
+            await self.consumer.member.commit({kp: commit for kp, _, commit in due})
+        except LogUnavailable as error:  # put out of the group, or the brokers are away: tried again later
+            _LOGGER.warning("not committed yet: %s", error)
             return
         for _, cursor, commit in due:
             cursor.committed = commit
 
     async def committed(self, topic: str, count: int) -> list[Commit | None]:
         """The group's newest commit of each of a topic's partitions. Raises LogUnavailable."""
-        kps = [KafkaPartition(topic, number) for number in range(count)]
-        try:
-            known = await self.consumer.kafka(lambda kafka: kafka._coordinator.fetch_committed_offsets(kps))
-        except (KafkaError, TimeoutError) as error:
-            raise LogUnavailable(f"Kafka does not answer: {error!r}") from error
-        return [_commit(known.get(kp)) for kp in kps]
+        return await self.consumer.member.committed((topic, number) for number in range(count))
 
     async def leave(self) -> None:
         """Commit, then let go of every partition: it may be another worker's next, or stay."""
@@ -364,7 +339,7 @@ async def serve(app: ReaderApp, stop: asyncio.Event) -> bool:
     await asyncio.wait([starting, *ends], return_when=asyncio.FIRST_COMPLETED)
     if starting.done() and not starting.exception():
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-    grace_s = _CRASHED_S if app.crashed else app.settings.stop_time.total_seconds() + 2 * _KAFKA_S
+    grace_s = _CRASHED_S if app.crashed else app.settings.stop_time.total_seconds() + 2 * ANSWER_S
     stopping = asyncio.ensure_future(app.stop())
     await asyncio.wait([stopping], timeout=grace_s)
     in_order = stopping.done() and not stopping.cancelled() and stopping.exception() is None
@@ -381,11 +356,7 @@ async def serve(app: ReaderApp, stop: asyncio.Event) -> bool:
         else None
     )
     if error:
-        raise (
-            LogUnavailable(f"Kafka does not answer: {error!r}")
-            if isinstance(error, (KafkaError, TimeoutError))
-            else error
-        )
+        raise unavailable(error)
     return in_order and all(task.done() for task in app.work.in_hand)
 
 
@@ -409,7 +380,3 @@ def record_of(message: Any) -> Record:
         key=message.key or b"",
         labels=labels_of(message.headers or ()),
     )
-
-
-def _commit(known: Any) -> Commit | None:
-    return Commit(known.offset, known.metadata) if known is not None and known.offset >= 0 else None

@@ -3,30 +3,22 @@
 """
 
 import asyncio
-import inspect
 import logging
-import time
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any
 
-from aiokafka import AIOKafkaConsumer
-from aiokafka.errors import KafkaConnectionError, KafkaError
 from faust.transport.drivers import aiokafka as driver
 from mode.supervisors import OneForOneSupervisor
 
-from log.kafka.consumer import stop_consumer
+from log.kafka.consumer import end_consumer
+from log.kafka.member import Member
 
 _LOGGER = logging.getLogger(__name__)
-
-_KAFKA_S = 10.0
-"""How long a request to the brokers may take before it is given up (aiokafka itself would try for ever)."""
 
 _CLOSE_S = 10.0
 """How long the consumer's thread may take to finish what it was asked, and again to leave the group."""
 
 _NO_LIMIT = 1e6
-
-_T = TypeVar("_T")
 
 
 class Consumer(driver.Consumer):
@@ -44,34 +36,10 @@ class Consumer(driver.Consumer):
             {kp: cursor.next_offset for kp, cursor in self.app.cursors.items() if kp in here}
         )
 
-    async def kafka(self, ask: Callable[[AIOKafkaConsumer], Awaitable[_T]]) -> _T:
-        """Ask aiokafka's consumer, in the loop of its own thread."""
-        loop, consumer = self._thread.thread_loop, self._thread._consumer
-        if consumer is None:
-            raise KafkaConnectionError("the consumer has not begun")
-
-        async def asked() -> _T:
-            return await asyncio.wait_for(ask(consumer), _KAFKA_S)
-
-        asking = asked()
-        give_up_s = time.monotonic() + 2 * _KAFKA_S
-        try:
-            answer = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(asking, loop))
-            try:
-                while not answer.done():  # a thread that ends in this moment does not answer any more
-                    await asyncio.wait({answer}, timeout=1)
-                    if not answer.done() and (loop.is_closed() or time.monotonic() > give_up_s):
-                        raise KafkaConnectionError("the consumer does not answer")
-            finally:
-                answer.cancel()
-        except RuntimeError as error:  # of its loop
-            raise KafkaConnectionError("the consumer has ended") from error
-        finally:
-            if inspect.getcoroutinestate(asking) == inspect.CORO_CREATED:
-                asking.close()
-        if answer.cancelled():
-            raise KafkaConnectionError("the consumer has ended")
-        return answer.result()
+    @property
+    def member(self) -> Member:
+        """What may be asked of the brokers on behalf of the group."""
+        return Member(self._thread._consumer, self._thread.thread_loop)
 
     def close(self) -> None:
         """Nothing. Faust calls this at a rebalance during a stop, and would close the consumer from the main
@@ -123,10 +91,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         except TimeoutError:
             _LOGGER.warning("what was asked of the consumer is given up")
         if self._consumer is not None:
-            try:
-                await stop_consumer(self._consumer, _CLOSE_S)
-            except KafkaError as error:
-                _LOGGER.warning("the consumer was not stopped in order: %r", error)
+            await end_consumer(self._consumer, _CLOSE_S)
 
 
 class Transport(driver.Transport):

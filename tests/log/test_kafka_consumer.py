@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer
-from aiokafka.errors import KafkaConnectionError, KafkaError
+from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.fetch import FetchRequest
 
 from log.kafka.brokers import Brokers
 from log.kafka.consumer import stop_consumer
-from schemas.errors import SinkRejected
+from schemas.errors import LogUnavailable, SinkRejected
 from schemas.topics import SPANS
 from tests.support.kafka.broker import Cluster
 from tests.support.kafka.core import Store
@@ -206,7 +206,7 @@ async def test_nobody_waits_for_a_thread_that_does_not_listen_any_more(
         await asyncio.wait_for(asking, 120)
 
 
-async def test_a_consumer_that_has_ended_is_told_as_an_error_of_kafka(broker: Cluster) -> None:
+async def test_a_consumer_that_has_ended_is_a_log_that_does_not_answer(broker: Cluster) -> None:
     place, store = KafkaPlace(broker), Store()
     async with Load(place):
         worker = Worker(place, store)
@@ -217,13 +217,13 @@ async def test_a_consumer_that_has_ended_is_told_as_an_error_of_kafka(broker: Cl
             waits.set()
             await asyncio.Event().wait()
 
-        asking = asyncio.create_task(consumer.kafka(ask))
+        asking = asyncio.create_task(consumer.member.ask(ask))
         await eventually(waits.is_set, "it is asked", worker)
         assert await worker.stop()
-    with pytest.raises((KafkaError, TimeoutError)):
+    with pytest.raises(LogUnavailable):
         await asyncio.wait_for(asking, 120)
     waits.clear()
-    with pytest.raises(KafkaError, match="has ended"):
-        await consumer.kafka(ask)
+    with pytest.raises(LogUnavailable, match="has ended"):
+        await consumer.member.ask(ask)
     gc.collect()  # a coroutine that was never awaited would be told here
     assert not waits.is_set()
