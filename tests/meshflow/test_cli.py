@@ -13,7 +13,8 @@ import chdb
 import pytest
 from click.testing import CliRunner, Result
 
-from meshflow.cli import EXIT_BROKEN, main
+from meshflow.cli import main
+from meshflow.cli.shared import EXIT_BROKEN
 from tests.support.up import ROOT, Up, eventually, running_up
 from tests.support.up import replay as replay_into
 

@@ -1,79 +1,18 @@
-"""The command line: ``meshflow [--config FILE] COMMAND``."""
+"""Commands that run until they are stopped."""
 
-import asyncio
-import logging
 import os
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 
-from meshflow import settings as all_settings
-from meshflow.cli_dead_letters import dead_letters
-from meshflow.settings import Loaded, Name
-from schemas.errors import MeshflowError, ProcessingFailed, QueryFailed
-
-EXIT_FAILED = 1
-EXIT_USAGE = 2
-EXIT_BROKEN = 70
-"""As sysexits.h's EX_SOFTWARE: processing stopped on an error that is meshflow's own."""
+from meshflow.cli.shared import EXIT_BROKEN, data_option, fail, load_settings
+from meshflow.settings import Name
+from schemas.errors import MeshflowError, ProcessingFailed
 
 
-class _Group(click.Group):
-    """Turns errors that were foreseen into one line and an exit code."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except all_settings.SettingsInvalid as error:
-            _fail(str(error), EXIT_USAGE)
-        except MeshflowError as error:
-            _fail(str(error), EXIT_FAILED)
-
-
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.option(
-    "--config",
-    "config",
-    type=click.Path(path_type=Path),
-    help="Settings file. [default: meshflow.toml, where there is one]",
-)
-@click.option("-v", "--verbose", count=True, help="Say more of what happens; twice for everything.")
-@click.version_option(package_name="meshflow")
-@click.pass_context
-def main(context: click.Context, config: Path | None, verbose: int) -> None:
-    """Telemetry of a service mesh: OTLP in; RED metrics, service edges and sampled traces in ClickHouse out.
-
-    Begin with `meshflow up`, point OTLP exporters at its ports, and ask with `meshflow query`.
-    """
-    level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
-    context.obj = config
-
-
-main.add_command(dead_letters)
-
-
-def _settings(context: click.Context, given: dict[Name, Any]) -> Loaded:
-    return all_settings.load(
-        context.find_root().obj, {name: value for name, value in given.items() if value is not None}
-    )
-
-
-def _data_option(command: Callable[..., None]) -> Callable[..., None]:
-    return click.option(
-        "--data",
-        type=click.Path(path_type=Path, file_okay=False),
-        help="Folder of the log and the tables. [default: meshflow-data]",
-    )(command)
-
-
-@main.command()
-@_data_option
+@click.command()
+@data_option
 @click.option("--host", help="Address to listen on, for every port. [default: 127.0.0.1]")
 @click.option("--grpc-port", type=int, help="OTLP/gRPC; 0: a free one. [default: 4317]")
 @click.option("--http-port", type=int, help="OTLP/HTTP; 0: a free one. [default: 4318]")
@@ -98,7 +37,7 @@ def up(context: click.Context, /, **given: Any) -> None:
         ("processing", "pane"): given["pane"],
         ("processing", "wait"): given["wait"],
     }
-    loaded = _settings(context, options)
+    loaded = load_settings(context, options)
     from meshflow.run import up as embedded  # noqa: PLC0415 - brings polars and chdb, which other commands need not wait for
 
     def tell(ports: embedded.Ports) -> None:
@@ -111,10 +50,10 @@ def up(context: click.Context, /, **given: Any) -> None:
     try:
         embedded.run(loaded.settings, tell)
     except ProcessingFailed as error:
-        _fail(str(error), EXIT_BROKEN)
+        fail(str(error), EXIT_BROKEN)
 
 
-@main.command()
+@click.command()
 @click.option("--host", help="Address to listen on. [default: 127.0.0.1]")
 @click.option("--grpc-port", type=int, help="OTLP/gRPC; 0: a free one. [default: 4317]")
 @click.option("--http-port", type=int, help="OTLP/HTTP; 0: a free one. [default: 4318]")
@@ -143,7 +82,7 @@ def ingest(context: click.Context, /, **given: Any) -> None:
         ("ingest", "spool", "folder"): given["spool"],
         ("ingest", "workers"): given["workers"],
     }
-    settings = _settings(context, options).settings
+    settings = load_settings(context, options).settings
     from meshflow.run import ingest as ingesting  # noqa: PLC0415 - brings grpcio
     from meshflow.run import ingest_workers  # noqa: PLC0415 - brings grpcio
 
@@ -160,8 +99,8 @@ def ingest(context: click.Context, /, **given: Any) -> None:
     run(settings, tell)
 
 
-@main.command()
-@_data_option
+@click.command()
+@data_option
 @click.option("--pane", help="Length of a pane: results come every pane. [default: 5s]")
 @click.option(
     "--wait", type=int, help="Panes to wait for the rest of a trace before it is decided. [default: 2]"
@@ -180,7 +119,7 @@ def process(
         ("processing", "wait"): wait,
         ("console", "metrics_port"): metrics_port,
     }
-    settings = _settings(context, options).settings
+    settings = load_settings(context, options).settings
     from meshflow.run import process as distributed  # noqa: PLC0415 - brings faust, polars and chdb
 
     def tell(port: int) -> None:
@@ -191,11 +130,11 @@ def process(
     try:
         distributed.run_process(settings, tell)
     except MeshflowError as error:
-        _break(error)
+        _end(error)
 
 
-@main.command()
-@_data_option
+@click.command()
+@data_option
 @click.option("--host", help="Address to listen on. [default: 127.0.0.1]")
 @click.option("--sql-port", type=int, help="SQL over HTTP, and /metrics; 0: a free one. [default: 8123]")
 @click.option("--writable", is_flag=True, help="Take INSERT and DDL too.")
@@ -213,7 +152,7 @@ def store(
         ("console", "host"): host,
         ("console", "sql_port"): sql_port,
     }
-    loaded = _settings(context, options)
+    loaded = load_settings(context, options)
     from meshflow.run import store as serving  # noqa: PLC0415 - brings chdb
 
     def tell(ports: serving.StorePorts) -> None:
@@ -226,7 +165,7 @@ def store(
     serving.run(loaded.settings, writable, tell)
 
 
-@main.command()
+@click.command()
 @click.option("--host", help="Address to listen on. [default: 127.0.0.1]")
 @click.option("--sql-port", type=int, help="SQL over HTTP, and /metrics; 0: a free one. [default: 8123]")
 @click.pass_context
@@ -237,7 +176,7 @@ def console(context: click.Context, host: str | None, sql_port: int | None) -> N
     For people and dashboards which should not have an account on the server itself.
     """
     options: dict[Name, Any] = {("console", "host"): host, ("console", "sql_port"): sql_port}
-    settings = _settings(context, options).settings
+    settings = load_settings(context, options).settings
     from meshflow.run import store as serving  # noqa: PLC0415 - brings chdb
 
     def tell(port: int) -> None:
@@ -249,7 +188,7 @@ def console(context: click.Context, host: str | None, sql_port: int | None) -> N
     serving.run_console(settings, tell)
 
 
-@main.command()
+@click.command()
 @click.option("--source-prefix", help="What names of topics to read begin with. [default: unsplit.]")
 @click.option("--metrics-port", type=int, help="/metrics; 0: a free one. [default: 9464]")
 @click.option(
@@ -270,7 +209,7 @@ def repartition(
         ("processing", "pane"): pane,
         ("console", "metrics_port"): metrics_port,
     }
-    settings = _settings(context, options).settings
+    settings = load_settings(context, options).settings
     from meshflow.run import repartition as repartitioning  # noqa: PLC0415 - brings faust
 
     def tell(port: int) -> None:
@@ -281,129 +220,10 @@ def repartition(
     try:
         repartitioning.run_repartition(settings, tell)
     except MeshflowError as error:
-        _break(error)
+        _end(error)
 
 
-@main.command()
-@click.argument(
-    "files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False)
-)
-@click.option(
-    "--target", default="127.0.0.1:4317", show_default=True, help="HOST:PORT of an OTLP/gRPC receiver."
-)
-@click.option("--now", is_flag=True, help="Move all times, so that the first request was sent now.")
-@click.option(
-    "--speed",
-    type=click.FloatRange(min=0),
-    default=1.0,
-    show_default=True,
-    help="Times the own rhythm; 0: as fast as it goes.",
-)
-def replay(files: tuple[Path, ...], target: str, now: bool, speed: float) -> None:
-    """Send captured Export requests to a receiver, in the order and rhythm in which they were sent.
-
-    FILES hold requests of traces, metrics or logs, each after its length (32 bits, big-endian); gzipped or
-    not.
-    """
-    from meshflow.tools.capture import read_captures  # noqa: PLC0415 - brings opentelemetry-proto
-    from meshflow.tools.replay import replay as send  # noqa: PLC0415 - brings grpcio
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("replay", total=sum(path.stat().st_size for path in files if path.is_file()))
-        requests = read_captures(files, lambda size: progress.advance(bar, size))
-        result = asyncio.run(send(requests, target, now=now, speed=speed))
-    for topic, sent in sorted(result.sent.items()):
-        click.echo(
-            f"{topic}: {sent} sent, {result.accepted[topic]} accepted, {result.rejected[topic]} rejected"
-        )
-    for reason, times in result.reasons.most_common():
-        click.echo(f"{times} requests: {reason}", err=True)
-    if result.failed:
-        _fail(f"{result.failed} of {result.requests} requests failed", EXIT_FAILED)
-
-
-@main.command()
-@click.argument("sql")
-@click.option(
-    "--format",
-    "output_format",
-    default=None,
-    help="ClickHouse format. [default: PrettyCompact on a terminal, else TSV]",
-)
-@click.option(
-    "--url",
-    help="A running `meshflow up`, or any ClickHouse HTTP port. [default: the one that uses the data folder]",
-)
-@_data_option
-@click.pass_context
-def query(
-    context: click.Context, sql: str, output_format: str | None, url: str | None, data: Path | None
-) -> None:
-    """Answer read-only SQL, from a running `meshflow up` or from a data folder at rest."""
-    from meshflow.tools.query import ask  # noqa: PLC0415 - may bring chdb
-
-    settings = _settings(context, {("storage", "data"): data and str(data)}).settings
-    chosen = output_format or ("PrettyCompact" if sys.stdout.isatty() else "TabSeparatedWithNames")
-    try:
-        body = ask(sql, chosen, settings, url)
-    except QueryFailed as error:
-        _fail(str(error), EXIT_FAILED)
-    sys.stdout.buffer.write(body)
-    sys.stdout.buffer.flush()
-
-
-@main.command()
-@_data_option
-@click.pass_context
-def migrate(context: click.Context, data: Path | None) -> None:
-    """Bring the store's tables up to date; `up` does so by itself."""
-    settings = _settings(context, {("storage", "data"): data and str(data)}).settings
-    from meshflow.wiring import migrate as bring_up_to_date  # noqa: PLC0415 - brings chdb
-
-    done = bring_up_to_date(settings)
-    click.echo("\n".join(f"applied {name}" for name in done) or "the tables are up to date")
-
-
-@main.command()
-@_data_option
-@click.pass_context
-def repair(context: click.Context, data: Path | None) -> None:
-    """Save what can be read of a damaged embedded log; a start that finds damage does so by itself."""
-    from meshflow.tools.repair import repair as save  # noqa: PLC0415 - brings pyarrow
-
-    saved = save(_settings(context, {("storage", "data"): data and str(data)}).settings)
-    click.echo(f"{saved.records} records are saved, {saved.lost} are lost; the old file is {saved.aside}")
-
-
-@main.command()
-@click.pass_context
-def config(context: click.Context) -> None:
-    """Show every setting, its value, and where the value came from, as lines that a settings file may
-    hold.
-    """
-    loaded = _settings(context, {})
-    lines = [
-        (
-            f"{'.'.join(name)} = {all_settings.toml_of(all_settings.value_of(loaded.settings, name))}",
-            loaded.origin(name),
-        )
-        for name in all_settings.names()
-    ]
-    width = min(60, max(len(line) for line, _ in lines))
-    for line, origin in lines:
-        click.echo(f"{line:<{width}}  # {origin}")
-
-
-def _fail(reason: str, code: int) -> NoReturn:
-    """One line (or one a fault) on standard error, and the exit code."""
-    for line in reason.splitlines():
-        click.echo(f"meshflow: {line}", err=True)
-    sys.exit(code)
-
-
-def _break(error: MeshflowError) -> NoReturn:
-    """End at once, telling why: a thread of Faust's may wait for brokers for ever."""
+def _end(error: MeshflowError) -> NoReturn:
+    """End at once, with the reason: a thread of Faust's may wait for brokers for ever."""
     click.echo("\n".join(f"meshflow: {line}" for line in str(error).splitlines()), err=True)
     os._exit(EXIT_BROKEN)

@@ -9,8 +9,7 @@ from typing import Any
 
 import click
 
-from meshflow import settings as all_settings
-from meshflow.settings import Settings
+from meshflow.cli.shared import data_option, load_settings
 from schemas.dead_letters import LetterId, Selection
 from schemas.errors import MeshflowError
 
@@ -31,14 +30,6 @@ class _Name(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
-def _data_option(command: Callable[..., None]) -> Callable[..., None]:
-    return click.option(
-        "--data",
-        type=click.Path(path_type=Path, file_okay=False),
-        help="Folder of the embedded log. [default: meshflow-data]",
-    )(command)
-
-
 def _filters(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
         click.option(
@@ -56,12 +47,6 @@ def _filters(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def _settings(context: click.Context, data: Path | None) -> Settings:
-    return all_settings.load(
-        context.find_root().obj, {("storage", "data"): str(data)} if data else {}
-    ).settings
-
-
 @click.group(name="dead-letters")
 def dead_letters() -> None:
     """Look at records that processing set aside, and send them again.
@@ -71,7 +56,7 @@ def dead_letters() -> None:
 
 
 @dead_letters.command(name="list")
-@_data_option
+@data_option
 @_filters
 @click.option("--replayed/--not-replayed", default=None, help="Only letters that were sent again, or not.")
 @click.option("--json", "as_json", is_flag=True, help="A line of JSON for each letter.")
@@ -80,7 +65,9 @@ def list_(context: click.Context, /, data: Path | None, as_json: bool, **chosen:
     """List dead letters, the newest last, and how many there are for each reason."""
     from meshflow.tools import dead_letters as tool  # noqa: PLC0415 - brings aiokafka and opentelemetry-proto
 
-    found = tool.find(_settings(context, data), Selection(**chosen))
+    found = tool.find(
+        load_settings(context, {("storage", "data"): data and str(data)}).settings, Selection(**chosen)
+    )
     for letter in found.letters:
         if as_json:
             fields = {
@@ -105,14 +92,16 @@ def list_(context: click.Context, /, data: Path | None, as_json: bool, **chosen:
 
 @dead_letters.command()
 @click.argument("letters", nargs=-1, required=True, type=_Name())
-@_data_option
+@data_option
 @click.option("--raw", is_flag=True, help="Write the payload's bytes alone.")
 @click.pass_context
 def show(context: click.Context, letters: tuple[LetterId, ...], data: Path | None, raw: bool) -> None:
     """Show dead letters: where from, why, and the payload as OTLP/JSON or hex."""
     from meshflow.tools import dead_letters as tool  # noqa: PLC0415 - brings aiokafka and opentelemetry-proto
 
-    for letter in tool.load(_settings(context, data), letters):
+    for letter in tool.load(
+        load_settings(context, {("storage", "data"): data and str(data)}).settings, letters
+    ):
         if raw:
             sys.stdout.buffer.write(letter.payload)
             sys.stdout.buffer.flush()
@@ -122,7 +111,7 @@ def show(context: click.Context, letters: tuple[LetterId, ...], data: Path | Non
 
 @dead_letters.command()
 @click.argument("letters", nargs=-1, type=_Name())
-@_data_option
+@data_option
 @_filters
 @click.option(
     "--all",
@@ -150,7 +139,9 @@ def replay(
 
     limit = max(chosen.pop("limit"), 10 * len(letters))
     selection = Selection(**chosen, limit=limit, ids=frozenset(letters) if letters else None)
-    result = tool.replay(_settings(context, data), selection)
+    result = tool.replay(
+        load_settings(context, {("storage", "data"): data and str(data)}).settings, selection
+    )
     for id_ in result.replayed:
         click.echo(f"{tool.plain(str(id_))}  replayed")
     for id_ in result.waiting:
