@@ -1,7 +1,7 @@
 """``meshflow up`` under a load program of its own: what a span costs from the gRPC port until everything
 about it is stored.
 
-A case starts ``up`` on an empty folder that keeps 2 % of traces, has ``benchmarks.load`` send all spans (as
+A case starts ``up`` on an empty folder that keeps 2 % of traces, has ``benchmarks.send`` send all spans (as
 fast as they are acknowledged, or at the 50,000 a second that meshflow is sized for), and waits until the
 ledger has them all and the process is idle. CPU is that of both processes of ``up`` from their being ready
 to that moment (the load program's is not in it), peak RSS the sum of their peaks. The rate is spans over the
@@ -103,7 +103,7 @@ def _load(target: str, spans: int, services: int, operations: int, rate: int) ->
     command = [
         sys.executable,
         "-m",
-        "benchmarks.load",
+        "benchmarks.send",
         "--wait",
         *(f"--{name}={value}" for name, value in arguments.items()),
     ]

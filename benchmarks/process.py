@@ -18,7 +18,9 @@ from benchmarks.load import generate_requests
 from benchmarks.report import Case, Measurement, main, measure
 from processors.settings import ProcessorSettings
 from processors.spans import traces
-from processors.spans.sampling.settings import Probabilistic, ProbabilisticOptions, SamplingSettings
+from processors.spans.sampling.options import ProbabilisticOptions
+from processors.spans.sampling.policies import Probabilistic
+from processors.spans.sampling.settings import SamplingSettings
 from processors.spans.signal import span_processor
 from schemas import otlp, topics
 from schemas.records import Record, TopicPartition

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from meshflow.settings import load
-from processors.spans.sampling.settings import POLICY_TYPES
+from processors.spans.sampling.policies import POLICY_TYPES
 
 DOCS = Path(__file__).parents[1] / "docs"
 

@@ -14,7 +14,8 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 
 from processors.panes import Emit
 from processors.settings import ProcessorSettings
-from processors.spans.sampling.settings import AlwaysSample, SamplingSettings
+from processors.spans.sampling.policies import AlwaysSample
+from processors.spans.sampling.settings import SamplingSettings
 from processors.spans.signal import span_processor
 from schemas import otlp, topics
 from schemas.records import Commit, Record, TopicPartition

@@ -12,7 +12,7 @@ from fractions import Fraction
 
 import polars as pl
 
-from processors.spans.sampling.settings import Budget
+from processors.spans.sampling.policies import Budget
 from processors.spans.sampling.threshold import NEVER
 from schemas.units import NS_PER_S
 

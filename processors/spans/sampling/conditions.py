@@ -9,7 +9,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from processors.spans.sampling.settings import (
+from processors.spans.sampling.policies import (
     BooleanAttribute,
     Error,
     NumericAttribute,

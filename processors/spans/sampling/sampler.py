@@ -13,7 +13,7 @@ import polars as pl
 
 from processors.spans.sampling.budget import budget_thresholds
 from processors.spans.sampling.conditions import SpanPolicy, inverted, span_matches
-from processors.spans.sampling.settings import (
+from processors.spans.sampling.policies import (
     AlwaysSample,
     And,
     Budget,
@@ -22,10 +22,10 @@ from processors.spans.sampling.settings import (
     Not,
     Policy,
     Probabilistic,
-    SamplingSettings,
     SpanCount,
     walk,
 )
+from processors.spans.sampling.settings import SamplingSettings
 from processors.spans.sampling.threshold import NEVER, parse_head, randomness_of_id, threshold_of
 from schemas.spans import SpanBatch
 

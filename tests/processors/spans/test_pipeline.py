@@ -13,14 +13,9 @@ from hypothesis import strategies as st
 
 from processors.panes import Emit
 from processors.settings import ProcessorSettings
-from processors.spans.sampling.settings import (
-    Budget,
-    BudgetOptions,
-    Error,
-    Probabilistic,
-    ProbabilisticOptions,
-    SamplingSettings,
-)
+from processors.spans.sampling.options import BudgetOptions, ProbabilisticOptions
+from processors.spans.sampling.policies import Budget, Error, Probabilistic
+from processors.spans.sampling.settings import SamplingSettings
 from processors.spans.signal import span_processor
 from schemas import topics
 from schemas.records import Commit, Record, TopicPartition
