@@ -6,6 +6,7 @@ What is found is a function of the records and of what is done with them, so eve
 
 import asyncio
 import ctypes
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ _T = TypeVar("_T")
 
 _PASSING = (KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError, ProcessingFailed)
 _REASON_CHARACTERS = 500
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,}")
 _PROBE_BYTES = 256 << 20
 """A record is at most some MB, and all that is made of it some 32 times as much. Where so much can be had,
 and a record alone still gets a MemoryError, it asks for more than a record may.
@@ -45,7 +47,7 @@ def attempt(work: Callable[[], _T]) -> _T | Fault:
     except _PASSING:
         raise
     except MalformedOtlp as error:
-        return Fault(str(error), malformed=True)
+        return Fault(_plain(str(error)), malformed=True)
     except MemoryError as error:
         reason = _reason(error)
     except BaseException as error:
@@ -103,9 +105,9 @@ class Breaker:
     def _stop(self, which: str, fault: Fault) -> None:
         raise ProcessingFailed(
             f"{which} could not be processed, the last one since: {fault.reason}. So many are a fault of"
-            " meshflow or of its settings, not of the records: none of them was set aside, and the next start"
-            " goes on from here. Undo the last change (version, settings); to set such records aside"
-            " nevertheless, raise processing.breaker"
+            " meshflow or of its settings, not of the records: those of the last pane are not set aside, and"
+            " the next start goes on there. Undo the last change (version, settings); to set such records"
+            " aside nevertheless, raise processing.breaker"
         )
 
 
@@ -175,7 +177,12 @@ def _halves(part: Sequence[_T]) -> tuple[Sequence[_T], Sequence[_T]]:
 
 
 def _reason(error: BaseException) -> str:
-    text = f"{type(error).__name__}: {error}"
+    return _plain(f"{type(error).__name__}: {error}")
+
+
+def _plain(text: str) -> str:
+    """Short, Unicode, and equal in every process: a letter is known by its reason."""
+    text = _ADDRESS.sub("0x...", text.encode(errors="replace").decode())
     return text if len(text) <= _REASON_CHARACTERS else text[:_REASON_CHARACTERS] + " ..."
 
 

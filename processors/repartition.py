@@ -10,14 +10,16 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from log.kafka.brokers import Brokers
+from processors.isolation import Breaker, Fault, attempt
 from processors.readers import faust as reading
 from processors.readers.cursor import Cursor
 from processors.readers.pane_store import SetAside
 from processors.settings import ProcessorSettings
 from schemas import otlp, self_metrics
-from schemas.errors import LogUnavailable, MalformedOtlp
+from schemas.errors import LogUnavailable
 from schemas.records import Append, Commit, DeadLetter, LogWriter, Record, TopicPartition
 
 _LOGGER = logging.getLogger(__name__)
@@ -35,7 +37,14 @@ class Source(Cursor):
     """
 
     def __init__(
-        self, tp: TopicPartition, topic: str, commit: Commit | None, beginning: int, end: int
+        self,
+        tp: TopicPartition,
+        topic: str,
+        commit: Commit | None,
+        beginning: int,
+        end: int,
+        *,
+        breaker: Breaker,
     ) -> None:
         """See :class:`processors.readers.cursor.Cursor`."""
         self.topic = topic
@@ -43,6 +52,7 @@ class Source(Cursor):
         self.size = 0
         self.lost = 0
         self.busy = asyncio.Lock()
+        self.breaker = breaker
         super().__init__(tp, commit.offset if commit else None, beginning, end)
 
     def lose(self, wanted: int, until: int) -> None:
@@ -57,19 +67,22 @@ class Source(Cursor):
         self.batch.append(record)
         self.size += record.size
 
-    def take_batch(self) -> tuple[list[Record], int]:
-        """What was added since the last call, and how many records were lost."""
+    def take_batch(self) -> tuple[list[Record], int, Commit]:
+        """The records that were added since the last call, how many were lost, and the commit for when the
+        log has both.
+        """
         batch, lost, self.batch, self.size, self.lost = self.batch, self.lost, [], 0, 0
-        return batch, lost
+        return batch, lost, Commit(self.next_offset, "")
 
 
 def split_batch(
-    topic: str, records: Sequence[Record], lost: int, partitions: int
+    topic: str, records: Sequence[Record], lost: int, partitions: int, breaker: Breaker
 ) -> tuple[list[Append], int, list[DeadLetter]]:
     """What to append to ``topic``, one record for each partition and set of labels; how many items that is;
-    and the records that are not OTLP.
+    and the records that cannot be split: those are not OTLP, or make splitting fail in another way.
 
-    These, and items without valid ids, are counted as rejected.
+    These, and items without valid ids, are counted as rejected. Raises ProcessingFailed (the breaker; memory
+    is short).
     """
     parts: defaultdict[tuple[int, _Labels], list[bytes]] = defaultdict(list)
     counts: Counter[str] = Counter(lost=lost)
@@ -77,12 +90,13 @@ def split_batch(
     items = 0
     for record in records:
         counts.update(record.headers)
-        try:
-            split = otlp.split(topic, record.unpack(), partitions)
-        except MalformedOtlp as error:
-            letters.append(DeadLetter(record, str(error)))
+        split = attempt(partial(_split, topic, record, partitions))
+        if isinstance(split, Fault):
+            breaker.failed(split)
+            letters.append(DeadLetter(record, split.reason))
             counts["rejected"] += 1
             continue
+        breaker.passed(1)
         items += split.items
         counts["rejected"] += split.rejected
         labels = tuple(sorted(record.labels.items()))
@@ -103,6 +117,10 @@ def split_batch(
     return appends, items, letters
 
 
+def _split(topic: str, record: Record, partitions: int) -> otlp.Split:
+    return otlp.split(topic, record.unpack(), partitions)
+
+
 class SplitWork:
     """What is done with each record (:class:`processors.readers.work.Work`): batches of what there is,
     bounded by size.
@@ -121,6 +139,7 @@ class SplitWork:
         self._sources = {given.source_prefix + name: (name, topic) for name, topic in given.sources.items()}
         self.topics: dict[str, int | None] = dict.fromkeys(self._sources)
         self.in_hand: set[asyncio.Task[None]] = set()
+        self._breaker = settings.breaker
         self._partitions = settings.partitions
         self._batch_bytes = given.batch
         self._writer = writer
@@ -135,7 +154,9 @@ class SplitWork:
     def cursor(self, topic: str, number: int, commit: Commit | None, beginning: int, end: int) -> Source:
         """Read on where the last one left off; raises LogUnavailable when that is beyond the end."""
         name, target = self._sources[topic]
-        return Source(TopicPartition(name, number), target, commit, beginning, end)
+        given = self._breaker
+        breaker = Breaker(given.in_a_row, given.share, given.of_records)
+        return Source(TopicPartition(name, number), target, commit, beginning, end, breaker=breaker)
 
     async def take(self, cursor: Source, record: Record, *, more: bool) -> None:
         """Put a record into the batch; where that is full, or there is no other record yet, return when it is
@@ -179,10 +200,10 @@ class SplitWork:
 
     async def _write(self, source: Source) -> None:
         async with source.busy:
-            records, lost = source.take_batch()
+            records, lost, commit = source.take_batch()
             loop = asyncio.get_running_loop()
             appends, items, letters = await loop.run_in_executor(
-                self._threads, split_batch, source.topic, records, lost, self._partitions
+                self._threads, split_batch, source.topic, records, lost, self._partitions, source.breaker
             )
             if letters:
                 await self._put_aside(source.tp, letters)
@@ -197,8 +218,8 @@ class SplitWork:
             else:
                 if appends:
                     return  # the next worker reads it again
-            if records:
-                source.commit = Commit(records[-1].offset + 1, "")
+            if records or lost:
+                source.commit = commit
 
     async def _put_aside(self, tp: TopicPartition, letters: Sequence[DeadLetter]) -> None:
         for letter in letters:

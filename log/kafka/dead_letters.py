@@ -123,7 +123,7 @@ class DeadLetterWriter:
             ),
             ("time_ns", str(record.append_time_ns).encode()),
             ("size", str(record.size).encode()),
-            ("reason", letter.reason.encode()[:_MAX_HEADER_BYTES]),
+            ("reason", letter.reason.encode(errors="replace")[:_MAX_HEADER_BYTES]),
             *([("key", record.key[:_MAX_HEADER_BYTES])] if record.key else []),
             *((name, text.encode()) for name, text in record.labels.items()),
         ]

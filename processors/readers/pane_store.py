@@ -11,6 +11,7 @@ from processors.panes import Emit
 from processors.readers.partition import Partition
 from processors.storing import write_blocks
 from schemas import self_metrics
+from schemas.errors import ProcessingFailed
 from schemas.records import Commit, DeadLetter, Record, TopicPartition
 from schemas.sink import Sink
 
@@ -88,7 +89,20 @@ class PaneStore:
         return None if partition.closed else letters
 
     async def _in_thread(self, work: Callable[..., _T], *arguments: Any) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, _contained, work, *arguments)
+
+
+def _contained(work: Callable[..., _T], *arguments: Any) -> _T:
+    """Do the work of a thread. A panic of native code is no Exception: a task would hand it on as it does a
+    cancellation, and whoever waits for the task would take it for one.
+    """
+    try:
+        return work(*arguments)
+    except (Exception, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        raise ProcessingFailed(f"native code has failed: {type(error).__name__}: {error}") from error
 
 
 def _while_open(partition: Partition, emit: Emit) -> Any:

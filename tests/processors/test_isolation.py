@@ -58,6 +58,18 @@ def test_whatever_a_record_does_is_a_fault_also_a_panic_of_polars() -> None:
     assert attempt(lambda: raising(MalformedOtlp("no"))) == Fault("no", malformed=True)
 
 
+def test_a_reason_is_the_same_in_every_process_and_may_be_written_anywhere() -> None:
+    """A dead letter is known by its reason; an address in it would make two letters of one."""
+    one, two = (
+        attempt(lambda: raising(ValueError(f"{object()!r} of {object} \ud800 {'x' * 900}"))) for _ in "12"
+    )
+    assert isinstance(one, Fault)
+    assert one == two
+    assert "object object at 0x..." in one.reason
+    assert len(one.reason.encode()) < 600
+    assert attempt(lambda: raising(MalformedOtlp("\ud800"))) == Fault("?", malformed=True)
+
+
 @pytest.mark.parametrize(
     "error", [KeyboardInterrupt(), SystemExit(), asyncio.CancelledError(), ProcessingFailed("x")]
 )

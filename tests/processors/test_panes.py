@@ -159,7 +159,9 @@ def test_each_record_counts_once_however_panes_change(
         cutter = Panes(clock, 2, 4, MIB, commit)
         held: dict[int, list[int]] = {}
         for one in log[cutter.offset or 0 : stop]:
+            settles = cutter.may_settle(one)
             for step in cutter.add(one):
+                assert settles or not (step.emit_closed or step.decided), "the reader of Kafka drops it"
                 offsets = [each.offset for each in step.closed.records]
                 if step.emit_closed:
                     held[step.closed.number] = offsets

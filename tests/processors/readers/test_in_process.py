@@ -5,13 +5,14 @@ are gone.
 import asyncio
 import sqlite3
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from log.sqlite.dead_letters import SqliteDeadLetters
 from log.sqlite.reader import SqliteLogReader
 from log.sqlite.retention import Limits
 from log.sqlite.schema import FILE
@@ -21,9 +22,10 @@ from processors.logs.signal import log_processor
 from processors.readers.in_process import Consumer
 from processors.readers.partition import Processor
 from processors.settings import ProcessorSettings
-from schemas.errors import SinkRejected, SinkUnavailable
+from schemas.dead_letters import Selection
+from schemas.errors import ProcessingFailed, SinkRejected, SinkUnavailable
 from schemas.otlp.shift import Captured
-from schemas.records import Append, Commit, TopicPartition
+from schemas.records import Append, Commit, DeadLetter, TopicPartition
 from schemas.tables import Block
 from schemas.topics import LOGS, SPANS
 from schemas.watermark import UNKNOWN, Watermark
@@ -97,7 +99,7 @@ async def running(
     consumer.stop()
     if isinstance(sink, RetryingSink):
         sink.stop()
-    with suppress(SinkRejected):
+    with suppress(SinkRejected, ProcessingFailed):
         await asyncio.wait_for(task, 30)
     await reader.close()
 
@@ -217,3 +219,63 @@ async def test_a_record_that_the_disk_has_spoiled_is_set_aside(
             assert not task.done()
             await asyncio.sleep(0.01)
     assert sink.ledger("rejected") == 1
+
+
+async def test_a_letter_that_is_written_again_after_a_crash_is_one_letter(
+    tmp_path: Path, requests: list[Captured]
+) -> None:
+    """Letters are set aside before the blocks are stored, and the commit comes last: a crash in between, and
+    every restart within the lookback, writes them again.
+    """
+    await fill(tmp_path, requests)
+    with closing(sqlite3.connect(tmp_path / FILE)) as file:
+        file.execute(
+            "UPDATE records SET payload = x'00ff00ff', codec = 'lz4', size = 1000 WHERE position = (SELECT min(position) + 7 FROM records)"
+        )
+        file.commit()
+    database, written = Database(), 0
+    letters = SqliteDeadLetters(tmp_path)
+
+    async def set_aside(tp: TopicPartition, some: Sequence[DeadLetter]) -> None:
+        nonlocal written
+        await letters.write(tp, some)
+        written += len(some)
+
+    for crashes in (True, True, False, False):
+        reader = SqliteLogReader(tmp_path)
+        database.refuses = crashes
+        consumer = Consumer(reader, database, 0.01, set_aside)
+        await consumer.open(make)
+        task = asyncio.create_task(consumer.run())
+        if crashes:
+            with pytest.raises(SinkRejected):
+                await asyncio.wait_for(task, 30)
+        else:
+            await until(database, sum(request.items for request in requests[:7] + requests[8:]) + 1)
+            consumer.stop()
+            await asyncio.wait_for(task, 30)
+        await reader.close()
+    found = await letters.find(Selection())
+    assert written >= 3
+    assert (found.total, [letter.id.offset for letter in found.letters]) == (1, [7])
+    assert database.ledger("rejected") == 1
+    await letters.close()
+
+
+async def test_a_panic_of_native_code_in_a_thread_ends_the_run_as_an_error(
+    tmp_path: Path, requests: list[Captured]
+) -> None:
+    """It is no Exception, so a task that waits for it would seem to be cancelled."""
+
+    class Panic(BaseException):
+        """As pyo3's PanicException."""
+
+    class Panicking(Database):
+        def write(self, block: Block) -> None:
+            raise Panic("called unwrap on None")
+
+    await fill(tmp_path, requests)
+    async with running(tmp_path, Panicking()) as (consumer, task):
+        with pytest.raises(ProcessingFailed, match="called unwrap on None"):
+            await asyncio.wait_for(asyncio.shield(task), 30)
+        assert consumer.commits == {}
