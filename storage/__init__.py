@@ -1,3 +1,1 @@
-"""Where data rests: the embedded log (one SQLite file) and the tables (ClickHouse: a server, or chdb in
-process).
-"""
+"""The tables (ClickHouse: a server, or chdb in process): blocks in, SQL answered, and jobs over the store."""
