@@ -12,9 +12,8 @@ from aiohttp import web
 
 from console import account
 from console.answers import Sending
-from console.clickhouse import compressed as blocks
+from console.clickhouse import compressed, native_format
 from console.clickhouse import interface as clickhouse
-from console.clickhouse import native_format as native
 from console.clickhouse.body import Body, Bounds, read_body
 from console.clickhouse.insert import reads
 from console.clickhouse.request import query_id, read_form, read_parameters
@@ -123,7 +122,7 @@ class SqlServer:
         except Exception:
             logger.exception("a query failed for a reason that is not the query's")
             failure = clickhouse.failed(
-                clickhouse.UNEXPECTED, "STD_EXCEPTION", "meshflow's log has the reason"
+                clickhouse.UNEXPECTED, "STD_EXCEPTION", "the output of the meshflow process has the reason"
             )
             response = _refuse(request, failure, headers)
         self_metrics.QUERIES.labels(str(response.status)).inc()
@@ -212,8 +211,8 @@ class SqlServer:
             reason = "a name in the statement is not UTF-8 text"
             raise clickhouse.failed(clickhouse.BAD_ARGUMENTS, "BAD_ARGUMENTS", reason) from error
         if answer.format == "Native" and packing.revision:
-            answer = replace(answer, body=native.frame(answer.body, packing.revision))
-        return replace(answer, body=blocks.pack(answer.body)) if packing.blocks else answer
+            answer = replace(answer, body=native_format.frame(answer.body, packing.revision))
+        return replace(answer, body=compressed.pack(answer.body)) if packing.compressed else answer
 
     def _done(self, body: Body) -> None:
         """Nobody needs the request's rows any more."""
@@ -224,7 +223,7 @@ class SqlServer:
 def _refuse(request: web.Request, error: QueryFailed, headers: dict[str, str]) -> web.Response:
     headers["X-ClickHouse-Exception-Code"] = str(error.code)
     text = f"{error}\n".encode(errors="replace")
-    packed = blocks.pack(text) if request.query.get("compress") == "1" else text
+    packed = compressed.pack(text) if request.query.get("compress") == "1" else text
     return web.Response(
         status=clickhouse.status_of(error.code), body=packed, content_type="text/plain", headers=headers
     )

@@ -145,13 +145,13 @@ def too_slow(pace: Pace) -> QueryFailed:
 
 
 async def _unpacked(request: web.Request, bounds: Bounds, *, rows: bool) -> AsyncIterator[bytes]:
-    """Pieces of at most 1 MiB, or one of ClickHouse's blocks each; of a body that may have ``rows``."""
+    """Pieces of at most 1 MiB, or one of ClickHouse's compressed blocks each; of a body that may have ``rows``."""
     limit = bounds.statement + (bounds.rows if rows else 0)
     setting = "console.max_insert_size" if rows else "console.max_request_size"
-    blocks = request.query.get("decompress") == "1"
+    compressed = request.query.get("decompress") == "1"
     encoding = request.headers.get("Content-Encoding", "").strip().lower()
     try:
-        unpacking = unpacking_of(encoding, blocks, min(limit, LARGEST))
+        unpacking = unpacking_of(encoding, compressed, min(limit, LARGEST))
     except KeyError:
         reason = f"Content-Encoding {encoding[:50]!r} is not known; use zstd, lz4 or gzip"
         raise clickhouse.failed(clickhouse.UNSUPPORTED, "NOT_IMPLEMENTED", reason) from None
@@ -169,7 +169,7 @@ async def _unpacked(request: web.Request, bounds: Bounds, *, rows: bool) -> Asyn
                 held.resize(unpacking.held_bytes)
         unpacking.finish()
     except ERRORS as error:
-        kind = "ClickHouse's blocks" if blocks else encoding
+        kind = "ClickHouse's compressed blocks" if compressed else encoding
         reason = f"the body is not whole, or not {kind}: {error}"
         raise clickhouse.failed(CANNOT_DECOMPRESS, "CANNOT_DECOMPRESS", reason) from error
 

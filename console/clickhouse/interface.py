@@ -195,8 +195,8 @@ class Packing:
 
     revision: int
     """The client's protocol version, which Native depends on (0: none was named)."""
-    blocks: bool
-    """In ClickHouse's compressed blocks."""
+    compressed: bool
+    """By ClickHouse's own compression (``console.clickhouse.compressed``)."""
 
 
 def read_packing(parameters: Mapping[str, str]) -> Packing:

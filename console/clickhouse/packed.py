@@ -103,10 +103,10 @@ _FRAMES: dict[str, Callable[[], _Decompressor]] = {
 }
 
 
-def unpacking_of(encoding: str, blocks: bool, largest_block: int) -> Unpacking | None:
-    """What unpacks a body with this Content-Encoding (lower case), or of ClickHouse's ``blocks``; None for a
-    plain one. Raises KeyError: an encoding that is not known.
+def unpacking_of(encoding: str, compressed: bool, largest_block: int) -> Unpacking | None:
+    """What unpacks a body with this Content-Encoding (lower case), or of ClickHouse's own compressed
+    blocks; None for a plain one. Raises KeyError: an encoding that is not known.
     """
-    if blocks:
+    if compressed:
         return Unpacker(largest_block)
     return None if encoding in {"", "identity"} else Frames(_FRAMES[encoding])

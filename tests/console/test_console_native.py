@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from console.clickhouse import compressed as blocks
+from console.clickhouse import compressed
 from console.clickhouse import native_format as native
 from schemas.errors import QueryFailed
 from schemas.sql import Limits, Query
@@ -106,8 +106,8 @@ def test_a_type_that_is_not_known_is_refused(engine: ChdbEngine) -> None:
 
 @given(st.binary(max_size=2000), st.lists(st.integers(1, 700), max_size=8))
 def test_packed_blocks_unpack_however_they_are_cut(body: bytes, cuts: list[int]) -> None:
-    packed = blocks.pack(body) + blocks.pack(body)
-    unpacker = blocks.Unpacker()
+    packed = compressed.pack(body) + compressed.pack(body)
+    unpacker = compressed.Unpacker()
     unpacked, start = b"", 0
     for cut in [*cuts, len(packed)]:
         unpacked += b"".join(unpacker.feed(packed[start : start + cut]))
@@ -118,22 +118,22 @@ def test_packed_blocks_unpack_however_they_are_cut(body: bytes, cuts: list[int])
 
 def test_large_bodies_are_several_blocks() -> None:
     body = bytes(range(256)) * 20_000
-    packed = blocks.pack(body)
+    packed = compressed.pack(body)
     assert len(packed) < len(body)
-    assert b"".join(blocks.Unpacker().feed(packed)) == body
+    assert b"".join(compressed.Unpacker().feed(packed)) == body
 
 
 @pytest.mark.parametrize("position", [0, 15, 17, 30])
 def test_a_damaged_block_is_refused(position: int) -> None:
-    packed = bytearray(blocks.pack(b"some rows of a table" * 10))
+    packed = bytearray(compressed.pack(b"some rows of a table" * 10))
     packed[position] ^= 1
     with pytest.raises(ValueError, match=r"checksum|ends early|is not one"):
         unpack_all(bytes(packed))
     with pytest.raises(ValueError, match="ends early"):
-        unpack_all(blocks.pack(b"rows")[:-1])
+        unpack_all(compressed.pack(b"rows")[:-1])
 
 
 def unpack_all(packed: bytes) -> None:
-    unpacker = blocks.Unpacker()
+    unpacker = compressed.Unpacker()
     list(unpacker.feed(packed))
     unpacker.finish()
