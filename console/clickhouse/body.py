@@ -145,7 +145,7 @@ def too_slow(pace: Pace) -> QueryFailed:
 
 
 async def _unpacked(request: web.Request, bounds: Bounds, *, rows: bool) -> AsyncIterator[bytes]:
-    """Pieces of at most 1 MiB, or one of ClickHouse's compressed blocks each; of a body that may have ``rows``."""
+    """Pieces of at most 1 MiB, or one of ClickHouse's blocks each; of a body that may have ``rows``."""
     limit = bounds.statement + (bounds.rows if rows else 0)
     setting = "console.max_insert_size" if rows else "console.max_request_size"
     compressed = request.query.get("decompress") == "1"
