@@ -53,7 +53,7 @@ def gathers_of(spans: int) -> Iterator[list[Append]]:
 async def fill(
     prefix: str, gathers: Iterable[list[Append]], pane_s: float, spans_per_s: float = math.inf
 ) -> None:
-    """Make the topics and a log, then ticks that decide it all; the environment tells RECORDS and _ENDS."""
+    """Make the topics and a log, then ticks that decide it all; the environment has RECORDS and _ENDS."""
     bootstrap = os.environ[BOOTSTRAP].split(",")
     writer = await KafkaLogWriter.open(
         bootstrap, dict.fromkeys(TOPICS, PARTITIONS), KafkaWriterSettings(), prefix

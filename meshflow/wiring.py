@@ -35,7 +35,7 @@ def open_jobs(settings: Settings) -> tuple[Job, ...]:
     return (RollUps(open_client(settings.storage.store_place), settings.storage),)
 
 
-def tell_retry(error: Exception, delay_s: float) -> None:
+def log_retry(error: Exception, delay_s: float) -> None:
     """For RetryingSink."""
     logger.warning("the database is away, reading waits %.1f s: %s", delay_s, error)
 

@@ -56,8 +56,8 @@ class Source(Cursor):
         super().__init__(tp, commit.offset if commit else None, beginning, end)
 
     def lose(self, wanted: int, until: int) -> None:
-        """Records of [wanted, until) will never be read: the log is told with the next batch, and the ledger
-        counts them.
+        """Records of [wanted, until) will never be read: the next batch carries their number to the log,
+        and the ledger counts them.
         """
         self.lost += until - wanted
 
@@ -107,10 +107,10 @@ def split_batch(
         parts[min(parts, default=(0, ()))].append(
             b""
         )  # a record that only carries counts, where there is no other
-    told = min(parts, default=(0, ()))
+    first = min(parts, default=(0, ()))
     appends = [
         Append(
-            TopicPartition(topic, to[0]), b"".join(pieces), headers if to == told else {}, dict(to[1])
+            TopicPartition(topic, to[0]), b"".join(pieces), headers if to == first else {}, dict(to[1])
         )  # messages end to end are one
         for to, pieces in sorted(parts.items())
     ]

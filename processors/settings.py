@@ -1,4 +1,4 @@
-"""What processing can be told, but for sampling (``processors.spans.sampling.settings``)."""
+"""Section ``[processing]`` of the settings; sampling has a section of its own."""
 
 from datetime import timedelta
 

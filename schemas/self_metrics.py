@@ -1,4 +1,4 @@
-"""Every metric that meshflow tells about itself (Prometheus names; docs/self-metrics.md is tested against
+"""Every metric of meshflow itself (Prometheus names; docs/self-metrics.md is tested against
 this file).
 """
 
@@ -15,7 +15,9 @@ ITEMS = Counter(
     "meshflow_ingest_items", "Spans, data points and log records accepted into the log, by topic.", ["topic"]
 )
 REJECTED = Counter(
-    "meshflow_ingest_rejected_items", "Items refused as invalid (their sender was told), by topic.", ["topic"]
+    "meshflow_ingest_rejected_items",
+    "Items refused as invalid, with an answer to their sender, by topic.",
+    ["topic"],
 )
 REFUSED = Counter(
     "meshflow_ingest_refused_items",

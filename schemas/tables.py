@@ -196,7 +196,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         partition=pa.uint32(),
         pane=pa.uint64(),
         received=_COUNT,  # = rejected + duplicate + kept + dropped
-        rejected=_COUNT,  # refused as invalid by ingest, which told the sender
+        rejected=_COUNT,  # refused as invalid by ingest, with an answer to the sender
         refused=_COUNT,  # turned away by ingest because the log was full or away (not in received)
         duplicate=_COUNT,
         kept=_COUNT,

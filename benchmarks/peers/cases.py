@@ -1,8 +1,8 @@
 """The cases: which job, which system, which load; and how one of them is measured.
 
-CPU is user + system of the system's processes, from the first request until it is done: until it says that it
-has processed all spans, or, where it cannot tell, until it has taken less than a twentieth of a core for a
-while. The load program's CPU, and Kafka's, are not in it. The rate is spans over the time until the last one
+CPU is user + system of the system's processes, from the first request until it is done: until it reports
+that it has processed all spans, or, where it reports nothing, until it has taken less than a twentieth of a
+core for a while. The load program's CPU, and Kafka's, are not in it. The rate is spans over the time until the last one
 was answered: what senders see. Peak RSS is VmHWM, summed over the system's processes.
 """
 

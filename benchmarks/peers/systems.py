@@ -56,7 +56,7 @@ class Running:
     target: str
     """``HOST:PORT`` of its OTLP/gRPC receiver."""
     received: Callable[[], int] | None = None
-    """How many spans it has processed to the end, where it can tell; None: it is done when it is idle."""
+    """How many spans it has processed to the end, where it counts them; None: it is done when it is idle."""
     settle_s: float = 0.0
     """Idle after the last span, it may still have to do something within this time."""
     said: Callable[[], str] = str

@@ -103,7 +103,7 @@ async def wait_for_topics(brokers: Brokers, topics: Mapping[str, int | None], st
     have, or, where that matters, is not stamped by the brokers.
     """
     give_up_s = time.monotonic() + _START_S
-    told = False
+    warned = False
     while not stop.is_set():
         try:
             counts = await _count_partitions(brokers, topics)
@@ -123,12 +123,12 @@ async def wait_for_topics(brokers: Brokers, topics: Mapping[str, int | None], st
                     f"Kafka at {','.join(brokers.bootstrap)} does not answer: {error!r}"
                 ) from error
             counts = {}
-        if counts and not told:
+        if counts and not warned:
             _LOGGER.warning(
                 "waiting for topics %s: whoever writes them makes them (`meshflow ingest` its own)",
                 ", ".join(topics),
             )
-            told = True
+            warned = True
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), 1)
     return False
@@ -150,7 +150,7 @@ async def _check_clock(brokers: Brokers, topics: Sequence[str]) -> None:
     pane open for an hour.
 
     Raises LogUnavailable: the brokers stamp a topic's records as their writers wish; KafkaError: they do not
-    tell.
+    answer.
     """
     if not topics:
         return

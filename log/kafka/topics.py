@@ -38,8 +38,8 @@ async def ensure(
     """Make or check ``topics`` (name -> partitions) and the dead letters' topic; the largest record of each
     topic, in bytes.
 
-    What of a topic is there may be on purpose otherwise than the settings say, and puts data at risk: it is
-    told as a warning. Raises TopicsUnfit when a topic is not as it has to be, LogUnavailable, KafkaError.
+    Settings of a topic that is there may differ on purpose from meshflow's, and put data at risk: a warning
+    names them. Raises TopicsUnfit when a topic is not as it has to be, LogUnavailable, KafkaError.
     """
     wanted = {**topics, DEAD_LETTER: 1}
     admin = AIOKafkaAdminClient(

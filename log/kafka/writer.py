@@ -215,7 +215,7 @@ class KafkaLogWriter:
             )
             return set()
         except KafkaError as error:
-            raise LogUnavailable(f"Kafka does not tell what it has: {error!r}") from error
+            raise LogUnavailable(f"Kafka does not say which topics it has: {error!r}") from error
 
     async def tick(self, silent_ns: int) -> None:
         """See schemas.records.LogWriter.tick.
@@ -228,7 +228,7 @@ class KafkaLogWriter:
             async with asyncio.timeout(self._timeout_s):
                 await self._look([tp for tp, acked_s in self._acked_s.items() if acked_s < before_s])
         except (KafkaError, TimeoutError) as error:
-            raise LogUnavailable(f"Kafka does not tell where partitions end: {error!r}") from error
+            raise LogUnavailable(f"Kafka does not say where partitions end: {error!r}") from error
         silent = [tp for tp, acked_s in self._acked_s.items() if max(acked_s, self._moved_s[tp]) < before_s]
         if silent:
             await self.append([Append(tp, b"") for tp in silent])

@@ -32,7 +32,7 @@ from schemas.units import NS_PER_S
 _LOGGER = logging.getLogger(__name__)
 
 START_S = 5.0
-"""How long a start waits for Kafka, to tell what is wrong with its topics; then it goes on without."""
+"""How long a start waits for Kafka, to report faults of its topics; then the start goes on without Kafka."""
 
 RETRY_S = 1.0
 ADOPT_S = 10.0
@@ -175,7 +175,7 @@ class SpoolingWriter:
         try:
             await self._put(appends, ids, since)
         except LogUnavailable:
-            await trying  # for the rest of its time; it raises what the sender is told
+            await trying  # for the rest of its time; its error is the sender's answer
 
     def _tried(self, trying: "asyncio.Task[None]") -> None:
         self._direct.discard(trying)

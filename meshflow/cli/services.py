@@ -40,7 +40,7 @@ def up(context: click.Context, /, **given: Any) -> None:
     loaded = load_settings(context, options)
     from meshflow.run import up as embedded  # noqa: PLC0415 - brings polars and chdb, which other commands need not wait for
 
-    def tell(ports: embedded.Ports) -> None:
+    def announce(ports: embedded.Ports) -> None:
         click.echo(
             f"meshflow is ready\n  OTLP/gRPC  {ports.host}:{ports.grpc}\n  OTLP/HTTP  http://{ports.host}:{ports.http}\n"
             f"  SQL        http://{ports.host}:{ports.sql}   (metrics: /metrics)\n  data       {loaded.settings.storage.data}\n"
@@ -48,7 +48,7 @@ def up(context: click.Context, /, **given: Any) -> None:
         )
 
     try:
-        embedded.run(loaded.settings, tell)
+        embedded.run(loaded.settings, announce)
     except ProcessingFailed as error:
         fail(str(error), EXIT_BROKEN)
 
@@ -86,7 +86,7 @@ def ingest(context: click.Context, /, **given: Any) -> None:
     from meshflow.run import ingest as ingesting  # noqa: PLC0415 - brings grpcio
     from meshflow.run import ingest_workers  # noqa: PLC0415 - brings grpcio
 
-    def tell(ports: ingesting.IngestPorts) -> None:
+    def announce(ports: ingesting.IngestPorts) -> None:
         metrics = "".join(
             f"  metrics    http://{settings.console.host}:{port}/metrics\n" for port in ports.metrics
         )
@@ -96,7 +96,7 @@ def ingest(context: click.Context, /, **given: Any) -> None:
         )
 
     run = ingesting.run_ingest if settings.ingest.workers == 1 else ingest_workers.run_workers
-    run(settings, tell)
+    run(settings, announce)
 
 
 @click.command()
@@ -122,13 +122,13 @@ def process(
     settings = load_settings(context, options).settings
     from meshflow.run import process as distributed  # noqa: PLC0415 - brings faust, polars and chdb
 
-    def tell(port: int) -> None:
+    def announce(port: int) -> None:
         click.echo(
             f"meshflow process is running\n  metrics    http://{settings.console.host}:{port}/metrics\nCtrl-C ends it."
         )
 
     try:
-        distributed.run_process(settings, tell)
+        distributed.run_process(settings, announce)
     except MeshflowError as error:
         _end(error)
 
@@ -155,14 +155,14 @@ def store(
     loaded = load_settings(context, options)
     from meshflow.run import store as serving  # noqa: PLC0415 - brings chdb
 
-    def tell(ports: serving.StorePorts) -> None:
+    def announce(ports: serving.StorePorts) -> None:
         kind = "read and write" if writable else "read only"
         click.echo(
             f"meshflow store is ready\n  SQL        http://{ports.host}:{ports.sql}   ({kind}; metrics: /metrics)\n"
             f"  data       {loaded.settings.storage.data}\nCtrl-C ends it."
         )
 
-    serving.run(loaded.settings, writable, tell)
+    serving.run(loaded.settings, writable, announce)
 
 
 @click.command()
@@ -179,13 +179,13 @@ def console(context: click.Context, host: str | None, sql_port: int | None) -> N
     settings = load_settings(context, options).settings
     from meshflow.run import store as serving  # noqa: PLC0415 - brings chdb
 
-    def tell(port: int) -> None:
+    def announce(port: int) -> None:
         where = f"http://{settings.console.host}:{port}"
         click.echo(
             f"meshflow console is ready\n  SQL        {where}   (read only; metrics: /metrics)\nCtrl-C ends it."
         )
 
-    serving.run_console(settings, tell)
+    serving.run_console(settings, announce)
 
 
 @click.command()
@@ -212,13 +212,13 @@ def repartition(
     settings = load_settings(context, options).settings
     from meshflow.run import repartition as repartitioning  # noqa: PLC0415 - brings faust
 
-    def tell(port: int) -> None:
+    def announce(port: int) -> None:
         click.echo(
             f"meshflow repartition is running\n  metrics    http://{settings.console.host}:{port}/metrics\nCtrl-C ends it."
         )
 
     try:
-        repartitioning.run_repartition(settings, tell)
+        repartitioning.run_repartition(settings, announce)
     except MeshflowError as error:
         _end(error)
 

@@ -17,7 +17,7 @@ from meshflow.run.channel import READY, Channel
 from meshflow.run.exposition import make_joined
 from meshflow.run.watched_engine import WatchedEngine
 from meshflow.settings import Settings
-from meshflow.wiring import make_processor, migrate, open_jobs, tell_retry
+from meshflow.wiring import log_retry, make_processor, migrate, open_jobs
 from processors.readers.in_process import Consumer
 from schemas.errors import LogUnavailable
 from schemas.sql import Engine
@@ -35,7 +35,7 @@ _CRASHES = (
     *(signal.SIGILL, signal.SIGTRAP, signal.SIGSYS),
 )
 _SQL_STOP_S = 5.0
-"""How long queries that were told to end are waited for: nothing is lost with them."""
+"""How long queries that are to end are waited for: nothing is lost with them."""
 
 
 async def serve(
@@ -77,7 +77,7 @@ async def serve(
         stopping = asyncio.ensure_future(sql.stop())
         await processing.finish()
         if not await _within(stopping, _SQL_STOP_S):
-            logger.warning("a query does not end when told to; this process ends without it")
+            logger.warning("a query does not end when it is interrupted; this process ends without it")
             end(channel, error)
         if error:
             raise error
@@ -126,7 +126,7 @@ class _Processing:
         """
         settings = self._settings
         place = settings.storage.store_place
-        self._sink = RetryingSink(await asyncio.to_thread(open_sink, place), on_retry=tell_retry)
+        self._sink = RetryingSink(await asyncio.to_thread(open_sink, place), on_retry=log_retry)
         parts.callback(self._sink.close)
         poll_s = min(settings.processing.pane.total_seconds() / 10, _LONGEST_POLL_S)
         self._consumer = consumer = Consumer(self._reader, self._sink, poll_s, self._letters.write)

@@ -62,7 +62,7 @@ async def _open_writer(settings: Settings) -> KafkaLogWriter | SpoolingWriter:
     """Raises LogUnavailable: Kafka is away and there is no spool, or it is there and not as it has to be."""
     place = kafka_place(settings)
     topics = dict.fromkeys(TOPICS, settings.processing.partitions)
-    settings.kafka.client_options()  # certificates that cannot be used are told now
+    settings.kafka.client_options()  # raises for certificates that cannot be used
 
     async def open_kafka() -> KafkaLogWriter:
         return await KafkaLogWriter.open(
@@ -83,7 +83,7 @@ async def _open_writer(settings: Settings) -> KafkaLogWriter | SpoolingWriter:
 
 
 async def _first(stop: asyncio.Event, task: "asyncio.Task[None]") -> None:
-    """Return when told to stop. Raises ProcessingFailed should the task fail before."""
+    """Return at ``stop``. Raises ProcessingFailed should the task fail before."""
     stopped = asyncio.create_task(stop.wait())
     done, _ = await asyncio.wait({stopped, task}, return_when=asyncio.FIRST_COMPLETED)
     if task in done:

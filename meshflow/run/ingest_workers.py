@@ -55,11 +55,11 @@ def main() -> None:
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches all processes of a terminal; the parent tells this one to stop
+    )  # Ctrl-C reaches all processes of a terminal; the parent stops this one
     try:
         asyncio.run(_work(settings))
     except MeshflowError as error:
-        _tell({"failed": str(error)})
+        _print({"failed": str(error)})
         sys.exit(1)
 
 
@@ -68,10 +68,10 @@ async def _work(settings: Settings) -> None:
     asyncio.get_running_loop().add_reader(
         sys.stdin.fileno(), stop.set
     )  # nothing more is ever written there: its end has come
-    await serve(settings, stop, lambda ports: _tell(asdict(ports)), reuse_port=True)
+    await serve(settings, stop, lambda ports: _print(asdict(ports)), reuse_port=True)
 
 
-def _tell(line: dict[str, Any]) -> None:
+def _print(line: dict[str, Any]) -> None:
     with suppress(BrokenPipeError):
         print(json.dumps(line), flush=True)
 
@@ -85,9 +85,9 @@ async def _supervise(settings: Settings, on_ready: Callable[[IngestPorts], None]
         ]
         stopping = asyncio.ensure_future(stop.wait())
         try:
-            told = await _unless(stopping, asyncio.gather(*(worker.start() for worker in workers)))
-            if told is not None:
-                metrics = tuple(port for line in told for port in line["metrics"])
+            lines = await _unless(stopping, asyncio.gather(*(worker.start() for worker in workers)))
+            if lines is not None:
+                metrics = tuple(port for line in lines for port in line["metrics"])
                 on_ready(IngestPorts(settings.ingest.host, *ports, metrics))
                 await _unless(stopping, asyncio.gather(*(worker.keep() for worker in workers)))
         finally:
@@ -116,7 +116,7 @@ class _Worker:
         self._began_s = 0.0
 
     async def start(self) -> dict[str, Any]:
-        """Return what it tells when it listens. Raises WorkerFailed."""
+        """Return its line about where it listens. Raises WorkerFailed."""
         self._began_s = time.monotonic()
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "meshflow.run.ingest_workers"),
@@ -128,14 +128,14 @@ class _Worker:
         with suppress(ConnectionError):
             self._process.stdin.write(pickle.dumps((self._settings, logging.getLogger().getEffectiveLevel())))
             await self._process.stdin.drain()
-        told: dict[str, Any] = json.loads(await self._process.stdout.readline() or b"{}")
-        if "failed" in told:
-            raise WorkerFailed(told["failed"])
-        if not told:
+        line: dict[str, Any] = json.loads(await self._process.stdout.readline() or b"{}")
+        if "failed" in line:
+            raise WorkerFailed(line["failed"])
+        if not line:
             raise WorkerFailed(
                 f"worker {self._number} ended while it started (exit code {await self._process.wait()})"
             )
-        return told
+        return line
 
     async def keep(self) -> None:
         """For ever: when the process ends, start another one."""

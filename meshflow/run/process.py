@@ -11,7 +11,7 @@ from meshflow import quiet_logs
 from meshflow.lifecycle import kafka_place, metrics_port, stop_on_signals
 from meshflow.run.folders import keep_store_private, use_temporary_folder
 from meshflow.settings import Settings
-from meshflow.wiring import make_processor, migrate, open_jobs, tell_retry
+from meshflow.wiring import log_retry, make_processor, migrate, open_jobs
 from processors.readers.worker import Worker
 from schemas.errors import MeshflowError, ProcessingFailed
 from storage.jobs.schedule import keep_running
@@ -39,7 +39,7 @@ async def _process(settings: Settings, on_ready: Callable[[int], None]) -> None:
         for name in await asyncio.to_thread(migrate, settings):
             logger.info("applied %s", name)
         sink = RetryingSink(
-            await asyncio.to_thread(open_sink, settings.storage.store_place), on_retry=tell_retry
+            await asyncio.to_thread(open_sink, settings.storage.store_place), on_retry=log_retry
         )
         parts.callback(sink.close)
         use_temporary_folder(settings)

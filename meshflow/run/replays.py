@@ -83,15 +83,15 @@ async def keep_replaying(log: Path, letters: SqliteDeadLetters, writer: LogWrite
     """Replay what `meshflow dead-letters replay` asks for, until cancelled; this process is the writer of the
     log in the folder ``log``.
     """
-    told = ""
+    warned_of = ""
     while True:
         await asyncio.sleep(_EVERY_S)
         try:
             await _replay_asked(log, letters, writer, partitions)
         except (LogUnavailable, LogFull) as error:
-            if str(error) != told:
+            if str(error) != warned_of:
                 _LOGGER.warning("dead letters are replayed later: %s", error)
-            told = str(error)
+            warned_of = str(error)
 
 
 async def _replay_asked(log: Path, letters: SqliteDeadLetters, writer: LogWriter, partitions: int) -> None:

@@ -25,8 +25,8 @@ class CaptureBroken(MeshflowError):
 def read_captures(
     paths: Sequence[Path], on_bytes: Callable[[int], None] = lambda _: None
 ) -> Iterator[Captured]:
-    """The requests of all files, in the order in which they were sent; ``on_bytes`` is told how many bytes of
-    files were read.
+    """The requests of all files, in the order in which they were sent; ``on_bytes`` gets the number of bytes
+    of files that were read since its last call.
 
     Raises CaptureBroken, with the file and the place in it.
     """
@@ -47,7 +47,7 @@ def _read_file(path: Path, file: BinaryIO, on_bytes: Callable[[int], None]) -> I
     packed = file.read(2) == _GZIP
     file.seek(0)
     unpacked = cast(BinaryIO, gzip.GzipFile(fileobj=file)) if packed else file
-    told = 0
+    reported = 0
     number = 0
     while request := _next(path, unpacked, number):
         number += 1
@@ -56,8 +56,8 @@ def _read_file(path: Path, file: BinaryIO, on_bytes: Callable[[int], None]) -> I
         except MalformedOtlp as error:
             raise CaptureBroken(f"{path}: request {number} is {error}") from error
         likely = captured.topic
-        on_bytes(file.tell() - told)
-        told = file.tell()
+        on_bytes(file.tell() - reported)
+        reported = file.tell()
         yield captured
 
 

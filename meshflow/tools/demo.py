@@ -164,9 +164,7 @@ async def _show(console: Console, url: str) -> None:
 async def _picture(settings: Settings, url: str, began: float) -> Group:
     services = await _table("Services", 1, queries.services(_SHOWN), settings, url)
     edges = await _table("Edges: who calls whom", 2, queries.edges(_SHOWN), settings, url)
-    state = (
-        f"{time.monotonic() - began:.0f} s; the tables tell of the last minute; SQL at {url}; Ctrl-C ends it"
-    )
+    state = f"{time.monotonic() - began:.0f} s; the tables show the last minute; SQL at {url}; Ctrl-C ends it"
     return Group(
         services,
         edges,

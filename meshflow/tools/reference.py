@@ -24,7 +24,7 @@ Later ones win: the defaults below; `meshflow.toml` of the working directory (or
 options of the command line. Durations are written like `5s`, `250ms`, `1h30m`, `7d`; sizes like `64MiB`, `1GiB` or in bytes; lists in
 environment variables as JSON.
 """
-_METRICS_HEAD = """# Metrics that meshflow tells about itself
+_METRICS_HEAD = """# meshflow's own metrics
 
 Made by `make docs` from `schemas/self_metrics.py`. In Prometheus' text format at `/metrics` of the SQL port (8123), with those of the
 process and of Python (`process_*`, `python_*`). `up` is two processes and shows both: `process_*` is the one that processes and answers

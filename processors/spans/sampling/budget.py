@@ -91,6 +91,6 @@ def _limit(randomness: pl.Series, thresholds: pl.Series, quota: Quota) -> pl.Ser
     reached = frame.filter(pl.col("randomness") >= pl.col("threshold")).select(priority=priority)["priority"]
     scale = quota.share
     if len(reached) > quota.traces:
-        # just below the first one left out: a float of 53 bits can't tell it from its neighbours among 2^56
+        # just below the first one left out: a float of 53 bits is the same for its neighbours among 2^56
         scale *= float(reached.sort()[quota.traces]) * (1 - 2.0**-50)
     return frame.select(_thin(pl.col("threshold"), scale)).to_series()

@@ -227,7 +227,7 @@ def _supported(given: Any) -> Any:
 
 
 Policy = Annotated[_TYPES, Field(discriminator="type"), BeforeValidator(_supported)]
-"""Any policy, told apart by its ``type``."""
+"""Any policy; its ``type`` says which."""
 
 for _model in (AndOptions, NotOptions, DropOptions, And, Not, Drop):
     _model.model_rebuild()
