@@ -2,8 +2,8 @@
 
 CPU is user + system of the system's processes, from the first request until it is done: until it reports
 that it has processed all spans, or, where it reports nothing, until it has taken less than a twentieth of a
-core for a while. The load program's CPU, and Kafka's, are not in it. The rate is spans over the time until the last one
-was answered: what senders see. Peak RSS is VmHWM, summed over the system's processes.
+core for a while. The load program's CPU, and Kafka's, are not in it. The rate is spans over the time until
+the last one was answered: what senders see. Peak RSS is VmHWM, summed over the system's processes.
 """
 
 import tempfile
