@@ -3,7 +3,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from processors.panes import PaneClock, Panes, Step
-from processors.readers.partition import decided_until_ns
+from processors.readers.partition import watermark_of
 from schemas.records import Commit, Record, TopicPartition
 from schemas.units import NS_PER_S
 from tests.support.examples import examples
@@ -168,8 +168,8 @@ def test_each_record_counts_once_however_panes_change(
                     closed += [offset for offset in offsets if offset >= step.closed_until]
                 decided += [offset for pane in step.decided for offset in held[pane]]
                 commit = step.commit
-                assert decided_until_ns(commit) >= watermark_ns
-                watermark_ns = decided_until_ns(commit)
+                assert watermark_of(commit).stored_until_ns >= watermark_ns
+                watermark_ns = watermark_of(commit).stored_until_ns
         clock = following
     assert closed == list(range(len(gaps_s)))
     assert decided == list(range(len(gaps_s)))
