@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from processors.memory import give_back
-from schemas.errors import MalformedOtlp, ProcessingFailed
+from schemas.errors import BatchTooLarge, MalformedOtlp, ProcessingFailed
 
 _T = TypeVar("_T")
 
@@ -34,6 +34,8 @@ class Fault:
     malformed: bool = False
     """The sender's fault, as decoding says; everything else may be a fault of meshflow's."""
     memory: bool = False
+    is_over: bool = False
+    """The records together would take more as rows than a pane may."""
 
 
 def attempt(work: Callable[[], _T]) -> _T | Fault:
@@ -48,6 +50,8 @@ def attempt(work: Callable[[], _T]) -> _T | Fault:
         raise
     except MalformedOtlp as error:
         return Fault(_plain(str(error)), malformed=True)
+    except BatchTooLarge as error:
+        return Fault(str(error), malformed=True, is_over=True)
     except MemoryError as error:
         reason = _reason(error)
     except BaseException as error:

@@ -3,7 +3,7 @@ may be.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -66,17 +66,41 @@ class Identities:
 
     service_hashes: U64
     """A hash of each service number's texts, equal in every pane."""
+    hashes: U64
+    """The same of each identity."""
 
 
-def not_met(hashes: pl.Series, met: Sequence[pl.Series], enough: int) -> pl.Series:
-    """Of ``hashes`` those that no earlier pane has met; ``met``: of earlier panes, oldest first. Once no more
-    than ``enough`` are left, older panes are not asked.
-    """
-    for seen in reversed(met):
-        if len(hashes) <= enough:
-            break
-        hashes = hashes.filter(~hashes.is_in(seen.implode()))
-    return hashes
+@dataclass(frozen=True, slots=True)
+class Past:
+    """The names (hashes) that the panes of the lookback had."""
+
+    met: Sequence[pl.Series]
+    """Of each earlier pane that had some, oldest first."""
+    settled_panes: int
+    """Where names are many: so many panes must have met one until it is no longer new."""
+    most: int
+    """More names than these in all panes are many."""
+
+    def new(self, own: pl.Series, enough: int) -> pl.Series:
+        """Of a pane's ``own`` names those that are new: that no earlier pane has met; or, where names are
+        many, that few have met, so that names which come two or three times are as few as those that come
+        once. Where no more than ``enough`` are, which ones does not matter.
+        """
+        if self.is_crowded(own):
+            times = pl.concat([*(seen.unique() for seen in self.met), own]).value_counts(name="panes")
+            settled = times.filter(pl.col("panes") > self.settled_panes)[own.name]
+            return own.filter(~own.is_in(settled.implode()))
+        for seen in reversed(self.met):
+            if len(own) <= enough:
+                break
+            own = own.filter(~own.is_in(seen.implode()))
+        return own
+
+    def is_crowded(self, own: pl.Series) -> bool:
+        """Whether the panes of the lookback and this one have many names."""
+        if len(own) + sum(map(len, self.met)) <= self.most:
+            return False
+        return pl.concat([*self.met, own]).n_unique() > self.most
 
 
 def identities(batch: SpanBatch, labels: Labels) -> Identities:
@@ -98,43 +122,75 @@ def identities(batch: SpanBatch, labels: Labels) -> Identities:
         return_inverse=True,
     )
     texts = (labels.text(columns[name][rows]) for name in ("cluster", "namespace", "service"))
-    hashes = hash_rows([hash_texts(pl.Series(text, dtype=pl.String)) for text in texts])
-    return Identities(labels, columns, of_resource, service.astype(np.int64), hashes)
+    services = hash_rows([hash_texts(pl.Series(text, dtype=pl.String)) for text in texts])
+    versions, of_identity = np.unique(columns["version"], return_inverse=True)
+    version_hashes = hash_texts(pl.Series(labels.text(versions), dtype=pl.String))[of_identity]
+    hashes = hash_rows([services[service], version_hashes])
+    return Identities(labels, columns, of_resource, service.astype(np.int64), services, hashes)
 
 
 @dataclass(frozen=True, slots=True)
 class SeenServices:
-    """A note for later panes: the services that a pane has spans of, the busiest ones where they are over the
-    limit. A function of the pane alone, so that what later panes look up does not depend on what earlier ones
-    have shown.
+    """A note for later panes: the services, and their versions, that a pane has spans of, the busiest ones
+    where they are over the limit. A function of the pane alone, so that what later panes look up does not
+    depend on what earlier ones have shown.
     """
 
-    hashes: U64
-    """Of (cluster, namespace, service), each once."""
+    services: pl.Series
+    """Hashes of (cluster, namespace, service), each once."""
+    versions: pl.Series
+    """Hashes of IDENTITY, each once."""
 
     @classmethod
     def of(cls, identity: Codes, known: Identities, limit: int) -> "SeenServices":
         """``identity`` of each span of the pane."""
-        spans = np.bincount(known.service[identity], minlength=int(known.service.max(initial=0)) + 1)
-        hashes, spans = known.service_hashes[spans > 0], spans[spans > 0]
-        return cls(hashes if len(hashes) <= limit else hashes[np.lexsort((hashes, -spans))[:limit]])
+        spans = np.bincount(identity, minlength=len(known.service))
+        of_service = np.bincount(known.service, weights=spans, minlength=len(known.service_hashes))
+        return cls(
+            _busiest("service", known.service_hashes, of_service, limit),
+            _busiest("version", known.hashes, spans, limit),
+        )
+
+
+def _busiest(name: str, hashes: U64, spans: npt.NDArray[np.generic], limit: int) -> pl.Series:
+    """At most ``limit`` of the names that have spans; ties by hash."""
+    has_some = spans > 0
+    hashes, spans = hashes[has_some], spans[has_some]
+    if len(hashes) > limit:
+        hashes = hashes[np.lexsort((hashes, -spans))[:limit]]
+    return pl.Series(name, hashes)
+
+
+@dataclass(frozen=True, slots=True)
+class PastNames:
+    """What earlier panes had of services and of their versions."""
+
+    services: Past
+    versions: Past
+
+    @classmethod
+    def of(cls, seen: Sequence[SeenServices], lookback_panes: int, limits: LabelLimits) -> "PastNames":
+        """Of the notes of earlier panes, oldest first."""
+        half, most = lookback_panes // 2, limits.services
+        return cls(
+            Past([note.services for note in seen], half, most),
+            Past([note.versions for note in seen], half, most),
+        )
 
 
 def limit_services(
-    identity: Codes,
-    known: Identities,
-    limit: int,
-    met: Sequence[pl.Series] | None = None,
-    new_limit: int = 0,
+    identity: Codes, known: Identities, limit: int, past: Past | None = None, new_limit: int = 0
 ) -> Codes:
     """``identity`` of spans with those of services over the limit replaced by 0: the busiest services stay,
     ties by name.
 
-    ``met``: hashes of the services that earlier panes had; of others ``new_limit`` stay. None: all may stay.
+    ``past``: of the services that are new by it ``new_limit`` stay. None: all may stay.
     """
-    services = int(known.service.max(initial=0)) + 1
-    left = not_met(pl.Series(known.service_hashes), met or [], new_limit if met is not None else services)
-    if services <= limit and (met is None or len(left) <= new_limit):
+    services = len(known.service_hashes)
+    left = pl.Series("service", known.service_hashes[:0])
+    if past is not None:
+        left = past.new(pl.Series("service", known.service_hashes), new_limit)
+    if services <= limit and len(left) <= new_limit:
         return identity
     spans = np.bincount(known.service[identity], minlength=services)
     _, first = np.unique(known.service, return_index=True)
@@ -145,12 +201,38 @@ def limit_services(
         ["spans", *names], descending=[True, *(False for _ in names)]
     )
     number = ranked["number"].to_numpy()[:limit]
-    if met is not None:
+    if past is not None:
         new = pl.Series(known.service_hashes[number]).is_in(left.implode()).to_numpy()
         number = number[~new | (np.cumsum(new) <= new_limit)]
     stays = np.zeros(services, np.bool_)
     stays[number] = True
     return np.where(stays[known.service[identity]], identity, 0).astype(np.uint32)
+
+
+def limit_versions(
+    identity: Codes, known: Identities, past: Past, new_limit: int
+) -> tuple[Codes, Identities]:
+    """``identity`` of spans where, of the versions that are new by ``past``, only the ``new_limit`` busiest
+    keep their name, ties by hash; the others are version ``other`` of their service, which the identities
+    returned have besides.
+    """
+    new = past.new(pl.Series("version", known.hashes), new_limit)
+    if len(new) <= new_limit:
+        return identity, known
+    spans = np.bincount(identity, minlength=len(known.service))
+    candidates = np.flatnonzero(pl.Series(known.hashes).is_in(new.implode()).to_numpy() & (spans > 0))
+    candidates = candidates[candidates > 0]
+    over = candidates[np.lexsort((known.hashes[candidates], -spans[candidates]))[new_limit:]]
+    if not len(over):
+        return identity, known
+    services, first = np.unique(known.service[over], return_index=True)
+    columns = {name: np.concatenate([codes, codes[over][first]]) for name, codes in known.columns.items()}
+    rows = len(known.service)
+    columns["version"][rows:] = known.labels.other
+    replaced = np.arange(rows, dtype=np.uint32)
+    replaced[over] = rows + np.searchsorted(services, known.service[over])
+    service = np.concatenate([known.service, services])
+    return replaced[identity], replace(known, columns=columns, service=service)
 
 
 def limit_operations(operation: Codes, service: npt.NDArray[np.int64], labels: Labels, limit: int) -> Codes:
@@ -178,14 +260,17 @@ def name_spans(
     spans: pl.DataFrame,
     known: Identities,
     limits: LabelLimits,
-    met: Sequence[pl.Series] | None = None,
-) -> tuple[Codes, Codes]:
-    """Each span's identity and operation (label code) within the limits; ``met``: see limit_services."""
+    past: PastNames | None = None,
+) -> tuple[Codes, Codes, Identities]:
+    """Each span's identity and operation (label code) within the limits, and the identities."""
     labels = known.labels
+    identity = known.of_resource[spans["resource"].to_numpy()]
     identity = limit_services(
-        known.of_resource[spans["resource"].to_numpy()], known, limits.services, met, limits.new_services
+        identity, known, limits.services, past.services if past else None, limits.new_services
     )
+    if past:
+        identity, known = limit_versions(identity, known, past.versions, limits.new_services)
     operation = limit_operations(
         labels.codes(spans["operation"]), known.service[identity], labels, limits.operations_per_service
     )
-    return identity, operation
+    return identity, operation, known

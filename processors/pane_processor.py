@@ -7,14 +7,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic
 
+import pyarrow as pa
+
 from processors.cutting import cut
 from processors.isolation import Breaker, Fault, attempt, isolate
 from processors.ledger import Fates, ledger
+from processors.origins import Origins, PaneSource, Pick
 from processors.panes import Emit, Pane, PaneClock, Panes, Step, surplus_letters
 from processors.settings import ProcessorSettings
 from processors.slots import PaneTime
 from processors.stage import B, Notes, PaneView, Payloads, Stage, Tables, Window
 from schemas import self_metrics
+from schemas.otlp.limits import Weight
 from schemas.records import Commit, DeadLetter, Record, TopicPartition
 from schemas.tables import SCHEMAS, Block
 from schemas.units import to_ns
@@ -29,8 +33,9 @@ class Signal(Generic[B]):
     decode: Callable[[Payloads], B]
     """OTLP payloads, with the clusters that their records' labels name -> a batch. Raises MalformedOtlp."""
     stages: tuple[Stage[B], ...]
-    count: Callable[[B], int]
-    """How many items a batch has."""
+    weigh: Callable[[bytes], Weight]
+    """How many items a payload has, and what they take as rows. Raises MalformedOtlp."""
+    pick: Pick
     wait: int = 0
     """Panes that must close before a pane is decided."""
 
@@ -41,22 +46,24 @@ class _Blocks:
 
     tp: TopicPartition
     clock: str
-    tables: list[tuple[Pane, Tables]] = field(default_factory=list)
+    tables: list[tuple[Pane, Tables, Mapping[str, PaneSource]]] = field(default_factory=list)
 
-    def add(self, pane: Pane, tables: Tables) -> None:
-        """Rows of one pane; tables without rows give no block."""
+    def add(self, pane: Pane, tables: Tables, sources: Mapping[str, PaneSource]) -> None:
+        """Rows of one pane, and where those of some tables come from; tables without rows give no block."""
         if some := {table: rows for table, rows in tables.items() if rows.num_rows}:
-            self.tables.append((pane, some))
+            self.tables.append((pane, some, sources))
 
     def __bool__(self) -> bool:
         return bool(self.tables)
 
     def __iter__(self) -> Iterator[Block]:
-        for pane, tables in self.tables:
+        for pane, tables, sources in self.tables:
             for table, rows in tables.items():
+                source, first_row = sources.get(table), 0
                 for number, part in enumerate(cut(rows, SCHEMAS[table])):
-                    name = str(number) if number else ""
-                    yield Block(table, self.tp, pane.number, part, self.clock, pane.first_offset, name)
+                    name, first = str(number) if number else "", pane.first_offset
+                    yield Block(table, self.tp, pane.number, part, self.clock, first, name, source, first_row)
+                    first_row += part.num_rows
 
 
 @dataclass(slots=True)
@@ -67,6 +74,15 @@ class _Undecided(Generic[B]):
     rejected: int
     view: PaneView[B] | None
     """None: the pane has no records that can be processed."""
+
+
+@dataclass(slots=True)
+class _Decision:
+    """What a decided pane gives."""
+
+    fates: Fates = field(default_factory=Fates)
+    tables: dict[str, pa.Table] = field(default_factory=dict)
+    sources: Mapping[str, PaneSource] = field(default_factory=dict)
 
 
 class PaneProcessor(Generic[B]):
@@ -138,14 +154,14 @@ class PaneProcessor(Generic[B]):
         if step.emit_closed:
             if step.closed.ahead:
                 self_metrics.RECORDS_AHEAD.labels(self.tp.topic).inc(step.closed.ahead)
-            blocks.add(step.closed, tables)
+            blocks.add(step.closed, tables, {})
             self._undecided[step.closed.number] = closed
         else:
             letters = []  # an earlier reader has set them aside
         for decided in step.decided:
             undecided = self._undecided.pop(decided)
-            tables, more = self._decide(undecided)
-            blocks.add(undecided.pane, tables)
+            decision, more = self._decide(undecided)
+            blocks.add(undecided.pane, decision.tables, decision.sources)
             letters += more
         self._seen = {pane: seen for pane, seen in self._seen.items() if pane >= step.keep_from}
         return Emit(blocks, step.commit, letters)
@@ -158,11 +174,16 @@ class PaneProcessor(Generic[B]):
         pane = step.closed
         earlier = self._earlier(pane.number)
         culprits: list[tuple[Record, Fault]] = []
-        closed = attempt(lambda: self._run_close(pane, pane.records, earlier, step.closed_until))
+        records: Sequence[Record] = pane.records
+        closed = attempt(lambda: self._run_close(pane, records, earlier, step.closed_until))
+        if isinstance(closed, Fault) and closed.is_over:
+            records, over = self._fitting(records, closed)
+            culprits += over
+            closed = attempt(lambda: self._run_close(pane, records, earlier, step.closed_until))
         if isinstance(closed, Fault):
-            records, culprits = self._good(pane.records, lambda some: self._signal.decode(Payloads(some)))
+            records, bad = self._good(records, lambda some: self._signal.decode(Payloads(some)))
             records, more = self._good(records, lambda some: self._run_close(pane, some, {}, 0))
-            culprits += more
+            culprits += bad + more
             closed = attempt(lambda: self._run_close(pane, records, earlier, step.closed_until))
             if isinstance(closed, Fault):
                 _LOGGER.error(
@@ -170,7 +191,7 @@ class PaneProcessor(Generic[B]):
                 )
                 closed = self._run_close(pane, records, {}, step.closed_until)
         else:
-            self._breaker.passed(len(pane.records))
+            self._breaker.passed(len(records))
         rejected = pane.surplus_items + sum(self._items(record) for record, _ in culprits)
         letters = [DeadLetter(record, fault.reason) for record, fault in culprits] + surplus_letters(pane)
         if closed is None:
@@ -180,34 +201,34 @@ class PaneProcessor(Generic[B]):
             self._seen[pane.number] = view.seen
         return _Undecided(pane, rejected, view), tables, letters
 
-    def _decide(self, closed: _Undecided[B]) -> tuple[Tables, list[DeadLetter]]:
+    def _decide(self, closed: _Undecided[B]) -> tuple[_Decision, list[DeadLetter]]:
         """The rest of a pane, and its ledger, without the records that fail now."""
         pane, view = closed.pane, closed.view
-        fates, letters = Fates(), list[DeadLetter]()
-        tables: Tables = {}
+        decision, letters = _Decision(), list[DeadLetter]()
         if view is not None:
             others = {
                 number: seen for number, seen in self._around(pane.number).items() if number != pane.number
             }
             decided = attempt(lambda: self._run_decide(replace(view, fates=replace(view.fates)), others))
             if isinstance(decided, Fault):
-                fates, tables, culprits = self._decide_without(pane, view, others, decided)
+                decision, culprits = self._decide_without(pane, view, others, decided)
                 closed.rejected += sum(self._items(record) for record, _ in culprits)
                 letters = [DeadLetter(record, fault.reason) for record, fault in culprits]
             else:
-                fates, tables = decided
-        fates.rejected += closed.rejected
-        return {**tables, "ledger": ledger(self.tp, pane, fates)}, letters
+                decision = decided
+        decision.fates.rejected += closed.rejected
+        decision.tables["ledger"] = ledger(self.tp, pane, decision.fates)
+        return decision, letters
 
     def _decide_without(
         self, pane: Pane, view: PaneView[B], others: Mapping[int, Notes], fault: Fault
-    ) -> tuple[Fates, Tables, list[tuple[Record, Fault]]]:
+    ) -> tuple[_Decision, list[tuple[Record, Fault]]]:
         """Decide a pane that fails: first without the other panes, to find records of its own that are at
         fault, then with all other panes but those that make it fail.
         """
         _LOGGER.error("%s/%d: pane %d fails, its records are tried: %s", *self.tp, pane.number, fault.reason)
 
-        def again(records: Sequence[Record], around: Mapping[int, Notes]) -> tuple[Fates, Tables] | None:
+        def again(records: Sequence[Record], around: Mapping[int, Notes]) -> _Decision | None:
             closed = self._run_close(pane, records, view.earlier, view.closed_until)
             return self._run_decide(closed[0], around) if closed else None
 
@@ -224,8 +245,22 @@ class PaneProcessor(Generic[B]):
                 *self.tp, pane.number, sorted(others.keys() - used.keys()), decided.reason,
             )  # fmt: skip
             decided = again(records, used)
-        fates, tables = decided or (Fates(), {})
-        return fates, tables, culprits
+        return decided or _Decision(), culprits
+
+    def _fitting(
+        self, records: Sequence[Record], fault: Fault
+    ) -> tuple[list[Record], list[tuple[Record, Fault]]]:
+        """The records whose rows fit into a pane together, in order, and those that are over."""
+        room, fitting, over = self._settings.pane_bytes, list[Record](), list[tuple[Record, Fault]]()
+        for record in records:
+            weight = self._weight(record)
+            if weight.bytes <= room:
+                room -= weight.bytes
+                fitting.append(record)
+            else:
+                reason = f"{fault.reason}: {weight.items} items (processing.pane_bytes)"
+                over.append((record, replace(fault, reason=reason)))
+        return fitting, over
 
     def _good(
         self, records: Sequence[Record], work: Callable[[Sequence[Record]], Any]
@@ -253,13 +288,18 @@ class PaneProcessor(Generic[B]):
             tables |= stage.close(view)
         return view, tables
 
-    def _run_decide(self, view: PaneView[B], others: Mapping[int, Notes]) -> tuple[Fates, Tables]:
+    def _run_decide(self, view: PaneView[B], others: Mapping[int, Notes]) -> _Decision:
         """The stages of a pane whose window is complete."""
         window = Window(view.number, {**others, view.number: view.seen})
         tables: dict[str, Any] = {}
         for stage in self._signal.stages:
             tables |= stage.decide(view, window)
-        return view.fates, tables
+        origins = view.own.get(Origins)
+        sources = {
+            table: PaneSource(view.records, items, self._signal.pick)
+            for table, items in (origins.of_table if origins else {}).items()
+        }
+        return _Decision(view.fates, tables, sources)
 
     def _earlier(self, pane: int) -> dict[int, Notes]:
         return {number: seen for number, seen in self._around(pane).items() if number < pane}
@@ -274,8 +314,12 @@ class PaneProcessor(Generic[B]):
 
     def _items(self, record: Record) -> int:
         """Items of a record; one that cannot be decoded counts as one."""
-        counted = attempt(lambda: self._signal.count(self._signal.decode(Payloads([record]))))
-        return 1 if isinstance(counted, Fault) else counted
+        return self._weight(record).items
+
+    def _weight(self, record: Record) -> Weight:
+        """Of a record; one that cannot be decoded is one item that takes nothing."""
+        weight = attempt(lambda: self._signal.weigh(record.unpack()))
+        return Weight(1, 0) if isinstance(weight, Fault) else weight
 
     def _count(self, payload: bytes) -> int:
         """Items of a payload; one that cannot be decoded counts as one."""

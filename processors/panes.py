@@ -16,6 +16,9 @@ from schemas.records import Commit, DeadLetter, Record, TopicPartition
 from schemas.tables import Block
 from schemas.topics import pane_of, pane_shift_ns
 
+LARGEST_RECORD_BYTES = 64 << 20
+"""A pane's first record may have as much, whatever the pane's limit: receivers take requests of this size."""
+
 Count = Callable[[bytes], int]
 """How many items a payload has."""
 
@@ -94,7 +97,7 @@ class Pane:
         if not record.size:
             return
         self.bytes += record.size
-        if self.bytes <= limit_bytes or not self.records:
+        if self.bytes <= limit_bytes or (not self.records and record.size <= LARGEST_RECORD_BYTES):
             self.records.append(record)
         else:
             self.surplus.append(replace(record, payload=b"", codec=""))

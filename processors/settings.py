@@ -153,8 +153,8 @@ class RepartitionSettings(BaseModel):
 
 
 class AttributeLimits(BaseModel):
-    """How much of attributes is stored; what is left out is named by the attribute ``meshflow.cut``, and
-    counted in the ledger.
+    """How much of attributes, texts and lists is stored; what is left out is named by the attribute
+    ``meshflow.cut``, and counted in the ledger.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -163,13 +163,13 @@ class AttributeLimits(BaseModel):
         default=DEFAULT_LIMITS.value_bytes,
         ge=1 << 10,
         le=1 << 20,
-        description="Longest attribute value, key, and text of a resource, scope or metric; values and texts are cut.",
+        description="Longest attribute value, key, and other text (names, messages, trace states); values and texts are cut.",
     )
     set_bytes: Size = Field(
         default=DEFAULT_LIMITS.set_bytes,
         ge=1 << 12,
         le=1 << 22,
-        description="Most bytes of the attributes of one item, resource or scope; those that do not fit are left out.",
+        description="Most bytes of the attributes of one item, resource or scope (those that do not fit are left out), and of a log body.",
     )
     set_entries: int = Field(
         default=DEFAULT_LIMITS.set_entries,
@@ -177,11 +177,12 @@ class AttributeLimits(BaseModel):
         le=100_000,
         description="Most attributes of one item, resource or scope; the first ones stay.",
     )
-
-    @property
-    def limits(self) -> Limits:
-        """For decoding."""
-        return Limits(self.value_bytes, self.set_bytes, self.set_entries)
+    list_entries: int = Field(
+        default=DEFAULT_LIMITS.list_entries,
+        ge=16,
+        le=100_000,
+        description="Most events or links of a span, most exemplars of a data point; the first ones stay.",
+    )
 
 
 class ProcessorSettings(BaseModel):
@@ -210,7 +211,7 @@ class ProcessorSettings(BaseModel):
         default=256 << 20,
         ge=1 << 20,
         le=1 << 30,
-        description="OTLP bytes of one pane of one partition that are processed; records over it are set aside as dead letters.",
+        description="OTLP bytes of a partition's pane, and of its rows (256 an item), that are processed; records over it are set aside.",
     )
     breaker: BreakerSettings = Field(
         default=BreakerSettings(),
@@ -232,6 +233,12 @@ class ProcessorSettings(BaseModel):
         if to_ns(self.pane) < 1_000_000 or self.lookback < timedelta(0) or self.rollup_grace < timedelta(0):
             raise ValueError("pane must be at least 1ms; lookback and rollup_grace cannot be negative")
         return self
+
+    @property
+    def limits(self) -> Limits:
+        """For decoding the records of a pane."""
+        own = self.attributes
+        return Limits(own.value_bytes, own.set_bytes, own.set_entries, own.list_entries, self.pane_bytes)
 
     @property
     def pane_ns(self) -> int:

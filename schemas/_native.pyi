@@ -24,26 +24,28 @@ class Decoder:
         no_flags: str,
         upper_ns: Sequence[int],
         malformed: type[Exception],
+        over_limit: type[Exception],
     ) -> Decoder: ...
     def decode_spans(
         self,
         payloads: Sequence[bytes],
         extra_keys: Sequence[str],
         clusters: Sequence[str],
-        limits: tuple[int, int, int],
+        limits: tuple[int, int, int, int, int],
     ) -> tuple[_Batch, _Batch, _Batch, list[Buffer], int]: ...
     def decode_points(
-        self, payloads: Sequence[bytes], clusters: Sequence[str], limits: tuple[int, int, int]
+        self, payloads: Sequence[bytes], clusters: Sequence[str], limits: tuple[int, int, int, int, int]
     ) -> tuple[_Batch, _Batch, _Batch, _Contexts]: ...
     def decode_logs(
-        self, payloads: Sequence[bytes], clusters: Sequence[str], limits: tuple[int, int, int]
+        self, payloads: Sequence[bytes], clusters: Sequence[str], limits: tuple[int, int, int, int, int]
     ) -> tuple[_Batch, _Contexts]: ...
     def decode_details(
         self,
         payloads: Sequence[bytes],
         positions: tuple[np.ndarray, np.ndarray, np.ndarray],
-        limits: tuple[int, int, int],
+        limits: tuple[int, int, int, int, int],
     ) -> list[Buffer]: ...
+    def weigh(self, signal: int, payload: bytes) -> tuple[int, int]: ...
     def split_spans(self, request: bytes, partitions: int, most_bytes: int) -> _Parts: ...
     def split_metrics(self, request: bytes, partitions: int, most_bytes: int) -> _Parts: ...
     def split_logs(self, request: bytes, partitions: int, most_bytes: int) -> _Parts: ...

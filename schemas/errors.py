@@ -5,6 +5,10 @@ class MeshflowError(Exception):
     """Root of meshflow's own errors."""
 
 
+class BatchTooLarge(MeshflowError):
+    """The rows of a batch would take more than they may (``schemas.otlp.limits.Limits.batch_bytes``)."""
+
+
 class MalformedOtlp(MeshflowError):
     """The bytes are not a message of the expected OTLP type: the sender's fault, sending them again will not
     help.

@@ -2,11 +2,13 @@
 tested against.
 """
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import pyarrow as pa
 
-from schemas.records import TopicPartition
+from schemas.records import Record, TopicPartition
 from schemas.spans import ATTRIBUTES, DETAIL_SCHEMA
 
 NANOSECONDS = pa.timestamp("ns", tz="UTC")
@@ -215,6 +217,16 @@ EDGE_KEYS = tuple(_EDGE_KEYS)
 EDGE_VALUES = tuple(_EDGE_VALUES)
 
 
+class Source(Protocol):
+    """Where the rows that a pane gives a table come from, where each is one item of a record."""
+
+    def at(self, row: int) -> tuple[Record, int]:
+        """The record of a row, and the number of its item in that record."""
+
+    def only(self, record: Record, items: Collection[int]) -> Record:
+        """The record with these of its items alone, unpacked, each within its resource and scope."""
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """The rows that one pane of one partition adds to one table; a pure function of the log (invariant 2)."""
@@ -230,6 +242,10 @@ class Block:
     """Of the pane's records: where to look for what the rows were made of."""
     part: str = ""
     """Which of the blocks that a pane's rows were cut into; "": the first one, mostly the only one."""
+    source: Source | None = field(default=None, compare=False, repr=False)
+    """None: the rows are sums, or of no single item."""
+    first_row: int = 0
+    """The number of the first of ``rows`` in ``source``."""
 
     @property
     def token(self) -> str:

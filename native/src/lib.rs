@@ -18,6 +18,8 @@ pub enum Error {
     Malformed(Option<usize>),
     /// Texts or lists do not fit Arrow's 32-bit offsets.
     TooLarge,
+    /// Rows would take more than `Limits::batch_bytes`.
+    OverLimit,
 }
 
 impl Error {
@@ -25,7 +27,7 @@ impl Error {
     fn of_record(self, record: usize) -> Self {
         match self {
             Self::Malformed(_) => Self::Malformed(Some(record)),
-            Self::TooLarge => Self::TooLarge,
+            other => other,
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::otlp::descriptor::{self, Kind};
 use crate::otlp::resources::{RESOURCE_FIELDS, Table};
 use crate::otlp::spans::SPAN_FIELDS;
 use crate::otlp::split::Signal;
-use crate::otlp::{contexts, details, log_batch, point_batch, spans, split};
+use crate::otlp::{contexts, details, log_batch, point_batch, spans, split, weight};
 
 /// Rows and buffers.
 type Batch = (usize, Vec<ArrowBuffer>);
@@ -49,6 +49,7 @@ impl ArrowBuffer {
 struct Decoder {
     table: Table,
     malformed: Py<PyType>,
+    over_limit: Py<PyType>,
 }
 
 #[pymethods]
@@ -61,6 +62,7 @@ impl Decoder {
         no_flags: String,
         upper_ns: Vec<u64>,
         malformed: Py<PyType>,
+        over_limit: Py<PyType>,
     ) -> PyResult<Self> {
         let table = Table {
             span_keys: in_order(&mut span_keys, &SPAN_FIELDS)?,
@@ -72,7 +74,7 @@ impl Decoder {
         if table.upper_ns.len() <= 63 * 16 || (0..63).any(|octave| table.upper_ns[16 * octave] != 1 << octave) {
             return Err(PyValueError::new_err("bucket bounds must be those of base 2^(1/16), from 1 to 2^63"));
         }
-        Ok(Self { table, malformed })
+        Ok(Self { table, malformed, over_limit })
     }
 
     fn decode_spans(
@@ -80,7 +82,7 @@ impl Decoder {
         payloads: &Bound<'_, PyAny>,
         extra_keys: Vec<String>,
         clusters: Vec<String>,
-        limits: [usize; 3],
+        limits: [usize; 5],
     ) -> PyResult<(Batch, Batch, Batch, Vec<ArrowBuffer>, u64)> {
         let mut decoder = spans::Decoder::new(&self.table, &extra_keys, limits_of(limits));
         self.each(payloads, &clusters, |payload, cluster| decoder.payload(payload, cluster))?;
@@ -98,7 +100,7 @@ impl Decoder {
         &self,
         payloads: &Bound<'_, PyAny>,
         clusters: Vec<String>,
-        limits: [usize; 3],
+        limits: [usize; 5],
     ) -> PyResult<(Batch, Batch, Batch, ContextTables)> {
         let mut decoder = point_batch::Decoder::new(&self.table, limits_of(limits));
         self.each(payloads, &clusters, |payload, cluster| decoder.payload(payload, cluster))?;
@@ -106,7 +108,7 @@ impl Decoder {
         Ok((table(batch.points), table(batch.distributions), table(batch.exemplars), context_tables(batch.tables)))
     }
 
-    fn decode_logs(&self, payloads: &Bound<'_, PyAny>, clusters: Vec<String>, limits: [usize; 3]) -> PyResult<(Batch, ContextTables)> {
+    fn decode_logs(&self, payloads: &Bound<'_, PyAny>, clusters: Vec<String>, limits: [usize; 5]) -> PyResult<(Batch, ContextTables)> {
         let mut decoder = log_batch::Decoder::new(&self.table, limits_of(limits));
         self.each(payloads, &clusters, |payload, cluster| decoder.payload(payload, cluster))?;
         let batch = decoder.finish();
@@ -118,7 +120,7 @@ impl Decoder {
         py: Python<'_>,
         payloads: Vec<PyBackedBytes>,
         positions: [PyBuffer<u32>; 3],
-        limits: [usize; 3],
+        limits: [usize; 5],
     ) -> PyResult<Vec<ArrowBuffer>> {
         let limits = limits_of(limits);
         let payloads: Vec<&[u8]> = payloads.iter().map(|payload| &**payload).collect();
@@ -133,6 +135,14 @@ impl Decoder {
             return Err(PyValueError::new_err("a span's position lies outside of its payload"));
         }
         py.detach(|| details::decode(&payloads, &positions, limits)).map(arrow).map_err(|error| self.raise(py, error))
+    }
+
+    /// Items of a payload, and what its rows take.
+    fn weigh(&self, signal: usize, payload: &Bound<'_, PyBytes>) -> PyResult<(usize, usize)> {
+        let (py, bytes) = (payload.py(), payload.as_bytes());
+        let signal = *[Signal::Spans, Signal::Metrics, Signal::Logs].get(signal).ok_or_else(|| PyValueError::new_err("no such signal"))?;
+        let weight = py.detach(|| weight::weigh(signal, bytes)).map_err(|error| self.raise(py, error.into()))?;
+        Ok((weight.items, weight.bytes()))
     }
 
     fn split_spans<'py>(&self, request: &Bound<'py, PyBytes>, partitions: u32, most_bytes: usize) -> PyResult<Parts<'py>> {
@@ -191,6 +201,7 @@ impl Decoder {
     fn raise(&self, py: Python<'_>, error: Error) -> PyErr {
         match error {
             Error::Malformed(record) => PyErr::from_type(self.malformed.bind(py).clone(), ("not a well-formed OTLP message", record)),
+            Error::OverLimit => PyErr::from_type(self.over_limit.bind(py).clone(), ("the rows of a batch would take more than they may",)),
             Error::TooLarge => PyOverflowError::new_err("more than 2 GiB of distinct strings or attributes in one batch"),
         }
     }
@@ -207,8 +218,8 @@ fn table((rows, buffers): (usize, Vec<Buffer>)) -> Batch {
     (rows, arrow(buffers))
 }
 
-fn limits_of([value_bytes, set_bytes, set_entries]: [usize; 3]) -> Limits {
-    Limits { value_bytes, set_bytes, set_entries }
+fn limits_of([value_bytes, set_bytes, set_entries, list_entries, batch_bytes]: [usize; 5]) -> Limits {
+    Limits { value_bytes, set_bytes, set_entries, list_entries, batch_bytes }
 }
 
 fn arrow(buffers: Vec<Buffer>) -> Vec<ArrowBuffer> {

@@ -1,12 +1,15 @@
 """The signal of log records: its stages, in the order in which a pane passes them."""
 
+from functools import partial
+
 from processors.identities import Deduplicate
 from processors.logs.store import StoreLogs
 from processors.pane_processor import PaneProcessor, Signal
 from processors.settings import ProcessorSettings
 from processors.stage import Stage
-from schemas import otlp
+from schemas import otlp, topics
 from schemas.logs import LogBatch
+from schemas.otlp.picking import pick
 from schemas.records import Commit, TopicPartition
 
 LOGS: tuple[Stage[LogBatch], ...] = (Deduplicate[LogBatch](lambda batch: batch.logs), StoreLogs())
@@ -14,9 +17,12 @@ LOGS: tuple[Stage[LogBatch], ...] = (Deduplicate[LogBatch](lambda batch: batch.l
 
 def log_signal(settings: ProcessorSettings) -> Signal[LogBatch]:
     """The signal of ``otlp_logs``."""
-    limits = settings.attributes.limits
+    limits = settings.limits
     return Signal(
-        decode=lambda payloads: otlp.decode_logs(payloads, payloads.clusters, limits), stages=LOGS, count=len
+        decode=lambda payloads: otlp.decode_logs(payloads, payloads.clusters, limits),
+        weigh=partial(otlp.weigh, topics.LOGS),
+        pick=partial(pick, topics.LOGS),
+        stages=LOGS,
     )
 
 

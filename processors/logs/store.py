@@ -8,6 +8,7 @@ import polars as pl
 import pyarrow as pa
 
 from processors.identities import FirstItems
+from processors.origins import Items, Origins
 from processors.rows import Rows, constant, context_columns, service_names, shared, table_of, text_ranks
 from processors.stage import PaneView, Tables, Window
 from schemas.hexadecimal import hex_span_ids, hex_trace_ids
@@ -28,7 +29,9 @@ class StoreLogs:
 
     def decide(self, pane: PaneView[LogBatch], window: Window) -> Tables:  # noqa: ARG002 - all is decided
         """See processors.stage.Stage."""
-        rows = log_rows(pane.batch, pane.own[FirstItems].rows, pane.time.start_s)
+        batch, first = pane.batch, pane.own[FirstItems].rows
+        rows = log_rows(batch, first, pane.time.start_s)
+        pane.own.leave(Origins({TABLE: lambda: _origins(batch, first)}))
         pane.fates.kept += rows.num_rows
         pane.fates.stored += rows.num_rows
         pane.fates.cut += pane.batch.contexts.cut
@@ -58,6 +61,10 @@ def log_rows(batch: LogBatch, rows: Rows, log_time_s: int) -> pa.Table:
         "LogTime": constant(log_time_s, logs.num_rows),
     }
     return table_of(TABLE, columns)
+
+
+def _origins(batch: LogBatch, rows: Rows) -> Items:
+    return Items.of(batch.logs.column("record").to_numpy(), _sorted(batch, rows).to_numpy())
 
 
 def _sorted(batch: LogBatch, rows: Rows) -> pa.Array:

@@ -1,11 +1,14 @@
 """The signal of data points: its stages, in the order in which a pane passes them."""
 
+from functools import partial
+
 from processors.identities import Deduplicate
 from processors.pane_processor import PaneProcessor, Signal
 from processors.points.store import StorePoints
 from processors.settings import ProcessorSettings
 from processors.stage import Stage
-from schemas import otlp
+from schemas import otlp, topics
+from schemas.otlp.picking import pick
 from schemas.points import PointBatch
 from schemas.records import Commit, TopicPartition
 
@@ -14,11 +17,12 @@ POINTS: tuple[Stage[PointBatch], ...] = (Deduplicate[PointBatch](lambda batch: b
 
 def point_signal(settings: ProcessorSettings) -> Signal[PointBatch]:
     """The signal of ``otlp_metrics``."""
-    limits = settings.attributes.limits
+    limits = settings.limits
     return Signal(
         decode=lambda payloads: otlp.decode_points(payloads, payloads.clusters, limits),
         stages=POINTS,
-        count=len,
+        weigh=partial(otlp.weigh, topics.METRICS),
+        pick=partial(pick, topics.METRICS),
     )
 
 

@@ -5,12 +5,14 @@ Columns as the OpenTelemetry Collector's ClickHouse exporter fills them
 """
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from processors.identities import FirstItems
+from processors.origins import Items, Origins
 from processors.rows import Rows, constant, context_columns, service_names, shared, table_of, text_ranks
 from processors.stage import PaneView, Tables, Window
 from schemas.hexadecimal import hex_span_ids, hex_trace_ids
@@ -36,6 +38,10 @@ _DISTRIBUTION_COLUMNS = {
 """Columns of tables -> columns of DISTRIBUTION_SCHEMA."""
 
 
+TABLES = tuple(f"otel_metrics_{name}" for name in KINDS)
+"""By the number of the kind."""
+
+
 class StorePoints:
     """Makes rows of data points, each stored once; counts them as kept and stored,
     and what is cut.
@@ -47,7 +53,11 @@ class StorePoints:
 
     def decide(self, pane: PaneView[PointBatch], window: Window) -> Tables:  # noqa: ARG002 - all is decided
         """See processors.stage.Stage."""
-        tables = point_rows(pane.batch, pane.own[FirstItems].rows, pane.time.start_s)
+        batch, first = pane.batch, pane.own[FirstItems].rows
+        tables = point_rows(batch, first, pane.time.start_s)
+        pane.own.leave(
+            Origins({table: partial(_origins, batch, first, kind) for kind, table in enumerate(TABLES)})
+        )
         stored = sum(rows.num_rows for rows in tables.values())
         pane.fates.kept += stored
         pane.fates.stored += stored
@@ -65,11 +75,15 @@ def point_rows(batch: PointBatch, rows: Rows, log_time_s: int) -> dict[str, pa.T
     kinds = batch.points.column("kind").to_numpy()[ordered]
     exemplars = _exemplars(batch)
     return {
-        f"otel_metrics_{name}": _table(
-            batch, f"otel_metrics_{name}", ordered[kinds == kind], exemplars, log_time_s
-        )
-        for kind, name in enumerate(KINDS)
+        table: _table(batch, table, ordered[kinds == kind], exemplars, log_time_s)
+        for kind, table in enumerate(TABLES)
     }
+
+
+def _origins(batch: PointBatch, rows: Rows, kind: int) -> Items:
+    ordered = _sorted(batch, rows)
+    of_kind = ordered[batch.points.column("kind").to_numpy()[ordered] == kind]
+    return Items.of(batch.points.column("record").to_numpy(), of_kind)
 
 
 def _table(

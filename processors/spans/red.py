@@ -2,7 +2,6 @@
 for the rows that come out.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 
 from processors.grouping import NO_BUCKET, U64, Groups, pack
-from processors.limits import Codes, Identities, SeenServices, identities, name_spans
+from processors.limits import Codes, Identities, PastNames, SeenServices, identities, name_spans
 from processors.settings import LabelLimits, ProcessorSettings
 from processors.slots import LEVELS, PaneTime
 from processors.spans.deduplicate import PaneSpans
@@ -43,8 +42,8 @@ class Red:
         if spans.frame.height:
             of_span = known.of_resource[spans.frame["resource"].to_numpy()]
             pane.seen.leave(SeenServices.of(of_span, known, self._limits.services))
-        hashes = None if met is None else [pl.Series(seen.hashes) for seen in met]
-        return red(spans.frame.filter(spans.fresh(pane)), known, pane.time, self._limits, hashes)
+        past = None if met is None else PastNames.of(met, self._lookback_panes, self._limits)
+        return red(spans.frame.filter(spans.fresh(pane)), known, pane.time, self._limits, past)
 
     def decide(self, pane: PaneView[SpanBatch], window: Window) -> Tables:  # noqa: ARG002 - nothing to decide
         """See processors.stage.Stage."""
@@ -72,19 +71,19 @@ def red(
     known: Identities,
     time: PaneTime,
     limits: LabelLimits,
-    met: Sequence[pl.Series] | None = None,
+    past: PastNames | None = None,
 ) -> dict[str, pa.Table]:
     """Rows of ``red_10s`` for a pane's first copies; late ones also as rows of ``red_1m`` and ``red_1h``.
     Tables without rows are left out.
 
-    ``spans``: SPAN_SCHEMA's columns, unknown durations in NO_BUCKET; ``met``: see limit_services. A row's
+    ``spans``: SPAN_SCHEMA's columns, unknown durations in NO_BUCKET; ``past``: see name_spans. A row's
     exemplar is the trace of its slowest failed span, else of its slowest; ties by trace id. ``requests`` less
     the histogram's total are those of unknown duration.
     """
     if spans.is_empty():
         return {}
     labels = known.labels
-    identity, operation = name_spans(spans, known, limits, met)
+    identity, operation, known = name_spans(spans, known, limits, past)
     error = spans["error"].to_numpy()
     http_status = spans["http_status"].to_numpy()
     hundreds = http_status // 100

@@ -1,5 +1,6 @@
 """The signal of spans: its stages, in the order in which a pane passes them."""
 
+from functools import partial
 from typing import NamedTuple
 
 from processors.pane_processor import PaneProcessor, Signal
@@ -11,7 +12,8 @@ from processors.spans.sampling.sampler import Sampler
 from processors.spans.sampling.settings import SamplingSettings
 from processors.spans.sampling.stage import Sample
 from processors.spans.traces import StoreTraces
-from schemas import otlp
+from schemas import otlp, topics
+from schemas.otlp.picking import pick
 from schemas.records import Commit, TopicPartition
 from schemas.spans import SpanBatch
 
@@ -29,11 +31,12 @@ class _Given(NamedTuple):
 def span_signal(settings: ProcessorSettings, sampling: SamplingSettings) -> Signal[SpanBatch]:
     """The signal of ``otlp_spans``."""
     given = _Given(settings, Sampler(sampling, settings.pane_ns, settings.partitions))
-    keys, limits = given.sampler.attribute_keys, settings.attributes.limits
+    keys, limits = given.sampler.attribute_keys, settings.limits
     return Signal(
         decode=lambda payloads: otlp.decode_spans(payloads, keys, payloads.clusters, limits),
         stages=tuple(stage(*given) for stage in SPANS),
-        count=len,
+        weigh=partial(otlp.weigh, topics.SPANS),
+        pick=partial(pick, topics.SPANS),
         wait=settings.wait,
     )
 

@@ -12,6 +12,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from processors.origins import Items, Origins
 from processors.rows import shared, table_of
 from processors.settings import ProcessorSettings
 from processors.spans.sampling.sampler import Sampler
@@ -38,7 +39,7 @@ class StoreTraces:
     """Makes rows of kept spans; counts them as stored, and what is cut."""
 
     def __init__(self, settings: ProcessorSettings, sampler: Sampler) -> None:  # noqa: ARG002 - as every stage
-        self._limits = settings.attributes.limits
+        self._limits = settings.limits
 
     def close(self, pane: PaneView[SpanBatch]) -> Tables:  # noqa: ARG002 - all waits for the decision
         """See processors.stage.Stage."""
@@ -51,6 +52,8 @@ class StoreTraces:
         if kept is None:
             return {}
         tables = write_traces(pane.batch, kept.spans, pane.payloads, pane.time.start_s, self._limits)
+        batch = pane.batch
+        pane.own.leave(Origins({"otel_traces": lambda: _origins(batch, kept.spans)}))
         pane.fates.stored += tables["otel_traces"].num_rows
         pane.fates.cut += marks(tables["otel_traces"])
         return tables
@@ -168,6 +171,13 @@ def _sorted(batch: SpanBatch, spans: pl.DataFrame) -> pl.DataFrame:
         name_rank=pl.col("name").replace_strict(ranks["code"], ranks["rank"]),
     )
     return ordered.sort("service_rank", "name_rank", "start_ns", "trace_hi", "trace_lo", "span_id")
+
+
+def _origins(batch: SpanBatch, kept: pl.DataFrame) -> Items:
+    positions = pl.DataFrame(batch.spans.select(["record", "offset"])).with_row_index("row")
+    of_rows = _sorted(batch, kept).select("record", "offset")
+    rows = of_rows.join(positions, on=["record", "offset"], how="left", maintain_order="left")["row"]
+    return Items.of(batch.spans.column("record").to_numpy(), rows.to_numpy())
 
 
 def _ranks(batch: SpanBatch, codes: pl.Series) -> pl.DataFrame:

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from schemas import topics
 from schemas.logs import LogBatch
-from schemas.otlp.limits import DEFAULT_LIMITS, Limits
+from schemas.otlp.limits import DEFAULT_LIMITS, Limits, Weight
 from schemas.points import PointBatch
 from schemas.spans import SpanBatch
 
@@ -84,9 +84,9 @@ def decode_spans(
     An id of a wrong length reads as 0; times later than int64 reaches are clamped. ``extra_keys``: attributes
     (of the span, else of its resource) that become columns ``attr:KEY``, in the order given, each once.
     ``clusters``: one for each payload (or none at all), the cluster of resources that name none; "" for none.
-    ``limits``: of resources' attributes and of texts of resources and scopes. Values as text:
-    ``schemas.otlp.text``. Raises MalformedOtlp (with ``record``), OverflowError when the distinct strings
-    exceed 2 GiB, ValueError when clusters and payloads differ in number.
+    ``limits``: of resources' attributes, of texts, and of all rows. Values as text: ``schemas.otlp.text``.
+    Raises MalformedOtlp (with ``record``), BatchTooLarge, OverflowError when the distinct strings exceed
+    2 GiB, ValueError when clusters and payloads differ in number.
     """
     keys = list(dict.fromkeys(extra_keys))
     return SpanBatch(*_decoder.decode_spans(payloads, keys, _checked(clusters, payloads), limits))
@@ -120,13 +120,22 @@ def decode_details(
 
     ``record``, ``offset``, ``length``: uint32 arrays of equal length, as in SPAN_SCHEMA. Of equal attribute
     keys the last value stays, at the first one's place. Ids as hex, "" for an invalid one. ``limits``: of
-    each attribute set. Raises MalformedOtlp, ValueError for a position outside of its payload.
+    each attribute set, list and text; what was left out of a span's own texts is named among its attributes.
+    Raises MalformedOtlp, ValueError for a position outside of its payload.
     """
     positions = [np.ascontiguousarray(column, dtype=np.uint32) for column in (record, offset, length)]
     if len({len(column) for column in positions}) != 1:
         raise ValueError("record, offset and length differ in length")
     rows: pa.RecordBatch = _decoder.decode_details(payloads, *positions, limits)
     return rows
+
+
+def weigh(topic: str, payload: bytes) -> Weight:
+    """How many items a payload of ``topic`` has, and what their rows take; none is made. Raises
+    MalformedOtlp.
+    """
+    weight: Weight = _decoder.weigh(topic, payload)
+    return weight
 
 
 def split(topic: str, request: bytes, partitions: int, most_bytes: int = sys.maxsize) -> Split:

@@ -12,10 +12,10 @@ from typing_extensions import Buffer
 from schemas import topics
 from schemas._native import Decoder
 from schemas.contexts import ATTRIBUTE_SET_SCHEMA, ITEM_RESOURCE_SCHEMA, ITEM_SCOPE_SCHEMA, Contexts
-from schemas.errors import MalformedOtlp
+from schemas.errors import BatchTooLarge, MalformedOtlp
 from schemas.histogram import UPPER_NS
 from schemas.logs import LOG_SCHEMA, LogBatch
-from schemas.otlp.limits import DEFAULT_LIMITS, Limits
+from schemas.otlp.limits import DEFAULT_LIMITS, Limits, Weight
 from schemas.otlp.semantics import NO_FLAGS, RESOURCE_KEYS, SPAN_KEYS, UNKNOWN_SERVICE
 from schemas.points import DISTRIBUTION_SCHEMA, EXEMPLAR_SCHEMA, POINT_SCHEMA, PointBatch
 from schemas.spans import DETAIL_SCHEMA, RESOURCE_SCHEMA, SCOPE_SCHEMA, SPAN_SCHEMA
@@ -23,7 +23,9 @@ from schemas.spans import DETAIL_SCHEMA, RESOURCE_SCHEMA, SCOPE_SCHEMA, SPAN_SCH
 _Memory = Sequence[Buffer]
 _Rows = tuple[int, _Memory]
 
-_decoder = Decoder(dict(SPAN_KEYS), dict(RESOURCE_KEYS), UNKNOWN_SERVICE, NO_FLAGS, UPPER_NS, MalformedOtlp)
+_decoder = Decoder(
+    dict(SPAN_KEYS), dict(RESOURCE_KEYS), UNKNOWN_SERVICE, NO_FLAGS, UPPER_NS, MalformedOtlp, BatchTooLarge
+)
 _SPLITTERS = {
     topics.SPANS: _decoder.split_spans,
     topics.METRICS: _decoder.split_metrics,
@@ -88,6 +90,12 @@ def decode_logs(
     """See ``schemas.otlp.decode_logs``."""
     logs, contexts = _decoder.decode_logs(payloads, clusters, limits)
     return LogBatch(_record_batch(LOG_SCHEMA, *logs), _contexts(*contexts))
+
+
+def weigh(topic: str, payload: bytes) -> Weight:
+    """See ``schemas.otlp.weigh``."""
+    split(topic, payload, 1, 0)  # weighing reads framing only, this reads all
+    return Weight(*_decoder.weigh(topics.TOPICS.index(topic), payload))
 
 
 def split(

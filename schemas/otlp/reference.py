@@ -16,7 +16,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 
 from schemas.histogram import bucket_of
 from schemas.ids import is_valid
-from schemas.otlp.limits import DEFAULT_LIMITS, Cutter, Limits
+from schemas.otlp.limits import DEFAULT_LIMITS, DETAIL_BYTES, ITEM_BYTES, Cutter, Left, Limits
 from schemas.otlp.reference_items import (
     Strings,
     decode_logs,
@@ -26,12 +26,13 @@ from schemas.otlp.reference_items import (
     resource_texts,
 )
 from schemas.otlp.reference_split import split
+from schemas.otlp.reference_weight import weigh
 from schemas.otlp.semantics import MAX_TIME_NS, NO_FLAGS, SPAN_KEYS
 from schemas.otlp.text import attribute_texts
 from schemas.otlp.wire import joined, submessages
 from schemas.spans import DETAIL_SCHEMA, RESOURCE_SCHEMA, SCOPE_SCHEMA, SPAN_SCHEMA
 
-__all__ = ["decode_details", "decode_logs", "decode_points", "decode_spans", "split"]
+__all__ = ["decode_details", "decode_logs", "decode_points", "decode_spans", "split", "weigh"]
 
 
 def decode_spans(
@@ -85,6 +86,7 @@ class _Batch:
         self._scopes: dict[bytes, int] = {}
         self._scope_rows: list[tuple[str, str]] = []
         self._rows: list[tuple[Any, ...]] = []
+        self._details = 0
 
     def add(self, record: int, payload: bytes, message: TracesData, cluster: str) -> None:
         for resource_field, resource_spans in zip(
@@ -102,6 +104,8 @@ class _Batch:
                 ):
                     position = (record, span_field.value, span_field.end - span_field.value)
                     self._rows.append(self._span(span, resource, scope, position))
+                    self._details += len(span.events) + len(span.links)
+                    self._cutter.check(len(self._rows) * ITEM_BYTES + self._details * DETAIL_BYTES)
 
     def finish(self) -> tuple[pa.RecordBatch, pa.RecordBatch, pa.RecordBatch, pa.StringArray, int]:
         schema = SPAN_SCHEMA
@@ -143,7 +147,11 @@ class _Batch:
     ) -> tuple[Any, ...]:
         attributes = attribute_texts(span.attributes)
         texts = {field: first_text(attributes, keys) for field, keys in SPAN_KEYS.items()}
-        code = self._strings.code
+        code, unmarked = self._strings.code, Left()  # decode_details marks and counts what is left out
+        name, trace_state, message = (
+            self._cutter.own_text(text, unmarked)
+            for text in (span.name, span.trace_state, span.status.message)
+        )
         is_trace_id = len(span.trace_id) == 16
         start, end = min(span.start_time_unix_nano, MAX_TIME_NS), min(span.end_time_unix_nano, MAX_TIME_NS)
         duration = max(0, end - start)
@@ -164,10 +172,10 @@ class _Batch:
             span.flags,
             resource.row,
             scope,
-            code(span.name),
-            code((is_proxy and texts["route"]) or span.name),
-            code(span.trace_state),
-            code(span.status.message),
+            code(name),
+            code((is_proxy and texts["route"]) or name),
+            code(trace_state),
+            code(message),
             code("" if texts["response_flags"] == NO_FLAGS else texts["response_flags"]),
             *(
                 code(texts[field])
@@ -216,13 +224,26 @@ def _hex(data: bytes, length: int) -> str:
 
 
 def _details(span: Span, cutter: Cutter) -> tuple[Any, ...]:
+    most = cutter.limits.list_entries
+    events, links = span.events[:most], span.links[:most]
+    left = Left(events=len(span.events) - len(events), links=len(span.links) - len(links))
+    for text in (span.trace_state, span.name, span.status.message):
+        cutter.own_text(text, left)
+    of_events, of_links = [Left() for _ in events], [Left() for _ in links]
+    names = [cutter.own_text(event.name, own) for event, own in zip(events, of_events, strict=True)]
+    states = [cutter.own_text(link.trace_state, own) for link, own in zip(links, of_links, strict=True)]
     return (
-        list(cutter.attributes(attribute_texts(span.attributes)).items()),
-        [min(event.time_unix_nano, MAX_TIME_NS) for event in span.events],
-        [event.name for event in span.events],
-        [list(cutter.attributes(attribute_texts(event.attributes)).items()) for event in span.events],
-        [_hex(link.trace_id, 16) for link in span.links],
-        [_hex(link.span_id, 8) for link in span.links],
-        [link.trace_state for link in span.links],
-        [list(cutter.attributes(attribute_texts(link.attributes)).items()) for link in span.links],
+        _cut(cutter, span, left),
+        [min(event.time_unix_nano, MAX_TIME_NS) for event in events],
+        names,
+        [_cut(cutter, event, own) for event, own in zip(events, of_events, strict=True)],
+        [_hex(link.trace_id, 16) for link in links],
+        [_hex(link.span_id, 8) for link in links],
+        states,
+        [_cut(cutter, link, own) for link, own in zip(links, of_links, strict=True)],
     )
+
+
+def _cut(cutter: Cutter, item: Any, left: Left) -> list[tuple[str, str]]:
+    """The attributes of a span, event or link of which ``left`` was left out."""
+    return list(cutter.attributes(attribute_texts(item.attributes), left).items())

@@ -18,7 +18,15 @@ from schemas.contexts import ATTRIBUTE_SET_SCHEMA, ITEM_RESOURCE_SCHEMA, ITEM_SC
 from schemas.errors import MalformedOtlp
 from schemas.ids import is_valid
 from schemas.logs import LOG_SCHEMA, LogBatch
-from schemas.otlp.limits import DEFAULT_LIMITS, Cutter, Limits
+from schemas.otlp.limits import (
+    DEFAULT_LIMITS,
+    DETAIL_BYTES,
+    ITEM_BYTES,
+    NUMBER_BYTES,
+    Cutter,
+    Left,
+    Limits,
+)
 from schemas.otlp.semantics import MAX_TIME_NS, RESOURCE_KEYS, UNKNOWN_SERVICE
 from schemas.otlp.text import attribute_texts, value_text
 from schemas.otlp.wire import Field, fields, joined, submessages
@@ -67,6 +75,7 @@ def decode_logs(
         ]
         for place, field, log in tables.items(payload, containers, _cluster(clusters, record)):
             rows.append((record, *_log(tables, payload, place, field, log)))
+            tables.cutter.check(len(rows) * ITEM_BYTES)
     return LogBatch(_batch(rows, LOG_SCHEMA), tables.finish())
 
 
@@ -134,7 +143,7 @@ class _Tables:
 
     def __init__(self, limits: Limits) -> None:
         self._strings = Strings()
-        self._cutter = Cutter(limits)
+        self.cutter = Cutter(limits)
         self._resources: dict[tuple[bytes, str, str], _Known] = {}
         self._scopes: dict[tuple[bytes, str], _Known] = {}
         self._sets: dict[tuple[bytes, ...], _Known] = {}
@@ -164,22 +173,26 @@ class _Tables:
         return list(self._strings.codes)[code]
 
     def code_within(self, text: str) -> int:
-        return self._strings.code(self._cutter.text(text))
+        return self._strings.code(self.cutter.text(text))
 
-    def limited(self, attributes: Mapping[str, str]) -> list[tuple[str, str]]:
-        return list(self._cutter.attributes(attributes).items())
+    def limited(self, attributes: Mapping[str, str], left: Left | None = None) -> list[tuple[str, str]]:
+        return list(self.cutter.attributes(attributes, left).items())
 
-    def attributes(self, data: bytes, begin: int, end: int, number: int, texts: dict[str, str]) -> _Known:
-        bodies = tuple(data[field.value : field.end] for field in submessages(data, begin, end, number))
-        if bodies not in self._sets:
-            self._rows[2].append((self.limited(texts),))
-            self._sets[bodies] = _Known(len(self._sets), _digest(_framed(*bodies)), _meaning(texts, ""))
-        return self._sets[bodies]
+    def attributes(self, bodies: tuple[bytes, ...], texts: dict[str, str], left: Left) -> _Known:
+        known = self._sets.get(bodies)
+        if known and not left:
+            return known
+        marked = bool(left)  # a row of its own
+        known = _Known(len(self._rows[2]), _digest(_framed(*bodies)), _meaning(texts, ""))
+        self._rows[2].append((self.limited(texts, left),))
+        if not marked:
+            self._sets[bodies] = known
+        return known
 
     def finish(self) -> Contexts:
         schemas = (ITEM_RESOURCE_SCHEMA, ITEM_SCOPE_SCHEMA, ATTRIBUTE_SET_SCHEMA)
         resources, scopes, sets = map(_batch, self._rows, schemas)
-        return Contexts(resources, scopes, sets, pa.array(self._strings.codes, pa.string()), self._cutter.cut)
+        return Contexts(resources, scopes, sets, pa.array(self._strings.codes, pa.string()), self.cutter.cut)
 
     def _resource(self, data: bytes, url: str, cluster: str) -> _Known:
         self.code(cluster)
@@ -207,7 +220,7 @@ class _Tables:
     def _scope(self, data: bytes, url: str) -> _Known:
         if (data, url) not in self._scopes:
             scope = InstrumentationScope.FromString(data)
-            texts = [self._cutter.text(text) for text in (scope.name, scope.version, url)]
+            texts = [self.cutter.text(text) for text in (scope.name, scope.version, url)]
             attributes = self.limited(attribute_texts(scope.attributes))
             self._rows[1].append((*texts, scope.dropped_attributes_count, attributes))
             meaning = _digest(_framed(scope.name.encode(), scope.version.encode()))
@@ -224,6 +237,7 @@ class _Points:
         self._points: list[tuple[Any, ...]] = []
         self._distributions: list[tuple[Any, ...]] = []
         self._exemplars: list[tuple[Any, ...]] = []
+        self._numbers = 0
 
     def add(self, record: int, payload: bytes, place: _Place, field: Field, metric: Metric) -> None:
         """The points of a metric."""
@@ -233,7 +247,12 @@ class _Points:
         data = getattr(metric, kind)
         temporality = getattr(data, "aggregation_temporality", 0)
         monotonic = getattr(data, "is_monotonic", False)
-        codes = [self.tables.code_within(text) for text in (metric.name, metric.description, metric.unit)]
+        of_metric = Left()
+        codes = [
+            self.tables.code(self.tables.cutter.own_text(text, of_metric))
+            for text in (metric.name, metric.description, metric.unit)
+        ]
+        most = self.tables.cutter.limits.list_entries
         head = _digest(
             _framed(*(self.tables.text(codes[at]).encode() for at in (0, 2))),
             bytes([KINDS.index(kind), monotonic]),
@@ -242,8 +261,11 @@ class _Points:
         for (begin, end), point in zip(_point_fields(payload, field, kind), data.data_points, strict=True):
             attributes = attribute_texts(point.attributes)
             row = len(self._points)
-            self._exemplars += [(row, *self._exemplar(each)) for each in getattr(point, "exemplars", ())]
-            known = self.tables.attributes(payload, begin, end, _ATTRIBUTES[kind], attributes)
+            exemplars = getattr(point, "exemplars", ())
+            self._exemplars += [(row, *self._exemplar(each)) for each in exemplars[:most]]
+            left = Left(bytes=of_metric.bytes, exemplars=len(exemplars[most:]))
+            bodies = _bodies(payload, begin, end, _ATTRIBUTES[kind])
+            known = self.tables.attributes(bodies, attributes, left)
             self._points.append(
                 (
                     record, place.resource.row, place.scope.row, known.row, place.series(head, known.meaning), *codes,
@@ -255,6 +277,9 @@ class _Points:
             )  # fmt: skip
             if KINDS.index(kind) >= _FIRST_DISTRIBUTION:
                 self._distributions.append((row, *_distribution(point)))
+            self._numbers += numbers_of(point)
+            rows = len(self._points) * ITEM_BYTES + len(self._exemplars) * DETAIL_BYTES
+            self.tables.cutter.check(rows + self._numbers * NUMBER_BYTES)
 
     def finish(self) -> PointBatch:
         return PointBatch(
@@ -294,6 +319,20 @@ def _data_fields(payload: bytes, metric: Field) -> Iterator[Field]:
     return iter(sorted((field for of_kind in kinds for field in of_kind), key=lambda field: field.begin))
 
 
+def _bodies(data: bytes, begin: int, end: int, number: int) -> tuple[bytes, ...]:
+    """The bodies of a message's fields of this number."""
+    return tuple(data[field.value : field.end] for field in submessages(data, begin, end, number))
+
+
+def numbers_of(point: Any) -> int:
+    """How many numbers a distribution has; none of other points."""
+    of_buckets = (
+        getattr(point, sign).bucket_counts for sign in ("positive", "negative") if hasattr(point, sign)
+    )
+    lists = (getattr(point, name, ()) for name in ("bucket_counts", "explicit_bounds"))
+    return sum(map(len, (*of_buckets, *lists))) + 2 * len(getattr(point, "quantile_values", ()))
+
+
 def _without(data: bytes, begin: int, end: int, number: int) -> bytes:
     """The fields of a message but for the submessages of this number, end to end."""
     rest = (field for field in fields(data, begin, end) if field[:2] != (number, True))
@@ -321,19 +360,22 @@ def _distribution(point: Any) -> tuple[Any, ...]:
 
 
 def _log(tables: _Tables, payload: bytes, place: _Place, field: Field, log: LogRecord) -> tuple[Any, ...]:
-    attributes = attribute_texts(log.attributes)
+    cutter, left = tables.cutter, Left()
+    severity_text, event_name = (cutter.own_text(text, left) for text in (log.severity_text, log.event_name))
+    body = cutter.own_text(value_text(log.body), left, cutter.limits.set_bytes)
+    bodies = _bodies(payload, field.value, field.end, 6)
     return (
         place.resource.row,
         place.scope.row,
-        tables.attributes(payload, field.value, field.end, 6, attributes).row,
+        tables.attributes(bodies, attribute_texts(log.attributes), left).row,
         _clamped(log.time_unix_nano or log.observed_time_unix_nano),
         *_trace_id(log.trace_id),
         _span_id(log.span_id),
         log.flags & 0xFF,
         log.severity_number & 0xFF,
-        tables.code(log.severity_text),
-        tables.code(log.event_name),
-        value_text(log.body),
+        tables.code(severity_text),
+        tables.code(event_name),
+        body,
         *place.identity(payload[field.value : field.end]),
     )
 

@@ -8,6 +8,7 @@ after the other. Where a receiver does something else than HTTP/2 or gRPC would 
 """
 
 import gzip
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -44,6 +45,10 @@ NEWEST = 0x80 | 62
 """An indexed header field: the newest entry of the dynamic table (RFC 7541, 6.1)."""
 
 BOMB = gzip.compress(bytes(64 << 20))
+DEFLATE_BOMB = zlib.compress(bytes(60 << 20), 9)
+MEMBERS = gzip.compress(b"") * 3_000
+"""All within a connection's first window, 64 KiB."""
+
 FRAMES = 300_000
 
 
@@ -100,6 +105,16 @@ WRONG: dict[str, tuple[Callable[[Wire], bytes], set[str]]] = {
     "gzip bomb": (
         lambda wire: wire.request(1, message(BOMB, compressed=True), added("grpc-encoding", "gzip")),
         {"grpc 8"},
+    ),
+    "deflate bomb": (
+        lambda wire: wire.request(
+            1, message(DEFLATE_BOMB, compressed=True), added("grpc-encoding", "deflate")
+        ),
+        {"grpc 8"},
+    ),
+    "empty gzip members": (
+        lambda wire: wire.request(1, message(MEMBERS, compressed=True), added("grpc-encoding", "gzip")),
+        {"grpc 3", "grpc 13"},
     ),
     "not gzip": (
         lambda wire: wire.request(1, message(b"no", compressed=True), added("grpc-encoding", "gzip")),

@@ -72,6 +72,34 @@ def test_a_gzip_body_of_empty_members_is_refused_at_once(tmp_path: Path, receive
         assert "Traceback" not in served.said
 
 
+@pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
+def test_a_bomb_over_grpc_takes_no_more_than_the_limit(
+    tmp_path: Path, receiver: str, compression: grpc.Compression
+) -> None:
+    with Served(tmp_path, receiver, max_message="8MiB") as served:
+        assert post(served, traces(0, 500, padding=2000)) == 200
+        before_bytes = served.rss_bytes()
+        served.forget_peak()
+        for _ in range(3):
+            assert export(served, bytes(256 * MIB), compression) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert served.peak_bytes() - before_bytes < 64 * MIB
+        assert_others_are_served(served)
+
+
+def test_a_refused_request_is_measured_before_it_is_copied(tmp_path: Path, receiver: str) -> None:
+    """Of 8 MB each of 256 partitions would get 4 MB: not even the 16 times of 8 MB are copied that a request
+    may take.
+    """
+    request = large_resource(2000, 4 * MIB) + large_resource(2000, 4 * MIB)
+    with Served(tmp_path, receiver, partitions=256, buffer_size="1GiB") as served:
+        assert post(served, traces(0, 500, padding=2000)) == 200
+        before_bytes = served.rss_bytes()
+        served.forget_peak()
+        assert export(served, request) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert served.peak_bytes() - before_bytes < 64 * MIB
+        assert_others_are_served(served)
+
+
 @pytest.mark.parametrize("level", [1, 9])
 def test_a_bomb_over_http_takes_no_more_than_the_limit(tmp_path: Path, receiver: str, level: int) -> None:
     bomb = gzip.compress(bytes(256 * MIB), level)

@@ -6,8 +6,10 @@ from types import ModuleType
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, LogsData, ResourceLogs, ScopeLogs
 from opentelemetry.proto.metrics.v1.metrics_pb2 import (
+    Exemplar,
     Gauge,
     Metric,
     MetricsData,
@@ -16,6 +18,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 )
 from opentelemetry.proto.metrics.v1.metrics_pb2 import NumberDataPoint as Point
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from schemas import otlp, topics
 from schemas.otlp.limits import CUT_KEY, DEFAULT_LIMITS, Limits
@@ -34,7 +37,7 @@ from tests.support.examples import examples
 
 native = pytest.mark.component("native")
 seeds = st.integers(0, 2**64 - 1)
-limits = st.builds(Limits, st.integers(0, 40), st.integers(0, 120), st.integers(0, 5))
+limits = st.builds(Limits, st.integers(0, 40), st.integers(0, 120), st.integers(0, 5), st.integers(0, 2))
 
 
 @native
@@ -176,3 +179,81 @@ def test_every_field_of_a_metric_twice() -> None:
     for kinds in ([5, 7, 5], [7, 7], [9, 10, 11], [7, 9, 9]):
         metric = b"".join(framed(kind, point + b"\x10\x02") for kind in kinds)
         compare_items(topics.METRICS, [framed(1, framed(2, framed(2, metric)))])
+
+
+LONG = "größe" * 40
+
+
+def long_of(text: str) -> int:
+    """How many bytes of a long text are left out."""
+    return len(text.encode()) - len(text.encode()[: LIMITS.value_bytes].decode(errors="ignore").encode())
+
+
+def test_a_spans_own_texts_and_lists_are_cut_and_marked(decoder: ModuleType) -> None:
+    span = make_span(
+        {"a": "b"},
+        name=LONG,
+        trace_state="k=" + "v" * 200,
+        status=Status(message="m" * 150),
+        events=[{"name": "e" * 130}, {"name": "f"}, {}],
+        links=[{"trace_state": "k=" + "v" * 200}] * 5,
+    )
+    payload = make_traces(span)
+    spans, _, _, strings, _ = decoder.decode_spans([payload], [], (), LIMITS)
+    kept = LONG.encode()[:100].decode(errors="ignore")
+    assert strings[spans["name"][0].as_py()].as_py() == strings[spans["operation"][0].as_py()].as_py() == kept
+    assert strings[spans["status_message"][0].as_py()].as_py() == "m" * 100
+    assert len(strings[spans["trace_state"][0].as_py()].as_py()) == 100
+    positions = [spans[name].to_numpy() for name in ("record", "offset", "length")]
+    (row,) = decoder.decode_details([payload], *positions, LIMITS).to_pylist(maps_as_pydicts="strict")
+    left = long_of(LONG) + 102 + 50
+    assert row["SpanAttributes"] == {"a": "b", CUT_KEY: f"{left} bytes, 0 keys, 1 events, 3 links"}
+    assert row["Events.Name"] == ["e" * 100, "f"]
+    assert row["Events.Attributes"] == [{CUT_KEY: "30 bytes, 0 keys"}, {}]
+    assert [len(text) for text in row["Links.TraceState"]] == [100, 100]
+    assert row["Links.Attributes"] == [{CUT_KEY: "102 bytes, 0 keys"}] * 2
+
+
+def test_a_logs_texts_are_cut_and_marked_in_a_set_of_its_own(decoder: ModuleType) -> None:
+    long = LogRecord(
+        body=AnyValue(string_value="b" * 500),
+        severity_text="s" * 110,
+        event_name="e" * 120,
+        attributes=key_values({"a": "b"}),
+    )
+    short = LogRecord(body=AnyValue(string_value="b"), attributes=key_values({"a": "b"}))
+    payload = LogsData(
+        resource_logs=[ResourceLogs(scope_logs=[ScopeLogs(log_records=[short, long, short, long])])]
+    ).SerializeToString()
+    batch = decoder.decode_logs([payload], limits=LIMITS)
+    assert [len(text) for text in batch.logs["body"].to_pylist()] == [1, 400, 1, 400]
+    rows = batch.logs["attributes"].to_pylist()
+    assert rows[0] == rows[2]
+    sets = batch.contexts.attributes["attributes"].to_pylist(maps_as_pydicts="strict")
+    assert sets[rows[0]] == {"a": "b"}
+    assert sets[rows[1]] == sets[rows[3]] == {"a": "b", CUT_KEY: "130 bytes, 0 keys"}
+    assert batch.contexts.cut == 2
+    identities = batch.logs.select(["identity_hi", "identity_lo"]).to_pylist()
+    whole = decoder.decode_logs([payload], limits=DEFAULT_LIMITS).logs.select(["identity_hi", "identity_lo"])
+    assert identities == whole.to_pylist(), "what is left out tells copies from others nevertheless"
+
+
+def test_a_metrics_texts_and_a_points_exemplars_are_cut_and_marked(decoder: ModuleType) -> None:
+    point = Point(as_int=1, exemplars=[Exemplar(as_int=number) for number in range(5)])
+    metric = Metric(
+        name="n" * 110, description="d" * 120, unit="u" * 130, gauge=Gauge(data_points=[point, Point()])
+    )
+    payload = MetricsData(
+        resource_metrics=[ResourceMetrics(scope_metrics=[ScopeMetrics(metrics=[metric])])]
+    ).SerializeToString()
+    batch = decoder.decode_points([payload], limits=LIMITS)
+    strings = batch.contexts.strings
+    for column, letter in (("name", "n"), ("description", "d"), ("unit", "u")):
+        assert strings.take(batch.points[column]).to_pylist() == [letter * 100] * 2
+    sets = batch.contexts.attributes["attributes"].take(batch.points["attributes"])
+    assert sets.to_pylist(maps_as_pydicts="strict") == [
+        {CUT_KEY: "60 bytes, 0 keys, 3 exemplars"},
+        {CUT_KEY: "60 bytes, 0 keys"},
+    ]
+    assert batch.exemplars["value"].to_pylist() == [0.0, 1.0]
+    assert batch.contexts.cut == 2

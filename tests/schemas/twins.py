@@ -17,7 +17,7 @@ from schemas.otlp.limits import Limits
 from schemas.points import PointBatch
 
 MALFORMED = "malformed"
-LIMITS = Limits(100, 400, 6)
+LIMITS = Limits(100, 400, 6, 2)
 """So low that noise reaches each of them."""
 EXTRA_KEYS = ["k", "http.method", "service.name", "http.status_code"]
 
@@ -75,6 +75,13 @@ def compare_items(
     return result
 
 
+def compare_weight(topic: str, payload: bytes) -> Any:
+    """What both decoders say that a payload weighs."""
+    found, expected = (outcome(partial(decoder.weigh, topic, payload)) for decoder in decoders())
+    assert found == expected
+    return expected
+
+
 def compare_details(span: bytes) -> Any:
     """Both decoders on the details of one Span message."""
     position = [np.array([value], np.uint32) for value in (0, 0, len(span))]
@@ -99,6 +106,7 @@ def compare_all(topic: str, request: bytes, partitions: int) -> Any:
         compare_decode([request])
     else:
         compare_items(topic, [request])
+    compare_weight(topic, request)
     return compare_split(topic, request, partitions)
 
 

@@ -90,6 +90,11 @@ impl Default for Offsets {
 }
 
 impl Offsets {
+    /// How many lists there are.
+    pub fn len(&self) -> usize {
+        self.0.len() - 1
+    }
+
     /// Ends a list; `length` is that of all lists so far.
     pub fn close(&mut self, length: usize) -> Result<(), Error> {
         self.0.push(offset(length)?);
@@ -123,12 +128,6 @@ impl Texts {
     /// Appends one.
     pub fn push(&mut self, text: &[u8]) -> Result<(), Error> {
         self.data.extend_from_slice(text);
-        self.close()
-    }
-
-    /// Appends a value's text.
-    pub fn push_value(&mut self, value: &Any<'_>) -> Result<(), Error> {
-        value.write_text(&mut self.data);
         self.close()
     }
 

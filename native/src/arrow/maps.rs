@@ -16,6 +16,57 @@ pub struct Limits {
     pub set_bytes: usize,
     /// Most entries of a set.
     pub set_entries: usize,
+    /// Most events, links or exemplars of an item.
+    pub list_entries: usize,
+    /// Most bytes that the rows of a batch take, by `otlp::weight`.
+    pub batch_bytes: usize,
+}
+
+impl Limits {
+    /// Fails where rows of this weight are over the limit.
+    pub fn check(&self, bytes: usize) -> Result<(), Error> {
+        if bytes > self.batch_bytes { Err(Error::OverLimit) } else { Ok(()) }
+    }
+
+    /// What a text of an item keeps; the rest is counted in `left`.
+    pub fn within<'a>(&self, text: &'a [u8], left: &mut Left) -> &'a [u8] {
+        let kept = within(text, self.value_bytes);
+        left.bytes += text.len() - kept.len();
+        kept
+    }
+}
+
+/// What was left out of an item.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct Left {
+    /// Bytes of texts.
+    pub bytes: usize,
+    /// Attributes.
+    pub keys: usize,
+    /// A span's.
+    pub events: usize,
+    /// A span's.
+    pub links: usize,
+    /// A data point's.
+    pub exemplars: usize,
+}
+
+impl Left {
+    /// Nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// As the mark says it.
+    fn text(&self) -> String {
+        let mut text = format!("{} bytes, {} keys", self.bytes, self.keys);
+        for (count, name) in [(self.events, "events"), (self.links, "links"), (self.exemplars, "exemplars")] {
+            if count > 0 {
+                text += &format!(", {count} {name}");
+            }
+        }
+        text
+    }
 }
 
 /// Maps of strings to strings.
@@ -36,7 +87,12 @@ impl Maps {
 
     /// Appends a map; the keys differ from one another. What is over the limits is left out, and an entry says so.
     pub fn push<'a>(&mut self, pairs: &[(&[u8], Any<'a>)]) -> Result<(), Error> {
-        let (mut size, mut entries, mut left_bytes, mut left_keys) = (0, 0, 0, 0);
+        self.push_marked(pairs, Left::default())
+    }
+
+    /// The same for the map of an item of which something else was left out.
+    pub fn push_marked<'a>(&mut self, pairs: &[(&[u8], Any<'a>)], mut left: Left) -> Result<(), Error> {
+        let (mut size, mut entries) = (0, 0);
         let mut senders_mark = None;
         for (key, value) in pairs {
             if *key == CUT_KEY {
@@ -44,26 +100,26 @@ impl Maps {
                 continue;
             }
             if key.len() > self.limits.value_bytes || entries == self.limits.set_entries {
-                left_keys += 1;
+                left.keys += 1;
                 continue;
             }
             let before = self.values.size();
-            let left = self.values.push_value_within(value, self.limits.value_bytes)?;
+            let left_bytes = self.values.push_value_within(value, self.limits.value_bytes)?;
             let length = key.len() + self.values.size() - before;
             if size + length > self.limits.set_bytes {
                 self.values.pop();
-                left_keys += 1;
+                left.keys += 1;
                 continue;
             }
             self.keys.push(key)?;
             size += length;
             entries += 1;
-            left_bytes += left;
+            left.bytes += left_bytes;
         }
-        if left_bytes + left_keys > 0 {
+        if !left.is_empty() {
             self.cut += 1;
             self.keys.push(CUT_KEY)?;
-            self.values.push(format!("{left_bytes} bytes, {left_keys} keys").as_bytes())?;
+            self.values.push(left.text().as_bytes())?;
         } else if let Some(value) = senders_mark {
             self.keys.push(CUT_KEY)?;
             self.values.push_value_within(value, self.limits.value_bytes)?;
@@ -76,6 +132,11 @@ impl Maps {
         let kept = within(text, self.limits.value_bytes);
         self.cut += u64::from(kept.len() < text.len());
         kept
+    }
+
+    /// How many maps there are.
+    pub fn len(&self) -> usize {
+        self.offsets.len()
     }
 
     /// How many maps, and texts that [`Self::within`] saw, are not whole.
@@ -109,7 +170,7 @@ mod tests {
 
     #[test]
     fn what_is_over_a_limit_is_left_out_and_marked() {
-        let limits = Limits { value_bytes: 4, set_bytes: 9, set_entries: 2 };
+        let limits = Limits { value_bytes: 4, set_bytes: 9, set_entries: 2, list_entries: 1, batch_bytes: 0 };
         let whole = [("a", "1234"), ("b", "123")];
         let owned = |pairs: &[(&str, &str)]| pairs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect::<Vec<_>>();
         assert_eq!(pushed(limits, &whole), owned(&whole));

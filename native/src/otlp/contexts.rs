@@ -7,7 +7,7 @@ use hashbrown::{DefaultHashBuilder, HashMap};
 
 use crate::Error;
 use crate::arrow::column::{Buffer, Texts};
-use crate::arrow::maps::{Limits, Maps};
+use crate::arrow::maps::{Left, Limits, Maps};
 use crate::arrow::strings::Strings;
 use crate::otlp::containers::attributes;
 use crate::otlp::descriptor::{RESOURCE, SCOPE, validate};
@@ -164,8 +164,11 @@ impl<'t> Contexts<'t> {
         ((identity >> 64) as u64, identity as u64)
     }
 
-    /// The set of the attributes whose KeyValue bodies these are.
-    pub fn attributes(&mut self, bodies: &[&[u8]], depth: u32) -> Result<Set, Error> {
+    /// The set of the attributes whose KeyValue bodies these are. Where something else of their item was left out the row is one of its own.
+    pub fn attributes(&mut self, bodies: &[&[u8]], left: Left, depth: u32) -> Result<Set, Error> {
+        if !left.is_empty() {
+            return self.marked(bodies, left, depth);
+        }
         self.scratch.clear();
         for body in bodies {
             frame(&mut self.scratch, body);
@@ -182,14 +185,17 @@ impl<'t> Contexts<'t> {
         let pairs = unique_attributes(bodies.iter().map(|body| key_value(body, depth)).collect::<Result<Vec<_>, Malformed>>()?);
         let meaning = self.meaning(&pairs, b"").to_be_bytes();
         self.set_attributes.push(&pairs)?;
-        let set = Set { row: self.sets.len() as u32, bytes: bytes.to_be_bytes(), meaning };
+        let set = Set { row: self.set_attributes.len() as u32 - 1, bytes: bytes.to_be_bytes(), meaning };
         self.sets.insert(bytes, set);
         Ok(set)
     }
 
-    /// What a text that is repeated in rows keeps, as a code.
-    pub fn code_within(&mut self, text: &[u8]) -> Result<u32, Error> {
-        self.strings.code(self.set_attributes.within(text))
+    fn marked(&mut self, bodies: &[&[u8]], left: Left, depth: u32) -> Result<Set, Error> {
+        let bytes = framed(&mut self.scratch, bodies).to_be_bytes();
+        let pairs = unique_attributes(bodies.iter().map(|body| key_value(body, depth)).collect::<Result<Vec<_>, Malformed>>()?);
+        let meaning = self.meaning(&pairs, b"").to_be_bytes();
+        self.set_attributes.push_marked(&pairs, left)?;
+        Ok(Set { row: self.set_attributes.len() as u32 - 1, bytes, meaning })
     }
 
     /// A resource, as [`super::containers::read_container`] gave it, of `cluster` unless it names its own.
@@ -272,7 +278,7 @@ impl<'t> Contexts<'t> {
         Tables {
             resources: (self.resources.len(), resources.chain(self.resource_attributes.finish()).collect()),
             scopes: (self.scopes.len(), scopes.chain(self.scope_attributes.finish()).collect()),
-            attributes: (self.sets.len(), self.set_attributes.finish().collect()),
+            attributes: (self.set_attributes.len(), self.set_attributes.finish().collect()),
             strings: self.strings.finish().into(),
             cut,
         }

@@ -2,10 +2,10 @@
 
 use crate::Error;
 use crate::arrow::column::{Buffer, Offsets, Texts};
-use crate::arrow::maps::{Limits, Maps};
-use crate::otlp::descriptor::{SPAN, validate_field};
+use crate::arrow::maps::{Left, Limits, Maps};
+use crate::otlp::descriptor::{EVENT, LINK, SPAN, validate, validate_field};
 use crate::otlp::ids;
-use crate::otlp::span_columns::clamped;
+use crate::otlp::span_columns::{Span, clamped};
 use crate::otlp::value::{Any, key_value, unique_attributes};
 use crate::otlp::wire::{MAX_DEPTH, Reader, deeper};
 
@@ -13,6 +13,7 @@ use crate::otlp::wire::{MAX_DEPTH, Reader, deeper};
 pub type Position = (u32, u32, u32);
 
 struct Columns {
+    limits: Limits,
     attributes: Maps,
     event_offsets: Offsets,
     event_times: Vec<i64>,
@@ -41,6 +42,7 @@ pub fn decode(payloads: &[&[u8]], positions: &[Position], limits: Limits) -> Res
 impl Columns {
     fn new(limits: Limits) -> Self {
         Self {
+            limits,
             attributes: Maps::new(limits),
             event_offsets: Offsets::default(),
             event_times: Vec::new(),
@@ -56,17 +58,32 @@ impl Columns {
 
     fn span(&mut self, body: &[u8]) -> Result<(), Error> {
         let depth = MAX_DEPTH;
-        let mut attributes = Attributes::new();
+        let (mut own, mut attributes, mut left) = (Span::default(), Attributes::new(), Left::default());
+        let [events, links] = [self.event_times.len(), self.link_trace_ids.len()].map(|before| before + self.limits.list_entries);
         let mut reader = Reader(body);
         while !reader.is_empty() {
             match reader.tag()? {
                 0x4a => attributes.push(key_value(reader.bytes()?, deeper(depth)?)?),
+                0x5a if self.event_times.len() == events => {
+                    validate(&EVENT, reader.bytes()?, deeper(depth)?)?;
+                    left.events += 1;
+                }
                 0x5a => self.event(reader.bytes()?, deeper(depth)?)?,
+                0x6a if self.link_trace_ids.len() == links => {
+                    validate(&LINK, reader.bytes()?, deeper(depth)?)?;
+                    left.links += 1;
+                }
                 0x6a => self.link(reader.bytes()?, deeper(depth)?)?,
+                0x1a => own.trace_state = reader.text()?,
+                0x2a => own.name = reader.text()?,
+                0x7a => own.read_status(reader.bytes()?, deeper(depth)?)?,
                 tag => validate_field(&SPAN, tag, &mut reader, depth)?,
             }
         }
-        self.attributes.push(&unique_attributes(attributes))?;
+        for text in [own.trace_state, own.name, own.status_message] {
+            self.limits.within(text, &mut left); // spans.rs keeps as much
+        }
+        self.attributes.push_marked(&unique_attributes(attributes), left)?;
         self.event_offsets.close(self.event_times.len())?;
         self.link_offsets.close(self.link_trace_ids.len())
     }
@@ -82,9 +99,10 @@ impl Columns {
                 tag => reader.skip(tag, depth)?,
             }
         }
+        let mut left = Left::default();
         self.event_times.push(clamped(time));
-        self.event_names.push(name)?;
-        self.event_attributes.push(&unique_attributes(attributes))
+        self.event_names.push(self.limits.within(name, &mut left))?;
+        self.event_attributes.push_marked(&unique_attributes(attributes), left)
     }
 
     fn link(&mut self, body: &[u8], depth: u32) -> Result<(), Error> {
@@ -104,8 +122,9 @@ impl Columns {
         let span_id = Some(ids::span_id(span_id)).filter(|id| *id != 0).map(|id| format!("{id:016x}"));
         self.link_trace_ids.push(trace_id.unwrap_or_default().as_bytes())?;
         self.link_span_ids.push(span_id.unwrap_or_default().as_bytes())?;
-        self.link_trace_states.push(trace_state)?;
-        self.link_attributes.push(&unique_attributes(attributes))
+        let mut left = Left::default();
+        self.link_trace_states.push(self.limits.within(trace_state, &mut left))?;
+        self.link_attributes.push_marked(&unique_attributes(attributes), left)
     }
 
     fn finish(self) -> Vec<Buffer> {
@@ -132,7 +151,7 @@ mod tests {
 
     #[test]
     fn an_empty_span_has_empty_lists() {
-        let limits = Limits { value_bytes: 9, set_bytes: 9, set_entries: 9 };
+        let limits = Limits { value_bytes: 9, set_bytes: 9, set_entries: 9, list_entries: 9, batch_bytes: 9 };
         let buffers = decode(&[b""], &[(0, 0, 0)], limits).unwrap();
         assert_eq!(buffers[0].bytes(), [0; 8]); // one map of no pairs
         assert!(matches!(decode(&[b"\x4a\x09"], &[(0, 0, 2)], limits), Err(Error::Malformed(Some(0)))));

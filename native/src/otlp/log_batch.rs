@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::arrow::column::{Buffer, Texts};
-use crate::arrow::maps::Limits;
+use crate::arrow::maps::{Left, Limits};
 use crate::otlp::containers::{each_child, read_container};
 use crate::otlp::contexts::{Contexts, Place, Tables};
 use crate::otlp::descriptor::{RESOURCE, SCOPE};
@@ -10,6 +10,7 @@ use crate::otlp::ids;
 use crate::otlp::resources::Table;
 use crate::otlp::span_columns::{clamped, push_each};
 use crate::otlp::value::Any;
+use crate::otlp::weight::ITEM_BYTES;
 use crate::otlp::wire::{MAX_DEPTH, Malformed, Reader, deeper};
 
 /// The buffers of a LogBatch's parts, in the order of their schemas.
@@ -35,6 +36,7 @@ struct Columns {
 /// Decodes payloads one by one; none is needed any more once it is decoded.
 pub struct Decoder<'t> {
     contexts: Contexts<'t>,
+    limits: Limits,
     payloads: u32,
     columns: Columns,
 }
@@ -42,7 +44,7 @@ pub struct Decoder<'t> {
 impl<'t> Decoder<'t> {
     /// Nothing decoded yet.
     pub fn new(table: &'t Table, limits: Limits) -> Self {
-        Self { contexts: Contexts::new(table, limits), payloads: 0, columns: Columns::default() }
+        Self { contexts: Contexts::new(table, limits), limits, payloads: 0, columns: Columns::default() }
     }
 
     /// Decodes the next payload, whose resources are of `cluster` unless they name theirs. After an error the decoder is of no use any more.
@@ -105,7 +107,11 @@ impl<'t> Decoder<'t> {
                 tag => reader.skip(tag, depth)?,
             }
         }
-        let set = self.contexts.attributes(attributes, deeper(depth)?)?;
+        let mut left = Left::default();
+        severity_text = self.limits.within(severity_text, &mut left);
+        event_name = self.limits.within(event_name, &mut left);
+        left.bytes += self.columns.bodies.push_value_within(&text, self.limits.set_bytes)?;
+        let set = self.contexts.attributes(attributes, left, deeper(depth)?)?;
         let (identity_hi, identity_lo) = self.contexts.identity(&[&place.bytes, body]);
         let (trace_hi, trace_lo) = ids::trace_id(trace_id).unwrap_or((0, 0));
         let columns = &mut self.columns;
@@ -115,9 +121,8 @@ impl<'t> Decoder<'t> {
         push_each(&mut columns.bytes, [flags as u8, severity as u8]); // the W3C trace flags are the low byte
         let codes = [self.contexts.strings.code(severity_text)?, self.contexts.strings.code(event_name)?];
         push_each(&mut columns.codes, codes);
-        columns.bodies.push_value(&text)?;
         push_each(&mut columns.identities, [identity_hi, identity_lo]);
-        Ok(())
+        self.limits.check(columns.time_ns.len() * ITEM_BYTES)
     }
 
     /// What was decoded.

@@ -19,4 +19,5 @@ mod span_columns;
 pub mod spans;
 pub mod split;
 pub mod value;
+pub mod weight;
 pub mod wire;

@@ -4,15 +4,16 @@ use hashbrown::HashMap;
 
 use crate::Error;
 use crate::arrow::column::Buffer;
-use crate::arrow::maps::Limits;
+use crate::arrow::maps::{Left, Limits};
 use crate::otlp::containers::{each_child, read_container};
 use crate::otlp::contexts::{Contexts, Place, Tables};
-use crate::otlp::descriptor::{RESOURCE, SCOPE};
+use crate::otlp::descriptor::{EXEMPLAR, RESOURCE, SCOPE, validate};
 use crate::otlp::digest::{digest, frame};
 use crate::otlp::point_columns::{Distributions, Exemplars, Points};
 use crate::otlp::point_fields::{Bodies, HISTOGRAM_KIND, Metric, read_metric, read_point};
 use crate::otlp::resources::Table;
 use crate::otlp::span_columns::push_each;
+use crate::otlp::weight::{DETAIL_BYTES, ITEM_BYTES, NUMBER_BYTES};
 use crate::otlp::wire::{MAX_DEPTH, Malformed, Reader, deeper};
 
 /// The buffers of a PointBatch's parts, in the order of their schemas.
@@ -35,6 +36,7 @@ struct Head {
     temporality: i32,
     monotonic: bool,
     digest: [u8; 16],
+    left: Left,
 }
 
 /// Name, unit, kind, temporality, monotonic.
@@ -50,6 +52,7 @@ struct Scratch<'p> {
 /// Decodes payloads one by one; none is needed any more once it is decoded.
 pub struct Decoder<'t> {
     contexts: Contexts<'t>,
+    limits: Limits,
     payloads: u32,
     heads: HashMap<HeadKey, [u8; 16]>,
     points: Points,
@@ -62,6 +65,7 @@ impl<'t> Decoder<'t> {
     pub fn new(table: &'t Table, limits: Limits) -> Self {
         Self {
             contexts: Contexts::new(table, limits),
+            limits,
             payloads: 0,
             heads: HashMap::new(),
             points: Points::default(),
@@ -123,9 +127,9 @@ impl<'t> Decoder<'t> {
     }
 
     fn head(&mut self, metric: &Metric<'_>) -> Result<Head, Error> {
-        let name = self.contexts.code_within(metric.name)?;
-        let description = self.contexts.code_within(metric.description)?;
-        let unit = self.contexts.code_within(metric.unit)?;
+        let mut left = Left::default();
+        let mut code = |text: &[u8]| self.contexts.strings.code(self.limits.within(text, &mut left));
+        let [name, description, unit] = [code(metric.name)?, code(metric.description)?, code(metric.unit)?];
         let (kind, temporality, monotonic) = (metric.kind as u8, metric.temporality, metric.monotonic);
         let digest = *self.heads.entry((name, unit, kind, temporality, monotonic)).or_insert_with(|| {
             let mut framed = Vec::new();
@@ -133,7 +137,7 @@ impl<'t> Decoder<'t> {
             frame(&mut framed, self.contexts.strings.text(unit));
             digest(&[&framed, &[kind, u8::from(monotonic)], &temporality.to_be_bytes()]).to_be_bytes()
         });
-        Ok(Head { codes: [name, description, unit], kind, temporality, monotonic, digest })
+        Ok(Head { codes: [name, description, unit], kind, temporality, monotonic, digest, left })
     }
 
     fn point<'p>(
@@ -148,10 +152,15 @@ impl<'t> Decoder<'t> {
         let kind = usize::from(head.kind);
         let point = read_point(kind, body, bodies, &mut self.distributions.lists, depth)?;
         let row = self.points.len();
-        for exemplar in &bodies.exemplars {
+        let few = bodies.exemplars.len().min(self.limits.list_entries);
+        for exemplar in &bodies.exemplars[..few] {
             self.exemplars.read(row, exemplar, deeper(depth)?)?;
         }
-        let set = self.contexts.attributes(&bodies.attributes, deeper(depth)?)?;
+        for exemplar in &bodies.exemplars[few..] {
+            validate(&EXEMPLAR, exemplar, deeper(depth)?)?;
+        }
+        let left = Left { exemplars: bodies.exemplars.len() - few, ..head.left };
+        let set = self.contexts.attributes(&bodies.attributes, left, deeper(depth)?)?;
         let (identity_hi, identity_lo) = self.contexts.identity(&[&place.bytes, &head.digest, &set.bytes, &bodies.rest]);
         let series = digest(&[&place.source, &head.digest, &set.meaning]);
         let points = &mut self.points;
@@ -166,7 +175,8 @@ impl<'t> Decoder<'t> {
         if kind >= HISTOGRAM_KIND {
             self.distributions.push(row, &point)?;
         }
-        Ok(())
+        let numbers = self.distributions.lists.numbers() * NUMBER_BYTES;
+        self.limits.check(self.points.len() * ITEM_BYTES + self.exemplars.len() * DETAIL_BYTES + numbers)
     }
 
     /// What was decoded.

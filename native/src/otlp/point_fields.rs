@@ -116,6 +116,11 @@ pub struct Lists {
 }
 
 impl Lists {
+    /// How many numbers there are.
+    pub fn numbers(&self) -> usize {
+        self.counts.len() + self.negative_counts.len() + self.bounds.len() + 2 * self.quantiles.len()
+    }
+
     /// Ends the lists of a point.
     pub fn close(&mut self) -> std::result::Result<(), Error> {
         self.count_offsets.close(self.counts.len())?;

@@ -19,6 +19,8 @@ pub struct Span<'a> {
     pub flags: u32,
     pub status_code: i32,
     pub status_message: &'a [u8],
+    /// Events and links.
+    pub details: usize,
 }
 
 impl<'a> Span<'a> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hashbrown::{Equivalent, HashMap};
 
 use crate::Error;
-use crate::arrow::column::{Buffer, Texts};
+use crate::arrow::column::{Buffer, Texts, within};
 use crate::arrow::maps::{Limits, Maps};
 use crate::arrow::strings::Strings;
 use crate::otlp::containers::{attributes, each_child, read_container};
@@ -15,6 +15,7 @@ use crate::otlp::resources::{ResourceFields, SDK, Table, text_of};
 use crate::otlp::semantics::number;
 use crate::otlp::span_columns::{Columns, Span, known, push_each};
 use crate::otlp::value::unique_attributes;
+use crate::otlp::weight::{DETAIL_BYTES, ITEM_BYTES};
 use crate::otlp::wire::{self, MAX_DEPTH, Malformed, Reader, deeper};
 
 /// The fields of `semantics.SPAN_KEYS`; their places here are what the constants below say.
@@ -101,7 +102,9 @@ pub struct Decoder<'t> {
     table: &'t Table,
     extra_keys: &'t [String],
     keys: Arc<Keys>,
+    limits: Limits,
     payloads: u32,
+    details: usize, // events and links of all spans
     strings: Strings,
     resources: HashMap<OwnedResourceBytes, usize>,
     known_resources: Vec<Resource>,
@@ -121,7 +124,9 @@ impl<'t> Decoder<'t> {
             table,
             extra_keys,
             keys: Arc::new(Keys::new(&fields)),
+            limits,
             payloads: 0,
+            details: 0,
             strings: Strings::default(),
             resources: HashMap::new(),
             known_resources: Vec::new(),
@@ -173,7 +178,9 @@ impl<'t> Decoder<'t> {
                 self.columns.push_position([record, offset as u32, body.len() as u32]);
                 promoted.begin_span();
                 let span = read_span(promoted, body, depth - 1)?;
-                self.push_span(promoted, &span, resource, scope)
+                self.push_span(promoted, &span, resource, scope)?;
+                self.details += span.details;
+                self.limits.check(self.columns.bucket.len() * ITEM_BYTES + self.details * DETAIL_BYTES)
             })
         })
     }
@@ -235,13 +242,14 @@ impl<'t> Decoder<'t> {
         columns.error.push(is_error);
         columns.proxy.push(is_proxy);
 
-        let name = self.strings.code(span.name)?;
+        let limit = self.limits.value_bytes; // details.rs marks and counts what is left out
+        let name = self.strings.code(within(span.name, limit))?;
         let route = if is_proxy { self.strings.code(promoted.text(ROUTE))? } else { 0 };
         let [names, operations, trace_states, messages, flags, rest @ ..] = &mut columns.codes;
         names.push(name);
         operations.push(if route == 0 { name } else { route });
-        trace_states.push(self.strings.code(span.trace_state)?);
-        messages.push(self.strings.code(span.status_message)?);
+        trace_states.push(self.strings.code(within(span.trace_state, limit))?);
+        messages.push(self.strings.code(within(span.status_message, limit))?);
         let response_flags = promoted.text(RESPONSE_FLAGS);
         let is_none = response_flags == self.table.no_flags.as_bytes();
         flags.push(self.strings.code(if is_none { b"" } else { response_flags })?);
@@ -291,8 +299,14 @@ fn read_span<'p>(promoted: &mut Promoted<'p>, body: &'p [u8], depth: u32) -> wir
             0x39 => span.start = reader.fixed64()?,
             0x41 => span.end = reader.fixed64()?,
             0x85 => span.flags = reader.fixed32()?,
-            0x5a => validate(&EVENT, reader.bytes()?, deeper(depth)?)?,
-            0x6a => validate(&LINK, reader.bytes()?, deeper(depth)?)?,
+            0x5a => {
+                validate(&EVENT, reader.bytes()?, deeper(depth)?)?;
+                span.details += 1;
+            }
+            0x6a => {
+                validate(&LINK, reader.bytes()?, deeper(depth)?)?;
+                span.details += 1;
+            }
             0x7a => span.read_status(reader.bytes()?, deeper(depth)?)?,
             tag => reader.skip(tag, depth)?,
         }

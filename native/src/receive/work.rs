@@ -213,17 +213,23 @@ fn max_parts(bytes: usize) -> usize {
 }
 
 /// Splits a request. Parts beyond what is small are held in the buffer as they are made; where it has no room, or they are too many times the
-/// request, the items are only counted.
+/// request, the items are only counted. What takes far more than the request is measured before it is copied.
 fn split(hub: &Hub, topic: usize, body: &[u8]) -> Result<Split, Status> {
     let mut held = Held { hub, bytes: 0 };
     let mut parts_bytes = 0;
     let signal = [Signal::Spans, Signal::Metrics, Signal::Logs][topic];
+    let (partitions, most) = (hub.settings.partitions, max_parts(body.len()));
+    let at_once = most.min(body.len() + INLINE_BYTES);
     let mut has_room = |more: usize| {
         parts_bytes += more;
-        parts_bytes <= INLINE_BYTES || parts_bytes <= max_parts(body.len()) && held.grow(parts_bytes)
+        parts_bytes <= INLINE_BYTES || parts_bytes <= at_once && held.grow(parts_bytes)
     };
-    split_within(signal, body, hub.settings.partitions, &mut has_room)
-        .map_err(|_| Status::new(Code::InvalidArgument, "not a well-formed OTLP message"))
+    let malformed = |_| Status::new(Code::InvalidArgument, "not a well-formed OTLP message");
+    let measured = split_within(signal, body, partitions, &mut has_room).map_err(malformed)?;
+    if measured.is_over && measured.bytes <= most && held.grow(measured.bytes) {
+        return split_within(signal, body, partitions, &mut |_| true).map_err(malformed);
+    }
+    Ok(measured)
 }
 
 /// Bytes of the buffer; given back when dropped.

@@ -17,15 +17,13 @@ says so (``retry.count``), or it is not the first call that one proxy span makes
 ``client_histogram`` has the caller's duration where it is a CLIENT, a PRODUCER or a proxy.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
 from processors.grouping import NO_BUCKET, U64, Groups, hash_rows
-from processors.limits import IDENTITY, Labels, not_met
+from processors.limits import IDENTITY, Labels, Past
 from processors.settings import LabelLimits
 from processors.slots import LEVELS, PaneTime
 from processors.spans.edges.calls import Window
@@ -53,13 +51,15 @@ def edges(
     window: Window,
     limits: LabelLimits,
     *,
-    met: Sequence[pl.Series] | None = None,
+    own_ends: pl.Series | None = None,
+    past: Past | None = None,
 ) -> dict[str, pa.Table]:
     """Rows of ``edges_10s`` of the window's pane; late ones also of ``edges_1m`` and ``edges_1h``. Tables
     without rows are left out.
 
     ``spans``: the pane's SPAN_SCHEMA columns, row by row those of its Calls; ``first``: which of them are
-    first copies; ``met``: identities of earlier panes, None where there are too few of these to know. Ends
+    first copies; ``own_ends``: what ends the pane's spans name; ``past``: those of earlier panes, None where
+    there are too few of these to know. Ends
     over the limit of nodes, those with the fewest calls, are ``other``; so are both ends
     of the smallest rows over that of series.
     """
@@ -79,8 +79,8 @@ def edges(
     if rows.is_empty():
         return {}
     rows = _named(rows, limits.nodes)
-    if met is not None:
-        rows = _few_new(rows, window.calls.nodes["identity"].unique(), met, limits.new_services)
+    if own_ends is not None and past is not None:
+        rows = _few_new(rows, own_ends, past, limits.new_services)
     tables = {"edges_10s": _table(rows, names, window, limits.series)}
     late = time.late(rows["slot"].to_numpy())
     if late.any():
@@ -106,11 +106,11 @@ def _named(rows: pl.DataFrame, limit: int) -> pl.DataFrame:
     )
 
 
-def _few_new(rows: pl.DataFrame, own: pl.Series, met: Sequence[pl.Series], limit: int) -> pl.DataFrame:
-    """The rows with those of the pane's ``own`` identities that earlier panes have not met made ``other``,
+def _few_new(rows: pl.DataFrame, own: pl.Series, past: Past, limit: int) -> pl.DataFrame:
+    """The rows with those of the pane's ``own`` ends that are new by ``past`` made ``other``,
     but for the ``limit`` busiest; of equal ones those of the smaller hash stay.
     """
-    new = not_met(own, met, limit)
+    new = past.new(own, limit)
     if len(new) <= limit:
         return rows
     ends = pl.concat([rows["client"], rows["server"].rename("client")])

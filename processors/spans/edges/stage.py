@@ -1,13 +1,32 @@
 """Edges as a stage: look-up rows when a pane closes, edges when its window is complete."""
 
+from dataclasses import dataclass
+
+import polars as pl
+
+from processors.limits import Labels, Past
 from processors.settings import ProcessorSettings
 from processors.spans.deduplicate import PaneSpans
 from processors.spans.edges import calls
 from processors.spans.edges.calls import Calls, calls_of
 from processors.spans.edges.edges import edges
+from processors.spans.edges.virtual import virtual_ends
 from processors.spans.sampling.sampler import Sampler
 from processors.stage import PaneView, Tables, Window
 from schemas.spans import SpanBatch
+
+
+@dataclass(frozen=True, slots=True)
+class SeenEnds:
+    """A note for later panes: the ends that edges of a pane's spans may have."""
+
+    identities: pl.Series
+    """Of services by version, databases, queues and upstream clusters, each once."""
+
+    @classmethod
+    def of(cls, spans: pl.DataFrame, found: Calls, labels: Labels) -> "SeenEnds":
+        """Of a pane's spans, row by row those of ``found``."""
+        return cls(pl.concat([found.nodes["identity"].unique(), virtual_ends(spans, found, labels)]))
 
 
 class Edges:
@@ -26,6 +45,7 @@ class Edges:
                 pane.number, spans.frame, pane.batch, spans.labels, first=spans.first, slots=spans.slots
             )
             pane.seen.leave(found)
+            pane.seen.leave(SeenEnds.of(spans.frame, found, spans.labels))
         return {}
 
     def decide(self, pane: PaneView[SpanBatch], window: Window) -> Tables:
@@ -35,6 +55,8 @@ class Edges:
             return {}
         seen = window.seen(Calls)
         around = calls.Window.of(pane.number, self._wait, pane.time, seen)
-        met = pane.met(Calls, self._lookback_panes // 2)
-        identities = None if met is None else [each.nodes["identity"] for each in met]
-        return edges(spans.frame, spans.first, spans.labels, around, self._limits, met=identities)
+        met, own = pane.met(SeenEnds, self._lookback_panes // 2), pane.seen[SeenEnds].identities
+        past = None
+        if met is not None:
+            past = Past([ends.identities for ends in met], self._lookback_panes // 2, self._limits.nodes)
+        return edges(spans.frame, spans.first, spans.labels, around, self._limits, own_ends=own, past=past)

@@ -9,7 +9,7 @@ import polars as pl
 
 from processors.grouping import NO_BUCKET, hash_rows, hash_texts
 from processors.limits import IDENTITY, OTHER, Labels
-from processors.spans.edges.calls import CONSUMER, PRODUCER, SERVER, Window
+from processors.spans.edges.calls import CONSUMER, PRODUCER, SERVER, Calls, Window
 from processors.spans.edges.links import (
     DATABASE,
     OUTSIDE,
@@ -25,6 +25,8 @@ OUTSIDE_CLIENT = "outside"
 UNKNOWN_SERVER = "unknown"
 """The server of calls that were refused before a route was found."""
 
+_DATABASE_NAMES = ("db_system", ("db_name", "peer"))
+_QUEUE_NAMES = ("messaging_system", ("messaging_destination",))
 _SERVICE_TEXTS = ("service_text", "namespace_text", "cluster_text")
 _TAGS = {connection: np.uint64(connection + 1) for connection in (DATABASE, QUEUE, OUTSIDE, UNKNOWN)}
 
@@ -53,6 +55,25 @@ OTHER_NODE = named_nodes(pl.Series([OTHER]), UNKNOWN)
 """What stands at both ends of calls over a limit."""
 
 
+def virtual_ends(spans: pl.DataFrame, calls: Calls, labels: Labels) -> pl.Series:
+    """The identities of all virtual nodes that a pane's spans name, each once; ``calls`` are of these spans, row
+    by row.
+    """
+    made = [
+        _with_node(spans.filter(calls.spans[column]), labels, parts, connection)[1]["identity"]
+        for column, parts, connection in (
+            ("database", _DATABASE_NAMES, DATABASE),
+            ("queue", _QUEUE_NAMES, QUEUE),
+        )
+        if calls.spans[column].any()
+    ]
+    if calls.spans["refused"].any():
+        clusters = calls.spans.filter("refused").select("upstream").unique()
+        words = clusters.join(calls.words.rename({"hash": "upstream"}), on="upstream", how="left")["text"]
+        made.append(named_nodes(words.fill_null("").replace("", UNKNOWN_SERVER), UNKNOWN)["identity"])
+    return pl.concat([_OUTSIDE_NODE["identity"].clear(), *made]).unique()
+
+
 def outside_calls(own: pl.DataFrame) -> Found:
     """Root SERVER spans: nobody in the mesh says that they made the call."""
     roots = own.filter((pl.col("kind") == SERVER) & (pl.col("parent_key") == 0))
@@ -73,7 +94,7 @@ def queue_calls(own: pl.DataFrame, pairs: pl.DataFrame, labels: Labels) -> list[
     spans = own.filter(pl.col("queue") & ~pl.col("key").is_in(nested.implode()))
     if spans.is_empty():
         return []
-    spans, nodes = _with_node(spans, labels, ("messaging_system", "messaging_destination"), QUEUE)
+    spans, nodes = _with_node(spans, labels, _QUEUE_NAMES, QUEUE)
     fixed = {"connection": QUEUE, "upstream": 0, "unsent": False, "retry": False}
     sent = as_rows(
         spans.filter(pl.col("kind") == PRODUCER), client=pl.col("identity"), server=pl.col("virtual"),
@@ -102,7 +123,7 @@ def childless_calls(own: pl.DataFrame, links: pl.DataFrame, labels: Labels, wind
     asked = callers.filter(pl.col("database") & ~(pl.col("refused") & childless))
     asked = asked.join(_other_services_below(asked, below, window), on="key", how="anti")
     if len(asked):
-        asked, nodes = _with_node(asked, labels, ("db_system", ("db_name", "peer")), DATABASE)
+        asked, nodes = _with_node(asked, labels, _DATABASE_NAMES, DATABASE)
         rows = as_rows(
             asked, client=pl.col("identity"), server=pl.col("virtual"), connection=DATABASE, unsent=False, retry=pl.col("retry") > 0,
             client_bucket=pl.col("bucket"), server_bucket=NO_BUCKET,
@@ -203,13 +224,12 @@ def _links_through(upstreams: pl.Series, window: Window) -> pl.DataFrame:
 
 
 def _with_node(
-    spans: pl.DataFrame, labels: Labels, parts: tuple[str, str | tuple[str, ...]], connection: int
+    spans: pl.DataFrame, labels: Labels, parts: tuple[str, tuple[str, ...]], connection: int
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Spans with the identity of their ``virtual`` node, and the nodes: named ``system:name``, or by the one
     of both that is known.
     """
-    system, rest = parts
-    rests = (rest,) if isinstance(rest, str) else rest
+    system, rests = parts
     distinct = spans.select(system, *rests).unique()
     texts = distinct.select(
         pl.Series(name, labels.text(labels.codes(distinct[name])), dtype=pl.String)

@@ -5,6 +5,8 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 from processors.limits import OTHER
@@ -121,6 +123,111 @@ def test_a_service_that_stays_has_its_name_from_its_second_pane_on() -> None:
     emits = process(make_log(*arrivals, end_s=30), FLOOD)
     named = [row for row in rows(emits, "red_10s") if str(row["service"]).startswith("new")]
     assert sum(row["requests"] for row in named) == 5 + 20 + 20  # type: ignore[misc]
+
+
+CROWDED = FLOOD.model_copy(update={"labels": LabelLimits(services=12, new_services=2)})
+
+
+def expected_names(seconds: Sequence[frozenset[int]]) -> list[set[int]]:
+    """Which names keep theirs in each pane, by the rule, one name after the other."""
+    shown = []
+    for pane, own in enumerate(seconds):
+        past = [(number, seconds[number]) for number in range(max(pane - 4, 0), pane) if seconds[number]]
+        if not any(number <= pane - 2 for number, _ in past):
+            shown.append(set(own))
+            continue
+        crowded = len(own.union(*(names for _, names in past))) > 12
+        times = {name: sum(name in names for _, names in past) for name in own}
+        new = {name for name in own if times[name] < (2 if crowded else 1)}
+        shown.append((own - new) | set(sorted(new)[:2]))
+    return shown
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.frozensets(st.integers(0, 30), max_size=12), min_size=4, max_size=12))
+def test_names_keep_theirs_by_how_many_panes_of_the_lookback_have_them(seconds: list[frozenset[int]]) -> None:
+    arrivals = [
+        (
+            float(second),
+            [Span(f"n-{name:02}", 100 * second + name + 1, trace=second + 1) for name in sorted(names)],
+        )
+        for second, names in enumerate(seconds)
+    ]
+    emits = process(make_log(*arrivals, end_s=len(seconds) + 20), CROWDED)
+    found: dict[int, set[int]] = {}
+    for block in (block for emit in emits for block in emit.blocks if block.table == "red_10s"):
+        names = {str(row["service"]) for row in block.rows.to_pylist()} - {OTHER}
+        found[block.pane - T0_S] = {int(name[2:]) for name in names}
+    expected = expected_names(seconds)
+    assert found == {second: names for second, names in enumerate(expected) if seconds[second]}
+
+
+def test_names_that_last_two_panes_are_as_few_as_those_that_come_once() -> None:
+    """Each second 40 services that come now and in the next second, and 3 that stay: in an hour they would be
+    half of all that a pane may have.
+    """
+    limited = FLOOD.model_copy(update={"labels": LabelLimits(services=90, new_services=5)})
+    arrivals = []
+    for second in range(12):
+        fresh = [f"twice-{made:02}-{n}" for made in (second - 1, second) for n in range(40)]
+        names = [*fresh, "steady-0", "steady-1", "steady-2"]
+        spans = [Span(name, 1_000 * second + n + 1, trace=1_000 * second + n) for n, name in enumerate(names)]
+        arrivals.append((float(second), spans))
+    emits = process(make_log(*arrivals, end_s=40), limited)
+    by_pane: dict[int, set[str]] = {}
+    for block in (block for emit in emits for block in emit.blocks if block.table == "red_10s"):
+        by_pane[block.pane - T0_S] = {str(row["service"]) for row in block.rows.to_pylist()}
+    for second in range(3, 12):
+        assert len({name for name in by_pane[second] if name.startswith("twice")}) == 5
+        assert {"steady-0", "steady-1", "steady-2", OTHER} <= by_pane[second]
+    assert total(emits, "red_10s", "requests") == 12 * 83
+
+
+def test_databases_that_never_come_again_are_few_once_a_partition_has_a_past() -> None:
+    arrivals = []
+    for second in range(8):
+        calls = [
+            Span(
+                "a",
+                1_000 * second + n + 1,
+                trace=1_000 * second + n,
+                kind=CLIENT,
+                attributes={"db.system": "redis", "db.name": name},
+            )
+            for n, name in enumerate(["steady", *(f"once-{second}-{number}" for number in range(40))])
+        ]
+        arrivals.append((float(second), calls))
+    emits = process(make_log(*arrivals, end_s=30), FLOOD)
+    for block in (block for emit in emits for block in emit.blocks if block.table == "edges_10s"):
+        found = block.rows.to_pylist()
+        assert sum(row["calls"] for row in found) == 41
+        if block.pane - T0_S >= 2:
+            names = {row["server_service"] for row in found}
+            assert {"redis:steady", OTHER} <= names
+            assert len(names) == 7
+
+
+def test_versions_that_never_come_again_are_other_of_their_service() -> None:
+    arrivals = []
+    for second in range(8):
+        spans = [
+            Span("a", 1_000 * second + n + 1, trace=1_000 * second + n, version=f"{second}.{n}")
+            for n in range(30)
+        ]
+        arrivals.append(
+            (float(second), [*spans, Span("b", 1_000 * second + 99, trace=second + 1, version="v1")])
+        )
+    emits = process(make_log(*arrivals, end_s=30), FLOOD)
+    for block in (block for emit in emits for block in emit.blocks if block.table == "red_10s"):
+        found = block.rows.to_pylist()
+        versions = {row["version"] for row in found if row["service"] == "a"}
+        assert sum(row["requests"] for row in found if row["service"] == "a") == 30, (
+            "each counts for its service"
+        )
+        assert {row["version"] for row in found if row["service"] == "b"} == {"v1"}
+        if block.pane - T0_S >= 2:
+            assert len(versions) == 6
+            assert OTHER in versions
 
 
 def test_which_names_are_new_is_a_function_of_the_log() -> None:
