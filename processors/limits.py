@@ -144,15 +144,15 @@ class SeenServices:
     @classmethod
     def of(cls, identity: Codes, known: Identities, limit: int) -> "SeenServices":
         """``identity`` of each span of the pane."""
-        spans = np.bincount(identity, minlength=len(known.service))
+        spans = np.bincount(identity, minlength=len(known.service)).astype(np.int64)
         of_service = np.bincount(known.service, weights=spans, minlength=len(known.service_hashes))
         return cls(
-            _busiest("service", known.service_hashes, of_service, limit),
+            _busiest("service", known.service_hashes, of_service.astype(np.int64), limit),
             _busiest("version", known.hashes, spans, limit),
         )
 
 
-def _busiest(name: str, hashes: U64, spans: npt.NDArray[np.generic], limit: int) -> pl.Series:
+def _busiest(name: str, hashes: U64, spans: npt.NDArray[np.int64], limit: int) -> pl.Series:
     """At most ``limit`` of the names that have spans; ties by hash."""
     has_some = spans > 0
     hashes, spans = hashes[has_some], spans[has_some]
@@ -189,7 +189,8 @@ def limit_services(
     services = len(known.service_hashes)
     left = pl.Series("service", known.service_hashes[:0])
     if past is not None:
-        left = past.new(pl.Series("service", known.service_hashes), new_limit)
+        own = np.delete(known.service_hashes, known.service[0])  # without `other`
+        left = past.new(pl.Series("service", own), new_limit)
     if services <= limit and len(left) <= new_limit:
         return identity
     spans = np.bincount(known.service[identity], minlength=services)
@@ -216,7 +217,7 @@ def limit_versions(
     keep their name, ties by hash; the others are version ``other`` of their service, which the identities
     returned have besides.
     """
-    new = past.new(pl.Series("version", known.hashes), new_limit)
+    new = past.new(pl.Series("version", known.hashes[1:]), new_limit)
     if len(new) <= new_limit:
         return identity, known
     spans = np.bincount(identity, minlength=len(known.service))

@@ -81,6 +81,8 @@ class Pane:
     """Records over the pane's limit, without their payloads."""
     surplus_items: int = 0
     bytes: int = 0
+    taken_bytes: int = 0
+    """Of ``records``."""
     ahead: int = 0
     """Records whose stamps were far ahead of their predecessors' and were not confirmed (Stamps)."""
     rejected: int = 0
@@ -97,7 +99,9 @@ class Pane:
         if not record.size:
             return
         self.bytes += record.size
-        if self.bytes <= limit_bytes or (not self.records and record.size <= LARGEST_RECORD_BYTES):
+        fits = self.taken_bytes + record.size <= limit_bytes
+        if fits or (not self.records and record.size <= LARGEST_RECORD_BYTES):
+            self.taken_bytes += record.size
             self.records.append(record)
         else:
             self.surplus.append(replace(record, payload=b"", codec=""))

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from processors.pane_processor import PaneProcessor, Signal
 from processors.panes import Emit
 from processors.settings import BreakerSettings, ProcessorSettings
-from processors.stage import PaneView, Tables, Window
+from processors.stage import PaneView, Payloads, Tables, Window
 from schemas.errors import MalformedOtlp, ProcessingFailed
+from schemas.otlp.limits import Weight
 from schemas.records import Commit, Record, TopicPartition
 from schemas.tables import SCHEMAS
 from schemas.units import NS_PER_S
@@ -87,8 +88,13 @@ class Numbers:
         return {"otel_traces_trace_id_ts": pa.Table.from_pylist(rows, schema=schema)}
 
 
+def weigh(payload: bytes) -> Weight:
+    record = Record(0, 0, payload, len(payload))
+    return Weight(len(decode(Payloads([record])).values), 0)
+
+
 def processor(commit: Commit | None = None, given: ProcessorSettings = SETTINGS) -> PaneProcessor[Items]:
-    signal: Signal[Items] = Signal(decode, (Numbers(),), lambda items: len(items.values), wait=given.wait)
+    signal: Signal[Items] = Signal(decode, (Numbers(),), weigh, lambda payload, _: payload, wait=given.wait)
     return PaneProcessor(TP, given, signal, commit)
 
 

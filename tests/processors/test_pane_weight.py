@@ -20,16 +20,16 @@ from schemas.records import Record, TopicPartition
 from tests.support.span_log import KEEP_ALL
 
 MIB = 1 << 20
-SETTINGS = ProcessorSettings(partitions=1, pane_bytes=MIB)
 MOST = MIB // ITEM_BYTES
 TIME = 1_700_000_000_000_000_000
 
 
-def processor(topic: str) -> Processor:
+def processor(topic: str, pane_bytes: int) -> Processor:
+    given = ProcessorSettings(partitions=1, pane_bytes=pane_bytes)
     tp = TopicPartition(topic, 0)
     if topic == topics.SPANS:
-        return span_processor(tp, SETTINGS, KEEP_ALL)
-    return point_processor(tp, SETTINGS) if topic == topics.METRICS else log_processor(tp, SETTINGS)
+        return span_processor(tp, given, KEEP_ALL)
+    return point_processor(tp, given) if topic == topics.METRICS else log_processor(tp, given)
 
 
 def empty(topic: str, items: int) -> bytes:
@@ -39,9 +39,9 @@ def empty(topic: str, items: int) -> bytes:
     return framed(1, framed(2, framed(2, framed(5, b"\x0a\x00" * items))))
 
 
-def run(topic: str, payloads: Sequence[bytes]) -> list[Emit]:
+def run(topic: str, payloads: Sequence[bytes], pane_bytes: int = MIB) -> list[Emit]:
     log = [Record(number, TIME, payload, len(payload)) for number, payload in enumerate(payloads)]
-    return processor(topic).feed([*log, Record(len(log), TIME + 10**12, b"", 0)])
+    return processor(topic, pane_bytes).feed([*log, Record(len(log), TIME + 10**12, b"", 0)])
 
 
 def ledger(emits: Sequence[Emit]) -> dict[str, int]:
@@ -72,7 +72,7 @@ def forget_peak() -> int:
 def test_a_record_of_empty_items_is_set_aside_and_others_are_processed(topic: str) -> None:
     """16 MB that would be 8 million rows, 1 to 2 GiB."""
     before = forget_peak()
-    emits = run(topic, [empty(topic, 10), empty(topic, 8_000_000), empty(topic, 20)])
+    emits = run(topic, [empty(topic, 10), empty(topic, 8_000_000), empty(topic, 20)], 32 * MIB)
     assert peak_mib() - before < 300
     (letter,) = [letter for emit in emits for letter in emit.dead_letters]
     assert letter.offset == 1

@@ -37,7 +37,9 @@ from tests.support.examples import examples
 
 native = pytest.mark.component("native")
 seeds = st.integers(0, 2**64 - 1)
-limits = st.builds(Limits, st.integers(0, 40), st.integers(0, 120), st.integers(0, 5), st.integers(0, 2))
+limits = st.tuples(st.integers(0, 40), st.integers(0, 120), st.integers(0, 5), st.integers(0, 2)).map(
+    lambda numbers: Limits(*numbers)
+)
 
 
 @native

@@ -56,8 +56,8 @@ OTHER_NODE = named_nodes(pl.Series([OTHER]), UNKNOWN)
 
 
 def virtual_ends(spans: pl.DataFrame, calls: Calls, labels: Labels) -> pl.Series:
-    """The identities of all virtual nodes that a pane's spans name, each once; ``calls`` are of these spans, row
-    by row.
+    """The identities of all virtual nodes that a pane's spans name, each once; ``calls`` are
+    of these spans, row by row.
     """
     made = [
         _with_node(spans.filter(calls.spans[column]), labels, parts, connection)[1]["identity"]

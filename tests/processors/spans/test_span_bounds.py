@@ -118,7 +118,7 @@ def test_services_that_never_come_again_are_few_once_a_partition_has_a_past() ->
 def test_a_service_that_stays_has_its_name_from_its_second_pane_on() -> None:
     arrivals = [(float(second), [Span("old", second + 1, trace=second + 1)]) for second in range(4)]
     for second in range(4, 7):
-        spans = [Span(f"new-{n:03}", 1_000 * second + n, trace=1_000 * second + n) for n in range(20)]
+        spans = [Span(f"new-{n:03}", 1_000 * second + n, trace=1_000 * second + n + 1) for n in range(20)]
         arrivals.append((float(second), spans))
     emits = process(make_log(*arrivals, end_s=30), FLOOD)
     named = [row for row in rows(emits, "red_10s") if str(row["service"]).startswith("new")]
@@ -128,18 +128,18 @@ def test_a_service_that_stays_has_its_name_from_its_second_pane_on() -> None:
 CROWDED = FLOOD.model_copy(update={"labels": LabelLimits(services=12, new_services=2)})
 
 
-def expected_names(seconds: Sequence[frozenset[int]]) -> list[set[int]]:
+def expected_names(seconds: Sequence[frozenset[int]]) -> list[frozenset[int]]:
     """Which names keep theirs in each pane, by the rule, one name after the other."""
-    shown = []
+    shown = list[frozenset[int]]()
     for pane, own in enumerate(seconds):
         past = [(number, seconds[number]) for number in range(max(pane - 4, 0), pane) if seconds[number]]
         if not any(number <= pane - 2 for number, _ in past):
-            shown.append(set(own))
+            shown.append(own)
             continue
         crowded = len(own.union(*(names for _, names in past))) > 12
         times = {name: sum(name in names for _, names in past) for name in own}
         new = {name for name in own if times[name] < (2 if crowded else 1)}
-        shown.append((own - new) | set(sorted(new)[:2]))
+        shown.append((own - new) | frozenset(sorted(new)[:2]))
     return shown
 
 
@@ -171,7 +171,9 @@ def test_names_that_last_two_panes_are_as_few_as_those_that_come_once() -> None:
     for second in range(12):
         fresh = [f"twice-{made:02}-{n}" for made in (second - 1, second) for n in range(40)]
         names = [*fresh, "steady-0", "steady-1", "steady-2"]
-        spans = [Span(name, 1_000 * second + n + 1, trace=1_000 * second + n) for n, name in enumerate(names)]
+        spans = [
+            Span(name, 1_000 * second + n + 1, trace=1_000 * second + n + 1) for n, name in enumerate(names)
+        ]
         arrivals.append((float(second), spans))
     emits = process(make_log(*arrivals, end_s=40), limited)
     by_pane: dict[int, set[str]] = {}
@@ -190,7 +192,7 @@ def test_databases_that_never_come_again_are_few_once_a_partition_has_a_past() -
             Span(
                 "a",
                 1_000 * second + n + 1,
-                trace=1_000 * second + n,
+                trace=1_000 * second + n + 1,
                 kind=CLIENT,
                 attributes={"db.system": "redis", "db.name": name},
             )
@@ -211,7 +213,7 @@ def test_versions_that_never_come_again_are_other_of_their_service() -> None:
     arrivals = []
     for second in range(8):
         spans = [
-            Span("a", 1_000 * second + n + 1, trace=1_000 * second + n, version=f"{second}.{n}")
+            Span("a", 1_000 * second + n + 1, trace=1_000 * second + n + 1, version=f"{second}.{n}")
             for n in range(30)
         ]
         arrivals.append(
