@@ -121,12 +121,20 @@ def identities(batch: SpanBatch, labels: Labels) -> Identities:
         return_index=True,
         return_inverse=True,
     )
-    texts = (labels.text(columns[name][rows]) for name in ("cluster", "namespace", "service"))
-    services = hash_rows([hash_texts(pl.Series(text, dtype=pl.String)) for text in texts])
-    versions, of_identity = np.unique(columns["version"], return_inverse=True)
-    version_hashes = hash_texts(pl.Series(labels.text(versions), dtype=pl.String))[of_identity]
-    hashes = hash_rows([services[service], version_hashes])
+    hashes_of = {name: _hashes(labels, codes) for name, codes in columns.items()}
+    services = hash_rows([hashes_of[name][rows] for name in ("cluster", "namespace", "service")])
+    hashes = hash_rows([services[service], hashes_of["version"]])
     return Identities(labels, columns, of_resource, service.astype(np.int64), services, hashes)
+
+
+def _hashes(labels: Labels, codes: Codes) -> U64:
+    """A hash of each code's text; each text is hashed once."""
+    place = np.zeros(len(labels.strings), np.uint32)
+    place[codes] = 1
+    distinct = np.flatnonzero(place)
+    place[distinct] = np.arange(len(distinct), dtype=np.uint32)
+    hashes: U64 = hash_texts(pl.Series(labels.text(distinct), dtype=pl.String))[place[codes]]
+    return hashes
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,9 @@ def virtual_ends(spans: pl.DataFrame, calls: Calls, labels: Labels) -> pl.Series
     of these spans, row by row.
     """
     made = [
-        _with_node(spans.filter(calls.spans[column]), labels, parts, connection)[1]["identity"]
+        _nodes_of(
+            spans.select(parts[0], *parts[1]).filter(calls.spans[column]).unique(), labels, parts, connection
+        )["identity"]
         for column, parts, connection in (
             ("database", _DATABASE_NAMES, DATABASE),
             ("queue", _QUEUE_NAMES, QUEUE),
@@ -226,19 +228,27 @@ def _links_through(upstreams: pl.Series, window: Window) -> pl.DataFrame:
 def _with_node(
     spans: pl.DataFrame, labels: Labels, parts: tuple[str, tuple[str, ...]], connection: int
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Spans with the identity of their ``virtual`` node, and the nodes: named ``system:name``, or by the one
-    of both that is known.
-    """
+    """Spans with the identity of their ``virtual`` node, and the nodes."""
     system, rests = parts
     distinct = spans.select(system, *rests).unique()
+    nodes = _nodes_of(distinct, labels, parts, connection)
+    virtual = distinct.with_columns(nodes["identity"].alias("virtual"))
+    return spans.join(virtual, on=[system, *rests], how="left", maintain_order="left"), nodes
+
+
+def _nodes_of(
+    distinct: pl.DataFrame, labels: Labels, parts: tuple[str, tuple[str, ...]], connection: int
+) -> pl.DataFrame:
+    """The virtual nodes of codes of texts, row by row: named ``system:name``, or by the one of both that is
+    known.
+    """
+    system, rests = parts
     texts = distinct.select(
         pl.Series(name, labels.text(labels.codes(distinct[name])), dtype=pl.String)
         for name in distinct.columns
     )
     name = pl.coalesce(pl.when(pl.col(part) != "").then(pl.col(part)) for part in rests).fill_null("")
     colon = pl.when((pl.col(system) != "") & (name != "")).then(pl.lit(":")).otherwise(pl.lit(""))
-    nodes = named_nodes(
+    return named_nodes(
         texts.select(pl.concat_str(pl.col(system), colon, name).alias("name"))["name"], connection
     )
-    virtual = distinct.with_columns(nodes["identity"].alias("virtual"))
-    return spans.join(virtual, on=[system, *rests], how="left", maintain_order="left"), nodes
