@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -17,6 +17,7 @@ from schemas import topics
 from schemas.otlp.limits import ITEM_BYTES
 from schemas.otlp.wire import framed
 from schemas.records import Record, TopicPartition
+from tests.support.examples import examples
 from tests.support.span_log import KEEP_ALL
 
 MIB = 1 << 20
@@ -87,7 +88,7 @@ def test_a_record_of_empty_items_is_set_aside_and_others_are_processed(topic: st
         assert counted["stored"] + counted["duplicate"] == processed
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(st.lists(st.integers(0, MOST + MOST // 2), min_size=1, max_size=8))
 def test_records_that_fit_are_taken_in_their_order_and_others_set_aside(sizes: list[int]) -> None:
     left, over = MOST, []

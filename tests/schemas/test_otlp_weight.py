@@ -3,7 +3,7 @@
 from types import ModuleType
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas import topics
@@ -13,6 +13,7 @@ from schemas.otlp.picking import pick
 from schemas.otlp.wire import framed
 from tests.schemas.otlp_messages import logs, metrics, traces
 from tests.schemas.twins import compare_items, compare_weight, decoders
+from tests.support.examples import examples
 
 native = pytest.mark.component("native")
 
@@ -33,7 +34,7 @@ def empty(topic: str, items: int) -> bytes:
 
 
 @native
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     st.one_of(
         st.tuples(st.just(topics.SPANS), traces),
@@ -69,7 +70,7 @@ def test_events_and_links_weigh_something(decoder: ModuleType) -> None:
         decoder.decode_spans([payload], [], (), Limits(batch_bytes=50 * DETAIL_BYTES))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     st.one_of(st.tuples(st.just(topics.METRICS), metrics), st.tuples(st.just(topics.LOGS), logs)), st.data()
 )
@@ -93,7 +94,7 @@ def test_items_are_picked_by_their_numbers(case: tuple[str, bytes], data: st.Dat
     compare_items(topic, [pick(topic, payload, chosen)])
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(traces, st.data())
 def test_spans_are_picked_by_their_numbers(payload: bytes, data: st.DataObject) -> None:
     decoder = decoders()[1]

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1 import trace_pb2
 
@@ -16,6 +16,7 @@ from processors.spans.signal import span_processor
 from schemas import topics
 from schemas.records import Record, TopicPartition
 from schemas.units import NS_PER_S
+from tests.support.examples import examples
 from tests.support.span_log import (
     CLIENT,
     KEEP_ALL,
@@ -143,7 +144,7 @@ def expected_names(seconds: Sequence[frozenset[int]]) -> list[frozenset[int]]:
     return shown
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(st.frozensets(st.integers(0, 30), max_size=12), min_size=4, max_size=12))
 def test_names_keep_theirs_by_how_many_panes_of_the_lookback_have_them(seconds: list[frozenset[int]]) -> None:
     arrivals = [
