@@ -16,12 +16,12 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import chdb
 from clickhouse_connect.driver.client import Client
 from rich.console import Console
 from rich.table import Table
 
 from schemas.tables import SCHEMAS, Block
+from storage import embedded
 from storage.client import open_client
 from storage.migrate import migrate
 from storage.settings import StorageSettings
@@ -146,7 +146,7 @@ class _Copies(ChdbSink):
     def __init__(self, settings: StorageSettings) -> None:
         place = settings.store_place
         super().__init__(place)  # type: ignore[arg-type]
-        self._plain = chdb.connect(str(place.directory.resolve()))  # type: ignore[union-attr]
+        self._plain = embedded.connect_again(place.directory)  # type: ignore[union-attr]
 
     def read(self, block: Block) -> None:
         """Let the engine read the rows, and nothing else."""

@@ -13,7 +13,7 @@ from typing import Any
 from console.port import MetricsServer
 from meshflow.settings import Settings
 from schemas import otlp
-from schemas.errors import LogDamaged, LogUnavailable, LogVanished, ProcessingFailed
+from schemas.errors import LogDamaged, LogUnavailable, LogVanished, MeshflowError, ProcessingFailed
 from schemas.records import LogWriter
 from storage.settings import KafkaLog
 
@@ -51,9 +51,13 @@ async def cancel(task: "asyncio.Task[None]") -> None:
         await task
 
 
-def failure_of(task: "asyncio.Task[Any]") -> ProcessingFailed:
-    """Log that a task that goes on for ever has failed; the error that says so."""
+def failure_of(task: "asyncio.Task[Any]") -> MeshflowError:
+    """The error that says why a task that goes on for ever has failed, which is logged where it is no file's
+    fault.
+    """
     error = task.exception()
+    if isinstance(error, LogDamaged | LogVanished):
+        return error
     logger.critical("%s failed", task.get_name(), exc_info=error)
     if isinstance(error, ProcessingFailed):
         return error

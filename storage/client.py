@@ -17,7 +17,7 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError, OperationalError
 
 from schemas.errors import SinkRejected, SinkTooLarge, SinkUnavailable, SinkUnusable
-from storage import embedded
+from storage import damage, embedded
 from storage.deduplication_log import repair
 from storage.settings import ChdbStore, ClickHouseStore
 
@@ -26,8 +26,8 @@ _TIMEOUT_S = 60
 _URL = re.compile(r" with url: \S+|(?<=/)\?[\w%]+=\S*?(?=\)|$| )")
 
 _ADVICE = (
-    "if its files are damaged, restore the folder from a copy, or move it away and start meshflow again:"
-    " its rows are lost then, the log's records of the last day are not"
+    "restore the folder from a copy, or say `meshflow repair`, which sets aside what cannot be read, or move the folder"
+    " away: its rows are lost then, the log's records of the last day are not"
 )
 
 CLUSTER_SETTINGS = {
@@ -208,13 +208,16 @@ def _open_chdb(place: ChdbStore) -> Client:
         repair(place.directory)
     try:
         with closing(embedded.connect(place.directory)):  # the first one starts the engine, with its rules
-            return clickhouse_connect.get_client(dsn=f"chdb://{place.directory.resolve()}")
-    except (ClickHouseError, RuntimeError) as error:
+            return clickhouse_connect.get_client(
+                dsn="chdb://", path=f"file:{embedded.name_of(place.directory)}"
+            )
+    except (ClickHouseError, *embedded.ERRORS) as error:
         if status.exists():
             raise SinkUnavailable(
                 f"{_name(place)} is in use by another process ({status.read_text().partition(chr(10))[0]})"
             ) from error
-        raise SinkUnavailable(f"{_name(place)} cannot be opened: {error}") from error
+        reason = damage.explain(embedded.text_of(error), place.directory.resolve())
+        raise SinkUnavailable(f"{_name(place)} cannot be opened: {reason}; {_ADVICE}") from error
 
 
 def _left_by_a_kill(status: Path) -> bool:

@@ -24,6 +24,7 @@ from storage import levels, shards
 from storage.client import errors, open_client
 from storage.settings import ClickHouseStore, StorageSettings
 
+_CREATE = re.compile(r"CREATE TABLE IF NOT EXISTS (\w+)")
 _NUMBERED = re.compile(r"(\d{4})_\w+\.sql")
 _REPEATED = ("functions.sql", "views.sql")
 _FINE_LEVELS = (*levels.tables("10s"), *levels.tables("1m"))
@@ -39,7 +40,7 @@ what bounds the wait."""
 
 
 class MigrationError(MeshflowError):
-    """The database was migrated by another version of meshflow than this one can follow."""
+    """The database was migrated by a version of meshflow that this one cannot follow, or lost a table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +78,31 @@ def migrate(client: Client, settings: StorageSettings) -> list[str]:
                     column_names=["version", "name", "checksum"],
                 )
                 done.append(migration.name)
+        if missing := _missing_tables(client, settings):
+            raise MigrationError(
+                f"the store has no table {', '.join(missing)}, though it had: restore the store from a copy, or say"
+                " `meshflow repair`, which makes what is missing anew, without its rows"
+            )
         done += _alter_expiry(client, settings)
         for name in _REPEATED:
             _run_beside_others(client, _read(name), settings)
     return done
+
+
+def remake(client: Client, settings: StorageSettings) -> list[str]:
+    """Make tables anew, without rows, that were made before and are not there; their names.
+
+    Raises SinkUnavailable.
+    """
+    with errors("make tables anew"):
+        if not client.query("EXISTS TABLE schema_migrations").result_rows[0][0]:
+            return []
+        recorded = {int(row[0]) for row in client.query("SELECT version FROM schema_migrations").result_rows}
+        missing = _missing_tables(client, settings)
+        for migration in migrations():
+            if missing and migration.version in recorded:
+                _run(client, migration.text, settings)
+        return sorted(set(missing) - set(_missing_tables(client, settings)))
 
 
 def create_database(place: ClickHouseStore) -> bool:
@@ -163,6 +185,18 @@ def _check(applied: dict[int, str], known: list[Migration]) -> None:
             raise MigrationError(f"migration {version} is not the one that the database was made with")
 
 
+def _missing_tables(client: Client, settings: StorageSettings) -> list[str]:
+    """Tables of the migrations that are not there."""
+    rows = client.query("SELECT name FROM system.tables WHERE database = currentDatabase()").result_rows
+    made = {
+        created[1]
+        for migration in migrations()
+        for statement in statements(migration.text, settings)
+        if (created := _CREATE.match(statement))
+    }
+    return sorted(made - {str(name) for (name,) in rows})
+
+
 def _alter_expiry(client: Client, settings: StorageSettings) -> list[str]:
     """Give tables the TTL and the deduplication window of the settings where they have another one."""
     rows = client.query(
@@ -172,10 +206,6 @@ def _alter_expiry(client: Client, settings: StorageSettings) -> list[str]:
     done = []
     for plain, wanted in expiry(settings).items():
         table = shards.local_name(plain, settings)
-        if table not in engines:
-            raise MigrationError(
-                f"table {table} is missing though its migration is recorded: somebody dropped it; restore it, or start afresh"
-            )
         current = re.search(r" TTL (.+?) SETTINGS ", engines[table])
         if current is None or current[1] != wanted:
             _note_kept(client, plain, current[1] if current else "")

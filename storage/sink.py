@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import chdb
 import pyarrow as pa
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError
@@ -19,7 +18,7 @@ from schemas import self_metrics
 from schemas.errors import SinkRejected, SinkUnavailable, SinkUnusable
 from schemas.sink import Sink
 from schemas.tables import SCHEMAS, Block
-from storage import shards
+from storage import embedded, shards
 from storage.client import classify, errors, open_client
 from storage.settings import ChdbStore, ClickHouseStore
 
@@ -95,7 +94,7 @@ class ChdbSink:
     def __init__(self, place: ChdbStore) -> None:
         """Raises SinkUnavailable: the folder is in use by another process."""
         self._client = open_client(place)  # keeps the engine open, and opens it the careful way
-        self._connection: Any = chdb.connect(str(place.directory.resolve()))
+        self._connection = embedded.connect_again(place.directory)
         self._guard = threading.Lock()
 
     def write(self, block: Block) -> None:
@@ -123,8 +122,8 @@ class ChdbSink:
                 f"INSERT INTO `{block.table}` ({columns}) SELECT {columns} FROM Python(meshflow_rows) {insert_settings(block.token)}",
                 "TabSeparated",
             )
-        except RuntimeError as error:
-            raise engine_error(error, f"insert of {block.token}") from error
+        except embedded.ERRORS as error:
+            raise engine_error(embedded.text_of(error), f"insert of {block.token}") from error
 
 
 class RetryingSink:
@@ -181,10 +180,10 @@ def insert_settings(token: str) -> str:
     return f"SETTINGS insert_deduplication_token = '{_escape(token)}', {one_block}"
 
 
-def engine_error(error: RuntimeError, doing: str) -> SinkRejected | SinkUnavailable | SinkUnusable:
+def engine_error(text: str, doing: str) -> SinkRejected | SinkUnavailable | SinkUnusable:
     """What an error of chdb's own connection means to the writer of a block."""
-    code = _CODE.search(str(error))
-    return classify(DatabaseError(str(error), code=int(code[1]) if code else None), doing)
+    code = _CODE.search(text)
+    return classify(DatabaseError(text, code=int(code[1]) if code else None), doing)
 
 
 def _insert_arrow(

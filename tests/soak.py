@@ -17,6 +17,7 @@ CAMPAIGNS = (
     ("tests.fuzz.fuzz_otlp", "--seconds", str(int(MINUTES * 12))),
     ("tests.storage.sql.soak_guard", "--statements", str(int(MINUTES * 700))),
     ("tests.e2e.soak_requests", "--requests", str(int(MINUTES * 3_500))),
+    ("tests.e2e.soak_damage", "--trials", str(int(MINUTES * 4))),
     ("tests.e2e.faults.faults", "--minutes", str(MINUTES * 0.4)),
     ("tests.e2e.soak_kills", "--minutes", str(MINUTES * 0.3)),
     ("pytest", "-q", "-m", "hypothesis", "--timeout", "7200", f"--hypothesis-seed={SEED}"),

@@ -26,7 +26,7 @@ from schemas.dead_letters import (
     StoredLetter,
     payload_of,
 )
-from schemas.errors import LogUnavailable
+from schemas.errors import LogDamaged, LogUnavailable
 from schemas.records import DeadLetter, Record, TopicPartition
 
 FILE = "dead_letters.sqlite"
@@ -94,17 +94,19 @@ class SqliteDeadLetters:
         self._max_bytes = max_bytes
         self._max_letters = max_letters
         self._stopping = threading.Event()
-        self._connection = _connect(self._file)
+        self._connection = connect(self._file)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-dead-letters")
 
     async def write(self, tp: TopicPartition, letters: Sequence[DeadLetter]) -> None:
         """See schemas.dead_letters.DeadLetterWriter.write; while the disk is full, wait.
 
-        Raises LogUnavailable once :meth:`stop` was called.
+        Raises LogUnavailable once :meth:`stop` was called, LogDamaged.
         """
         while True:
             try:
                 return await self._call(lambda: self._write(tp, letters))
+            except LogDamaged:
+                raise  # waiting does not mend it, the next start does
             except LogUnavailable as error:
                 if self._stopping.is_set():
                     raise
@@ -234,9 +236,18 @@ def _letter(row: tuple[Any, ...]) -> StoredLetter:
         extent,
         payload,
         key,
-        orjson.loads(labels),
+        _labels(labels),
         replayed,
     )
+
+
+def _labels(text: str) -> dict[str, str]:
+    """Headers of a letter; none where damage left no JSON of them."""
+    try:
+        found = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return {}
+    return {name: str(value) for name, value in found.items()} if isinstance(found, dict) else {}
 
 
 def _where(selection: Selection) -> tuple[str, tuple[Any, ...]]:
@@ -279,9 +290,13 @@ class _transaction:  # noqa: N801 - used as contextlib's are
                 self._connection.execute("ROLLBACK")
 
 
-def _connect(file: Path) -> sqlite3.Connection:
+def connect(file: Path) -> sqlite3.Connection:
+    """A connection to a file of dead letters, which is made where it is not there. Raises LogUnavailable;
+    LogDamaged: log.sqlite.letters_salvage saves what can be read.
+    """
     try:
         connection = sqlite3.connect(file, timeout=30, isolation_level=None, check_same_thread=False)
+        connection.text_factory = file_format.text
         connection.execute("PRAGMA auto_vacuum = FULL")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")

@@ -1,22 +1,18 @@
-"""A damaged log file: all rows that can be read go into a new one, the old one is set aside.
-
-SQLite reads a table by its B-tree, so one bad page hides the rows of that page, and those below it. Rows are
-read in order; at one that cannot be read, the next readable one is looked for in growing steps, then closer.
-A damaged first page (it has the file's header and the tables' roots) is replaced by that of a new file, whose
-tables have the same roots.
+"""A damaged log file: all rows that can be read go into a new one, the old one is set aside
+(log.sqlite.rescue).
 """
 
 import logging
-import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from log.sqlite import rescue
 from log.sqlite import schema as file_format
 from log.sqlite import seen as seen_file
 from schemas.errors import LogDiskFull, LogUnavailable
@@ -24,7 +20,6 @@ from schemas.records import TopicPartition
 
 _LOGGER = logging.getLogger(__name__)
 
-_SIDES = ("-wal", "-shm")
 _COLUMNS = "position, append_time_ns, size, codec, headers, payload"
 _COPIED_ROWS = 256
 
@@ -48,18 +43,18 @@ def salvage(directory: Path, topics: Mapping[str, int]) -> Salvaged:
     """
     file = directory / file_format.FILE
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    aside = _free(directory / f"{file_format.FILE}.damaged-{stamp}")
+    aside = rescue.free_name(directory / f"{file_format.FILE}.damaged-{stamp}")
     fresh = directory / f"salvage-{stamp}"
     result = Salvaged(aside)
     shutil.rmtree(fresh, ignore_errors=True)
     try:
         fresh.mkdir()
         work = fresh / "damaged.sqlite"
-        _copy_damaged(file, work)
+        rescue.copy_damaged(file, work)
         with closing(file_format.connect(fresh, create=True)) as new:
             _fill(work, new, directory, topics, result)
             new.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        _replace(file, aside, fresh / file_format.FILE)
+        rescue.replace(file, aside, fresh / file_format.FILE)
     except (OSError, sqlite3.Error, LogDiskFull) as error:
         raise LogUnavailable(
             f"{file} is damaged, and what can be read of it could not be saved beside it ({error}): there must be room for"
@@ -80,20 +75,13 @@ def salvage(directory: Path, topics: Mapping[str, int]) -> Salvaged:
     return result
 
 
-def _copy_damaged(file: Path, work: Path) -> None:
-    """A copy to read from, since reading may write: SQLite recovers the -wal, and the header is mended."""
-    for side in ("", *_SIDES[:1]):
-        if Path(f"{file}{side}").exists():
-            shutil.copyfile(f"{file}{side}", f"{work}{side}")
-
-
 def _fill(
     work: Path, new: sqlite3.Connection, directory: Path, topics: Mapping[str, int], result: Salvaged
 ) -> None:
     old = _open(work)
     try:
         if old is None:
-            _mend_first_page(work, new)
+            rescue.mend_first_page(work, new, file_format.PAGE_BYTES)
             old = _open(work)
         partitions = _partitions(old, directory, topics)
         new.execute("BEGIN IMMEDIATE")
@@ -136,20 +124,6 @@ def _has_tables(connection: sqlite3.Connection) -> bool:
     return {"records", "partitions"} <= {name for (name,) in found}
 
 
-def _mend_first_page(work: Path, new: sqlite3.Connection) -> None:
-    """Give the damaged file the first page of a new log: same header, same roots; the file's own length."""
-    new.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    file = new.execute("PRAGMA database_list").fetchone()[2]
-    with open(file, "rb") as template:
-        first = bytearray(template.read(file_format.PAGE_BYTES))
-    pages = max(1, work.stat().st_size // file_format.PAGE_BYTES)
-    first[28:32] = pages.to_bytes(4)  # the file's size in pages (SQLite's file format, 1.3)
-    first[32:40] = bytes(8)  # no list of free pages
-    with work.open("r+b") as damaged:
-        damaged.write(first)
-    Path(f"{work}-wal").unlink(missing_ok=True)
-
-
 def _partitions(
     old: sqlite3.Connection | None, directory: Path, topics: Mapping[str, int]
 ) -> list[tuple[int, str, int, int | None, str | None]]:
@@ -157,7 +131,9 @@ def _partitions(
     found: dict[int, tuple[int, str, int, int | None, str | None]] = {}
     taken: set[TopicPartition] = set()
     if old is not None:
-        for row in _readable_rows(old, "SELECT * FROM partitions WHERE id >= ? ORDER BY id", 1, 1 << 20):
+        for row in rescue.readable_rows(
+            old, "SELECT * FROM partitions WHERE id >= ? ORDER BY id", 1, 1 << 20
+        ):
             number, topic, partition, offset, metadata = row
             sound = isinstance(topic, str) and isinstance(partition, int) and topic in topics
             committed = isinstance(offset, int) and isinstance(metadata, str)
@@ -203,7 +179,7 @@ def _copy_partition(
     sql = f"SELECT {_COLUMNS} FROM records WHERE position >= ? AND position < {beyond} ORDER BY position"
     rows: list[tuple[Any, ...]] = []
     first, last, copied = None, end - 1, 0
-    for row in _readable_rows(old, sql, begin, beyond):
+    for row in rescue.readable_rows(old, sql, begin, beyond):
         offset = file_format.offset_of(row[0])
         if not file_format.is_sound(row):
             continue
@@ -223,45 +199,3 @@ def _insert(new: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> None:
     new.execute("BEGIN IMMEDIATE")
     new.executemany("INSERT OR IGNORE INTO records VALUES (?, ?, ?, ?, ?, ?)", rows)
     new.execute("COMMIT")
-
-
-def _readable_rows(
-    connection: sqlite3.Connection, sql: str, begin: int, beyond: int
-) -> Iterator[tuple[Any, ...]]:
-    """Rows whose first column (ascending, from ``begin`` on) is the query's one parameter."""
-    at = begin
-    while at < beyond:
-        try:
-            for row in connection.execute(sql, (at,)):
-                if not isinstance(row[0], int) or not at <= row[0] < beyond:
-                    break
-                yield row
-                at = row[0] + 1
-            else:
-                return
-            at += 1
-        except (sqlite3.DatabaseError, MemoryError, OverflowError):
-            following = file_format.next_readable(connection, sql, at, beyond)
-            if following is None:
-                return
-            at = following
-
-
-def _replace(file: Path, aside: Path, fresh: Path) -> None:
-    for side in ("", *_SIDES):
-        with suppress(FileNotFoundError):
-            Path(f"{file}{side}").rename(f"{aside}{side}")
-    fresh.rename(file)
-    descriptor = os.open(file.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _free(path: Path) -> Path:
-    number = 0
-    while path.exists():
-        number += 1
-        path = path.with_name(f"{path.name.split('~')[0]}~{number}")
-    return path

@@ -99,11 +99,12 @@ def migrate(context: click.Context, data: Path | None) -> None:
 @data_option
 @click.pass_context
 def repair(context: click.Context, data: Path | None) -> None:
-    """Save what can be read of a damaged embedded log; a start that finds damage does so by itself."""
+    """Save what can be read of a damaged embedded log and store; a start does so by itself where nothing more
+    is lost by it.
+    """
     from meshflow.tools.repair import repair as save  # noqa: PLC0415 - brings pyarrow
 
-    saved = save(load_settings(context, {("storage", "data"): data and str(data)}).settings)
-    click.echo(f"{saved.records} records are saved, {saved.lost} are lost; the old file is {saved.aside}")
+    click.echo("\n".join(save(load_settings(context, {("storage", "data"): data and str(data)}).settings)))
 
 
 @click.command()

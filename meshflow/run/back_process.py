@@ -22,7 +22,7 @@ from meshflow.run import channel
 from meshflow.run.folders import temporary_folder
 from meshflow.settings import Settings
 from schemas import self_metrics
-from schemas.errors import MeshflowError, ProcessingFailed
+from schemas.errors import LogDamaged, LogVanished, MeshflowError, ProcessingFailed
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +36,19 @@ waiting for the lock on SQLite's file (30 s), which a stopped process may hold.
 """
 START_S = 180.0
 """The same before its first line: it loads Polars and the engine."""
+FIRST_STARTS = 3
+"""Starts after which one that was never ready, and does not say why, is given up."""
 STOP_S = 10.0
 """How long it may take to finish the pane in hand; then it is killed, and the next one reads the log again.
 """
 _END_S = 10.0
 _COMMAND = (sys.executable, "-P", "-m", "meshflow.run.back")
+
+
+_FINAL: dict[str, type[MeshflowError]] = {
+    error.__name__: error for error in (ProcessingFailed, LogDamaged, LogVanished)
+}
+"""Errors of the second process that another start of it would not mend, by their names."""
 
 
 class StartFailed(MeshflowError):
@@ -87,8 +95,8 @@ class BackProcess:
         self.ready = asyncio.Event()
         """Set once the first one was ready."""
         self.task = asyncio.create_task(self._run(), name="processing and SQL")
-        """Goes on until :meth:`stop`. Raises StartFailed, ProcessingFailed: starting again would not mend
-        it.
+        """Goes on until :meth:`stop`. Raises StartFailed, ProcessingFailed, LogDamaged, LogVanished: starting
+        it again would not mend it.
         """
 
     async def stop(self) -> None:
@@ -110,10 +118,10 @@ class BackProcess:
             how = await self._live(life)
             if self._stopping.is_set():
                 break
-            if life.failed == ProcessingFailed.__name__:
-                raise ProcessingFailed(life.reason)
-            if not self.ready.is_set() and life.failed:
-                raise StartFailed(life.reason)
+            if error := _FINAL.get(life.failed):
+                raise error(life.reason)
+            if not self.ready.is_set() and (life.failed or self._restarts + 1 >= FIRST_STARTS):
+                raise StartFailed(life.reason or self._never_ready(how))
             if life.ready_s and time.monotonic() - life.ready_s > GOOD_LIFE_S:
                 delay_s = FIRST_DELAY_S
             self._restarts += 1
@@ -125,6 +133,13 @@ class BackProcess:
             )
             await _first_of(self._stopping.wait(), asyncio.sleep(delay_s))
             delay_s = min(2 * delay_s, LONGEST_DELAY_S)
+
+    def _never_ready(self, how: str) -> str:
+        return (
+            f"processing and SQL ended {FIRST_STARTS} times before they were ready, at last: {how}. If there is memory,"
+            f" files of the store in {self._settings.storage.data} are damaged: restore them from a copy, say"
+            " `meshflow repair`, or move the folder of the store away"
+        )
 
     async def _live(self, life: _Life) -> str:
         """One process from its start to its end; why it ended."""

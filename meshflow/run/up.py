@@ -16,6 +16,7 @@ from console.password import check_exposure
 from console.port import listen_for_sql
 from ingest.server import IngestServer
 from log.sqlite.dead_letters import SqliteDeadLetters
+from log.sqlite.letters_salvage import save_letters
 from log.sqlite.retention import Limits
 from log.sqlite.writer import SqliteLogWriter
 from meshflow.lifecycle import cancel, failure_of, stop_on_signals, tick
@@ -58,6 +59,7 @@ async def _run(settings: Settings, on_ready: Callable[[Ports], None]) -> None:
         settings = settings.model_copy(update={"console": check_exposure(settings.console)})
         writer = _open_log(settings, log)
         parts.push_async_callback(writer.close)
+        await asyncio.to_thread(save_letters, log)
         letters = SqliteDeadLetters(log, settings.storage.dead_letters_max_bytes)
         parts.push_async_callback(letters.close)
         replaying = asyncio.create_task(

@@ -6,9 +6,13 @@ from dataclasses import dataclass
 
 from schemas.sql import Answer, Engine, Limits, Query
 
-GRACE_S = 15.0
-"""How long after its limit a query may go on: the engine looks at the clock between blocks of rows."""
+_LEAST_GRACE_S, _LONGEST_GRACE_S = 5.0, 15.0
 _EVERY_S = 1.0
+
+
+def grace_s(limit_s: float) -> float:
+    """How long after its limit a query may go on: the engine looks at the clock between blocks of rows."""
+    return min(_LONGEST_GRACE_S, max(_LEAST_GRACE_S, limit_s / 2))
 
 
 @dataclass(slots=True, eq=False)
@@ -29,7 +33,7 @@ class WatchedEngine:
         self,
         engine: Engine,
         on_stuck: Callable[[float], None],
-        grace_s: float = GRACE_S,
+        grace_s: Callable[[float], float] = grace_s,
         every_s: float = _EVERY_S,
     ) -> None:
         self._engine = engine
@@ -66,7 +70,11 @@ class WatchedEngine:
             with self._guard:
                 for call in self._calls:
                     call.took_s += self._every_s
-                stuck = [call.took_s for call in self._calls if call.took_s > call.limit_s + self._grace_s]
+                stuck = [
+                    call.took_s
+                    for call in self._calls
+                    if call.took_s > call.limit_s + self._grace_s(call.limit_s)
+                ]
             if stuck:
                 self._on_stuck(max(stuck))
                 return

@@ -8,10 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import chdb
-
 from schemas.sql import Answer, Limits, Query
-from storage import embedded
+from storage import damage, embedded
 from storage.client import open_client
 from storage.settings import ChdbStore
 from storage.sql import read_guard, write_guard
@@ -35,7 +33,8 @@ class ChdbEngine:
     def __init__(self, path: str, *, writable: bool = False) -> None:
         """Take the folder; ``writable`` lets statements change it.
 
-        Raises SinkUnavailable: another process has it, or this one has another folder open.
+        Raises SinkUnavailable: another process has it, or this one has another folder open. Raises
+        SinkUnusable: the engine has not the access rules that SQL of strangers needs.
         """
         self._path = path
         self._role = embedded.CHANGER if writable else embedded.READER
@@ -51,16 +50,14 @@ class ChdbEngine:
         connection = self._connect()
         try:
             return self._execute(connection, query, limits)
-        except RuntimeError as error:
-            raise failure(str(error)) from error
+        except embedded.ERRORS as error:
+            raise failure(damage.with_advice(embedded.text_of(error), self._path)) from error
         finally:
             connection.close()
 
     def _connect(self) -> Any:
         """A connection with the rights that strangers' SQL has."""
-        connection = chdb.connect(self._path)
-        embedded.take_role(connection, self._role)
-        return connection
+        return embedded.connect_as(self._path, self._role)
 
     def _execute(self, connection: Any, query: Query, limits: Limits) -> Answer:
         if query.database:
@@ -104,7 +101,7 @@ class ChdbEngine:
 
 def _ask(connection: Any, sql: str, parameters: Mapping[str, str]) -> str:
     result = connection.query(sql, "TSVRaw", params=dict(parameters))
-    return (result.bytes() or b"").decode().removesuffix("\n")
+    return (result.bytes() or b"").decode(errors="replace").removesuffix("\n")
 
 
 def _read(connection: Any, sql: str, query: Query, verdict: Verdict, limits: Limits) -> Answer:

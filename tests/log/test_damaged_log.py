@@ -246,3 +246,65 @@ async def test_a_spool_with_damage_anywhere_loses_what_is_damaged_and_no_more(tm
         spool.append([Append(A, b"new")], [b"n" * 16], [NEVER_SENT])
         assert spool.peek(1 << 30).entries[-1].append.value == b"new"
         spool.close()
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("side", ["log.sqlite-shm", "log.sqlite-wal"])
+async def test_a_damaged_file_beside_the_log_costs_at_most_what_only_it_had(
+    tmp_path: Path, side: str, seed: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = await make_log(tmp_path / "killed" / "log", clean=False)
+    damage = DAMAGES[seed]
+    folder = copy(made, tmp_path / "log")
+    if not (folder / side).exists():
+        (folder / side).write_bytes(random.Random(seed).randbytes(32768))
+    damage(folder / side, random.Random(seed))
+    writer = SqliteLogWriter(folder, PARTITIONS, LIMITS)
+    for tp, of_tp in made.values.items():
+        await writer.append([Append(tp, b"new")])
+        found, lost = await read_all(folder, tp)
+        assert found.pop(max(found)) == b"new"
+        assert len(found) + lost == EACH
+        assert all(value == of_tp[offset] for offset, value in found.items())
+        assert not lost or side.endswith("-wal")
+        assert not lost or "went back in time" in caplog.text
+    await writer.close()
+
+
+async def test_a_wal_that_another_log_left_is_not_taken_for_this_ones(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As restoring a copy of log.sqlite leaves it, without the files beside it."""
+    made = await make_log(tmp_path / "made" / "log")
+    other = await make_log(tmp_path / "other" / "log", clean=False)
+    folder = copy(made, tmp_path / "log")
+    for side in ("-wal", "-shm"):
+        left = other.folder / f"log.sqlite{side}"
+        if left.exists():
+            shutil.copyfile(left, folder / f"log.sqlite{side}")
+    writer = SqliteLogWriter(folder, PARTITIONS, LIMITS)
+    for tp in made.values:
+        await writer.append([Append(tp, b"new")])
+        found, lost = await read_all(folder, tp)
+        assert found.pop(max(found)) == b"new"
+        assert len(found) + lost == max(found, default=-1) + 1 or lost
+    await writer.close()
+    await SqliteLogWriter(folder, PARTITIONS, LIMITS).close()
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+async def test_a_damaged_log_seen_says_so_and_the_log_goes_on(
+    made: Made, tmp_path: Path, damage: Damage, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = copy(made, tmp_path / "log")
+    damage(folder.with_name("log.seen"), random.Random(1))
+    writer = SqliteLogWriter(folder, PARTITIONS, LIMITS)
+    await writer.append([Append(A, b"new")])
+    found, lost = await read_all(folder, A)
+    assert found[max(found)] == b"new"
+    assert len(found) == EACH + 1
+    assert not lost or "went back in time" in caplog.text
+    await writer.close()
+    caplog.clear()
+    await SqliteLogWriter(folder, PARTITIONS, LIMITS).close()
+    assert not caplog.records, "it is written anew"

@@ -9,12 +9,12 @@ import time
 import urllib.request
 from pathlib import Path
 
-import chdb
 import pytest
 from click.testing import CliRunner, Result
 
 from meshflow.cli import main
 from meshflow.cli.shared import EXIT_BROKEN
+from storage import embedded
 from tests.support.up import ROOT, Up, eventually, running_up
 from tests.support.up import replay as replay_into
 
@@ -147,7 +147,7 @@ def test_a_port_in_use_is_a_clear_error(tmp_path: Path) -> None:
 def test_processing_that_fails_ends_the_process_with_a_reason(tmp_path: Path) -> None:
     up = Up(tmp_path, "", *QUICK)
     assert call("migrate", "--data", str(up.data)).exit_code == 0
-    engine = chdb.connect(str(up.data / "store"))
+    engine = embedded.connect(up.data / "store")
     engine.query("ALTER TABLE ledger DROP COLUMN lost")
     engine.close()
     up.start()

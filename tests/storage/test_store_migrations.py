@@ -11,7 +11,7 @@ import pytest
 from schemas.tables import SCHEMAS
 from storage import migrate as migration
 from storage.client import open_client
-from storage.migrate import MigrationError, migrate, migrations
+from storage.migrate import MigrationError, migrate, migrations, remake
 from storage.settings import StorageSettings
 from tests.storage import snapshots
 from tests.support.store_server import StoreServer
@@ -140,12 +140,19 @@ def test_a_changed_or_newer_migration_is_refused(place: Place) -> None:
             migrate(client, settings)
 
 
-def test_a_table_that_somebody_dropped_is_named(place: Place) -> None:
+def test_a_table_that_is_gone_is_named_and_made_anew_when_asked(place: Place) -> None:
     settings = place.settings()
     with opened(settings) as client:
+        made = "SELECT create_table_query FROM system.tables WHERE database = currentDatabase() AND name = 'otel_logs'"
+        before = scalar(client, made)
+        assert remake(client, settings) == []
         client.command("DROP TABLE otel_logs")
-        with pytest.raises(MigrationError, match="table otel_logs is missing"):
+        client.command("DROP TABLE rollups")
+        with pytest.raises(MigrationError, match=r"no table otel_logs, rollups, .* say `meshflow repair`"):
             migrate(client, settings)
+        assert remake(client, settings) == ["otel_logs", "rollups"]
+        assert migrate(client, settings) == []
+        assert scalar(client, made) == before
 
 
 def test_settings_that_changed_are_applied(place: Place) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from meshflow.run.back_process import BackProcess, StartFailed
 from meshflow.settings import load
-from schemas.errors import ProcessingFailed
+from schemas.errors import LogDamaged, LogVanished, MeshflowError, ProcessingFailed
 
 SAY = """
 import json, os, signal, sys, time
@@ -114,6 +114,23 @@ async def test_a_first_start_that_fails_ends_up_with_its_reason(tmp_path: Path) 
         with pytest.raises(StartFailed, match=r"^the store is away$"):
             await back.task
     assert not back.ready.is_set()
+
+
+async def test_one_that_crashes_at_each_start_is_given_up_with_advice(tmp_path: Path) -> None:
+    async with running(tmp_path, "os.kill(os.getpid(), signal.SIGSEGV)") as back:
+        with pytest.raises(StartFailed, match=r"ended 3 times .* killed by SIGSEGV.* say `meshflow repair`"):
+            await back.task
+    assert (tmp_path / "lives").read_text() == "xxx"
+
+
+@pytest.mark.parametrize("kind", [LogDamaged, LogVanished])
+async def test_damage_that_the_next_start_of_up_mends_ends_this_one(
+    tmp_path: Path, kind: type[MeshflowError]
+) -> None:
+    script = f"say('ready'); say('failed', kind='{kind.__name__}', reason='start again')"
+    async with running(tmp_path, script) as back:
+        with pytest.raises(kind, match=r"^start again$"):
+            await back.task
 
 
 async def test_a_later_start_that_fails_is_tried_again(

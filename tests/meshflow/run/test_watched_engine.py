@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from meshflow.run.watched_engine import WatchedEngine
+from meshflow.run.watched_engine import WatchedEngine, grace_s
 from schemas.errors import QueryFailed
 from schemas.sql import Answer, Engine, Limits, Query
 from tests.support.up import eventually
@@ -36,7 +36,7 @@ def limits(time_s: float) -> Limits:
 
 def test_a_call_over_limit_and_grace_is_reported_once() -> None:
     slow, stuck = Slow(), list[float]()
-    engine: Engine = WatchedEngine(slow, stuck.append, grace_s=0.03, every_s=0.01)
+    engine: Engine = WatchedEngine(slow, stuck.append, grace_s=lambda _: 0.03, every_s=0.01)
     thread = threading.Thread(target=engine.execute, args=(Query("1"), limits(0.05)))
     thread.start()
     eventually(lambda: bool(stuck), "the call is reported")
@@ -48,7 +48,7 @@ def test_a_call_over_limit_and_grace_is_reported_once() -> None:
 
 def test_answers_errors_and_endings_pass_through() -> None:
     slow, stuck = Slow(), list[float]()
-    engine = WatchedEngine(slow, stuck.append, grace_s=0.0, every_s=0.01)
+    engine = WatchedEngine(slow, stuck.append, grace_s=lambda _: 0.0, every_s=0.01)
     slow.let_go.set()
     assert engine.execute(Query("2"), limits(60)).body == b"2"
     with pytest.raises(QueryFailed):
@@ -58,3 +58,7 @@ def test_answers_errors_and_endings_pass_through() -> None:
     assert slow.interrupted
     assert slow.closed
     assert not stuck
+
+
+def test_a_short_limit_has_a_short_grace() -> None:
+    assert [grace_s(limit) for limit in (1.0, 30.0, 3_600.0)] == [5.0, 15.0, 15.0]

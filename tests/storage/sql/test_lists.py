@@ -3,16 +3,16 @@
 from collections.abc import Iterator
 from typing import Any
 
-import chdb
 import pytest
 
+from storage import embedded
 from storage.sql import allowed
 from storage.sql.allowed import listed
 
 
 @pytest.fixture(scope="module")
 def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    connection = chdb.connect(str(tmp_path_factory.mktemp("lists")))
+    connection = embedded.connect(tmp_path_factory.mktemp("lists"))
     yield connection
     connection.close()
 

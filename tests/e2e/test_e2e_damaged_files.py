@@ -1,0 +1,81 @@
+"""Damaged files under `up`, `meshflow query` and `meshflow repair`: work goes on and says what was lost, or
+one line says why not and what to do. ``python -m tests.e2e.soak_damage`` tries many more.
+"""
+
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.e2e.damaged_up import CAPTURE, SPANS, Damaged, assert_plain, make, trial
+from tests.support.damage import flip, garble, truncate
+from tests.support.up import replay
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make(tmp_path_factory.mktemp("made"))
+
+
+def test_damage_to_rows_log_letters_and_what_was_seen_is_counted_and_work_goes_on(
+    made: Path, tmp_path: Path
+) -> None:
+    damaged = Damaged(made, tmp_path)
+    data, chance = damaged.up.data, Random(5)
+    tables = list(data.glob("store/store/*/*/*.sql"))
+    uuid = next(file for file in tables if file.name == "otel_traces.sql").read_text().split("'")[1]
+    part = min((data / "store/store" / uuid[:3] / uuid).glob("*_*_*_*"))
+    rows = int((part / "count.txt").read_text())
+    (part / "checksums.txt").unlink()
+    truncate(part / "columns.txt", chance)
+    flip(data / "log.seen", chance)
+    garble(data / "log/dead_letters.sqlite", Random(1))
+    (data / "log/log.sqlite-shm").write_bytes(chance.randbytes(32768))
+    with (data / "log/log.sqlite").open("r+b") as log:
+        log.write(bytes(16384))
+    first = damaged.start()
+    try:
+        assert_plain(first, "all at once")
+        assert first.code is None
+        assert (
+            f"table otel_traces: {rows} rows are lost: damaged parts (broken-on-start_{part.name})"
+            in first.said
+        )
+        assert "records were saved into a new file, 0 are lost" in first.said
+        assert "dead letters were saved into a new file" in first.said
+        assert "log.seen cannot be read" in first.said
+        stored = damaged.up.count("SELECT count() FROM otel_traces")
+        assert stored == 2 * SPANS - rows
+        replay(damaged.up, CAPTURE, options=("--now",))
+        damaged.up.wait_for(3 * SPANS)
+        assert damaged.end() == 0
+    finally:
+        damaged.end()
+
+
+def test_a_damaged_definition_is_one_line_everywhere_and_repaired(made: Path, tmp_path: Path) -> None:
+    damaged = Damaged(made, tmp_path)
+    (file,) = damaged.up.data.glob("store/store/*/*/red_10s.sql")
+    garble(file, Random(0))
+    for outcome in (damaged.start(), damaged.query("SELECT count() FROM red")):
+        assert_plain(outcome, "a garbled definition")
+        assert outcome.code == 1
+        assert f"{file.resolve()} is damaged or missing" in outcome.last_line
+        assert "say `meshflow repair`" in outcome.last_line
+    repaired = damaged.repair()
+    assert_plain(repaired, "repair")
+    assert repaired.code == 0
+    assert "table red_10s is made anew, its rows are lost" in repaired.said
+    again = damaged.start()
+    try:
+        assert again.code is None
+        assert damaged.up.count("SELECT count() FROM otel_traces") == 2 * SPANS
+        replay(damaged.up, CAPTURE, options=("--now",))
+        damaged.up.wait_for(3 * SPANS)
+        assert damaged.up.count("SELECT count() FROM red_10s") > 0
+    finally:
+        damaged.end()
+
+
+def test_the_first_trial_of_the_campaign(made: Path, tmp_path: Path) -> None:
+    trial(made, tmp_path, seed=1)
