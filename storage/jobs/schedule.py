@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 from schemas import self_metrics
-from schemas.errors import SinkUnavailable
+from schemas.errors import MeshflowError, SinkUnavailable
 from schemas.watermark import UNKNOWN, Watermark
 from storage.jobs.job import Job
 
@@ -65,6 +65,8 @@ async def _turn(job: Job, watermark: Watermark, stop: asyncio.Event, try_again_s
         self_metrics.JOB_FAILURES.labels(job.name).inc()
         if isinstance(error, SinkUnavailable):
             logger.warning("%s: done later, as the database is away: %s", job.name, error)
+        elif isinstance(error, MeshflowError):
+            logger.error("%s: failed, and is tried again in %.0f s: %s", job.name, try_again_s, error)
         else:
             logger.exception("%s: failed, and is tried again in %.0f s", job.name, try_again_s)
         await _pause(stop, try_again_s)
