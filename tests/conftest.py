@@ -83,20 +83,35 @@ def pytest_configure() -> None:
 
 
 LONG = (
-    "test_faults.py",
     "test_e2e_kill.py",
+    "test_e2e_two_processes.py",
+    "test_faults.py",
     "test_workers_under_faults.py",
-    "test_ingest_faults.py",
-    "test_kafka_repartition.py",
     "test_collector_interop.py",
+    "test_ingest_faults.py",
+    "test_peers.py",
     "test_spooling.py",
+    "test_kafka_repartition.py",
+    "test_kafka_app.py",
+    "test_local.py",
+    "test_kafka_security.py",
+    "test_conformance_restart.py",
+    "test_conformance_abuse.py",
+    "test_edges.py",
+    "test_demo.py",
+    "test_kafka_e2e.py",
+    "test_e2e_server_store.py",
+    "test_store_rollups.py",
+    "test_store_server.py",
+    "test_cli.py",
+    "test_pipeline.py",
+    "test_soak_requests.py",
 )
+"""What takes half a minute or more (``python -m tests.cost``), longest first."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes minutes, mostly by waiting, begins first: several pytest-xdist workers then end at about the
-    same time.
-    """
+    """What takes long begins first: several pytest-xdist workers then end at about the same time."""
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
