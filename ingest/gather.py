@@ -76,6 +76,7 @@ class Gather:
                 split.parts,
                 items=split.items,
                 rejected=split.rejected,
+                repaired=split.repaired,
                 request_bytes=request_bytes,
                 now_ns=now_ns,
                 reply=partial(_answer, future),
@@ -195,6 +196,9 @@ class Gather:
         try:
             await self._log.append(batch.appends)
             error = None
+            for append in batch.appends:
+                if repaired := append.headers.get("repaired"):
+                    self_metrics.REPAIRED.labels(append.tp.topic).inc(repaired)
             self_metrics.APPEND_SECONDS.observe(self._loop.time() - began_s)
         except (LogFull, LogUnavailable) as log_error:
             error = log_error

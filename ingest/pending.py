@@ -43,6 +43,7 @@ class _Record:
     parts: list[bytes] = field(default_factory=list)
     size: int = 0
     rejected: int = 0
+    repaired: int = 0
     requests: list[_Request] = field(default_factory=list)
 
 
@@ -110,12 +111,13 @@ class Pending:
         *,
         items: int,
         rejected: int,
+        repaired: int = 0,
         request_bytes: int,
         now_ns: int,
         reply: Reply,
     ) -> None:
-        """Take a request of ``items`` valid and ``rejected`` invalid items; ``reply`` is called once, with
-        None when the log has it.
+        """Take a request of ``items`` valid and ``rejected`` invalid items, ``repaired`` texts and values;
+        ``reply`` is called once, with None when the log has it.
 
         Raises LogFull (counted as refused) when there is no room now, RequestTooLarge when there never will
         be.
@@ -128,9 +130,11 @@ class Pending:
             raise LogFull(is_full(self.held_bytes, self._room.limit_bytes), self._retry_ns / NS_PER_S)
         request = _Request(topic, items, rejected, held, reply)
         for partition, part in (parts or {0: b""}).items():
-            self._add_part(TopicPartition(topic, partition), part, request, now_ns)
+            self._add_part(TopicPartition(topic, partition), part, request, repaired, now_ns)
 
-    def _add_part(self, tp: TopicPartition, part: bytes, request: _Request, now_ns: int) -> None:
+    def _add_part(
+        self, tp: TopicPartition, part: bytes, request: _Request, repaired: int, now_ns: int
+    ) -> None:
         record = self._open.get(tp)
         if record is not None and record.size + len(part) > self._record_bytes:
             self._full.setdefault(tp, []).append(record)
@@ -142,6 +146,7 @@ class Pending:
         record.requests.append(request)
         if not request.records:  # its counts travel with its first part
             record.rejected += request.rejected
+            record.repaired += repaired
         request.records += 1
         if record.size >= self._record_bytes:
             self._full.setdefault(tp, []).append(self._open.pop(tp))
@@ -235,7 +240,11 @@ class Pending:
         untold = dict(refused)
         appends: list[Append] = []
         for record in records:
-            headers = {"rejected": record.rejected, "refused": untold.pop(record.tp.topic, 0)}
+            headers = {
+                "rejected": record.rejected,
+                "refused": untold.pop(record.tp.topic, 0),
+                "repaired": record.repaired,
+            }
             value = record.parts[0] if len(record.parts) == 1 else b"".join(record.parts)
             record.parts.clear()
             appends.append(

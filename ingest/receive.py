@@ -38,7 +38,7 @@ longer a byte.
 MAX_COUNTED = 8
 """How many large requests may be looked at at once, only to count their items, while the buffer is full."""
 
-Unpack = Callable[[bytes, int], bytes]
+Unpack = Callable[[bytes, int], bytes | otlp.Mended]
 """``unpack(body, limit)``: the OTLP protobuf of ``body``, or RequestTooLarge where that makes more than
 ``limit`` bytes before it is converted.
 """
@@ -90,7 +90,7 @@ class Receiver:
 
     def _split_small(self, topic: str, body: bytes, unpack: Unpack | None) -> otlp.Split | None:
         """The split of a request that takes little time and memory, None where it takes more."""
-        plain = body
+        plain: bytes | otlp.Mended = body
         if unpack is not None:
             if len(body) > UNPACK_INLINE_BYTES:
                 return None
@@ -98,10 +98,11 @@ class Receiver:
                 plain = unpack(body, UNPACK_INLINE_BYTES)
             except RequestTooLarge:
                 return None
-        if len(plain) > SPLIT_INLINE_BYTES:
+        size = _size(plain)
+        if size > SPLIT_INLINE_BYTES:
             return None
         split = otlp.split(topic, plain, self._partitions, SMALL_PARTS_BYTES)
-        return None if split.is_over else self._admitted(topic, split, len(plain))
+        return None if split.is_over else self._admitted(topic, split, size)
 
     async def _split_in_thread(
         self, topic: str, body: bytes, unpack: Unpack | None, held: "_Held"
@@ -128,16 +129,17 @@ class Receiver:
     def _split(self, topic: str, body: bytes, unpack: Unpack | None, held: "_Held") -> tuple[otlp.Split, int]:
         """The split, whose parts have room or are none, and the size of the OTLP protobuf."""
         plain = unpack(body, self._max_message) if unpack else body
-        expected = min(len(plain) + SMALL_PARTS_BYTES, most_parts_bytes(len(plain)))
+        size = _size(plain)
+        expected = min(size + SMALL_PARTS_BYTES, most_parts_bytes(size))
         most_bytes = expected if held.grow(len(body) + expected) else 0
         split = otlp.split(topic, plain, self._partitions, most_bytes)
         if (
             split.is_over
-            and split.bytes <= most_parts_bytes(len(plain))
+            and split.bytes <= most_parts_bytes(size)
             and held.grow(len(body) + split.bytes)
         ):
             split = otlp.split(topic, plain, self._partitions, split.bytes)
-        return split, len(plain)
+        return split, size
 
     def _admitted(self, topic: str, split: otlp.Split, request_bytes: int) -> otlp.Split:
         """Raises RequestTooLarge for what can't be taken at any time, and counts it."""
@@ -151,6 +153,10 @@ class Receiver:
     def close(self) -> None:
         """Let go of the threads."""
         self._threads.shutdown(wait=False)
+
+
+def _size(plain: bytes | otlp.Mended) -> int:
+    return len(plain.payload if isinstance(plain, otlp.Mended) else plain)
 
 
 class _Held:

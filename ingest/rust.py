@@ -130,6 +130,7 @@ class NativePending:
         *,
         items: int,
         rejected: int,
+        repaired: int = 0,
         request_bytes: int,
         now_ns: int,
         reply: Reply,
@@ -138,7 +139,7 @@ class NativePending:
         self._reply_count += 1
         index = topics.TOPICS.index(topic)
         refused = self._receiver.add(
-            index, list(parts.items()), items, rejected, request_bytes, now_ns, self._reply_count
+            index, list(parts.items()), items, rejected, repaired, request_bytes, now_ns, self._reply_count
         )
         match refused:
             case None:
@@ -332,8 +333,10 @@ def _keep_memory() -> None:
         mallopt(_M_MMAP_THRESHOLD, 4 << 20)
 
 
-def _append(topic: int, partition: int, value: bytes, rejected: int, refused: int) -> Append:
-    headers = {"rejected": rejected, "refused": refused}
+def _append(
+    topic: int, partition: int, value: bytes, rejected: int, refused: int, repaired: int
+) -> Append:
+    headers = {"rejected": rejected, "refused": refused, "repaired": repaired}
     return Append(
         TopicPartition(topics.TOPICS[topic], partition),
         value,

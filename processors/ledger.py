@@ -26,6 +26,8 @@ class Fates:
     """Attribute sets, and texts of resources, scopes and metrics, that are stored but for what is over
     ``processing.attributes``.
     """
+    repaired: int = 0
+    """Texts that were not UTF-8 and values that nested too deep, in records that were not mended before."""
 
 
 def ledger(tp: TopicPartition, pane: Pane, fates: Fates) -> pa.Table:
@@ -47,6 +49,7 @@ def ledger(tp: TopicPartition, pane: Pane, fates: Fates) -> pa.Table:
         "lost": pane.lost,
         "bytes": pane.bytes,
         "cut": fates.cut,
+        "repaired": pane.repaired + fates.repaired,
     }
     schema = SCHEMAS["ledger"]
     something = row["received"] or pane.refused or pane.lost or pane.bytes

@@ -12,12 +12,14 @@ import pyarrow as pa
 from processors.cutting import cut
 from processors.isolation import Breaker, Fault, attempt, isolate
 from processors.ledger import Fates, ledger
+from processors.mending import mended
 from processors.origins import Origins, PaneSource, Pick
 from processors.panes import Emit, Pane, PaneClock, Panes, Step, surplus_letters
 from processors.settings import ProcessorSettings
 from processors.slots import PaneTime
 from processors.stage import B, Notes, PaneView, Payloads, Stage, Tables, Window
 from schemas import self_metrics
+from schemas.otlp import Mended
 from schemas.otlp.limits import Weight
 from schemas.records import Commit, DeadLetter, Record, TopicPartition
 from schemas.tables import SCHEMAS, Block
@@ -38,6 +40,10 @@ class Signal(Generic[B]):
     pick: Pick
     wait: int = 0
     """Panes that must close before a pane is decided."""
+    mend: Callable[[bytes], Mended] | None = None
+    """What a payload that is not well-formed (a foreign writer's) gives without what is wrong in some of its
+    items. Raises MalformedOtlp.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +78,7 @@ class _Undecided(Generic[B]):
 
     pane: Pane
     rejected: int
+    repaired: int
     view: PaneView[B] | None
     """None: the pane has no records that can be processed."""
 
@@ -175,7 +182,11 @@ class PaneProcessor(Generic[B]):
         earlier = self._earlier(pane.number)
         culprits: list[tuple[Record, Fault]] = []
         records: Sequence[Record] = pane.records
+        dropped = repaired = 0
         closed = attempt(lambda: self._run_close(pane, records, earlier, step.closed_until))
+        if isinstance(closed, Fault) and closed.malformed and self._signal.mend:
+            records, dropped, repaired = mended(records, self._signal.mend)
+            closed = attempt(lambda: self._run_close(pane, records, earlier, step.closed_until))
         if isinstance(closed, Fault) and closed.is_over:
             records, over = self._fitting(records, closed)
             culprits += over
@@ -192,14 +203,14 @@ class PaneProcessor(Generic[B]):
                 closed = self._run_close(pane, records, {}, step.closed_until)
         else:
             self._breaker.passed(len(records))
-        rejected = pane.surplus_items + sum(self._items(record) for record, _ in culprits)
+        rejected = pane.surplus_items + dropped + sum(self._items(record) for record, _ in culprits)
         letters = [DeadLetter(record, fault.reason) for record, fault in culprits] + surplus_letters(pane)
         if closed is None:
-            return _Undecided(pane, rejected, None), {}, letters
+            return _Undecided(pane, rejected, repaired, None), {}, letters
         view, tables = closed
         if view.seen:
             self._seen[pane.number] = view.seen
-        return _Undecided(pane, rejected, view), tables, letters
+        return _Undecided(pane, rejected, repaired, view), tables, letters
 
     def _decide(self, closed: _Undecided[B]) -> tuple[_Decision, list[DeadLetter]]:
         """The rest of a pane, and its ledger, without the records that fail now."""
@@ -217,6 +228,7 @@ class PaneProcessor(Generic[B]):
             else:
                 decision = decided
         decision.fates.rejected += closed.rejected
+        decision.fates.repaired += closed.repaired
         decision.tables["ledger"] = ledger(self.tp, pane, decision.fates)
         return decision, letters
 

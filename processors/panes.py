@@ -88,6 +88,8 @@ class Pane:
     rejected: int = 0
     refused: int = 0
     lost: int = 0
+    repaired: int = 0
+    """Texts and values that ingest mended."""
 
     def add(self, record: Record, limit_bytes: int, count: Count) -> None:
         """Take a record in; its payload is kept packed until the pane is decided. ``count``: how many items a
@@ -96,6 +98,7 @@ class Pane:
         self.rejected += record.headers.get("rejected", 0)
         self.refused += record.headers.get("refused", 0)
         self.lost += record.headers.get("lost", 0)
+        self.repaired += record.headers.get("repaired", 0)
         if not record.size:
             return
         self.bytes += record.size

@@ -99,6 +99,7 @@ def split_batch(
         breaker.passed(1)
         items += split.items
         counts["rejected"] += split.rejected
+        counts["repaired"] += split.repaired
         labels = tuple(sorted(record.labels.items()))
         for partition, part in split.parts.items():
             parts[partition, labels].append(part)

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from schemas.errors import MalformedOtlp
 
-COUNTS = frozenset({"rejected", "refused", "lost"})
+COUNTS = frozenset({"rejected", "refused", "lost", "repaired"})
 """Headers of records that the ledger adds up."""
 
 LABELS = frozenset({"source_cluster", "tenant", "replay_of"})
@@ -34,8 +34,8 @@ class Append:
     ``value`` is a whole OTLP message (``TracesData`` / ``MetricsData`` / ``LogsData``) of one partition;
     empty for a tick or for a record that only carries counts. ``headers`` are counts that the ledger adds up
     (COUNTS): ``rejected`` (items refused as invalid), ``refused`` (items turned away because the log was full
-    or away), ``lost`` (records of another topic that were gone before they could be read); absent means 0.
-    ``labels`` are the text headers (LABELS). Raises ValueError for labels that a record may not have.
+    or away), ``lost`` (records of another topic that were gone before they could be read), ``repaired``
+    (texts and values that ingest mended, which are stored); absent means 0. ``labels`` are the text headers (LABELS). Raises ValueError for labels that a record may not have.
     """
 
     tp: TopicPartition

@@ -19,6 +19,11 @@ REJECTED = Counter(
     "Items refused as invalid, with an answer to their sender, by topic.",
     ["topic"],
 )
+REPAIRED = Counter(
+    "meshflow_ingest_repaired",
+    "Texts that were not UTF-8 (U+FFFD is in their place) and attribute values that nested too deep (cut), in items accepted into the log, by topic.",
+    ["topic"],
+)
 REFUSED = Counter(
     "meshflow_ingest_refused_items",
     "Items turned away because the log was full or away, by topic.",

@@ -12,6 +12,7 @@ from ingest.admission import Accepted, Refusal, RequestTooLarge, UnsupportedMedi
 from ingest.receive import Unpack
 from ingest.settings import IngestSettings
 from schemas.errors import MalformedOtlp
+from schemas.otlp import Mended
 from schemas.otlp import json as otlp_json
 from schemas.otlp.responses import FULL_SUCCESS, FULL_SUCCESS_JSON, partial_success, to_json
 
@@ -69,7 +70,7 @@ class Encoding:
         """What makes protobuf of the body, None where it is that already."""
         return partial(self._unpack, topic) if self.json or self.gzip else None
 
-    def _unpack(self, topic: str, body: bytes, limit: int) -> bytes:
+    def _unpack(self, topic: str, body: bytes, limit: int) -> bytes | Mended:
         plain = gunzip(body, min(limit, self.limit)) if self.gzip else body
         return otlp_json.to_protobuf(topic, plain) if self.json else plain
 

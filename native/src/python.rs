@@ -17,7 +17,7 @@ use crate::otlp::descriptor::{self, Kind};
 use crate::otlp::resources::{RESOURCE_FIELDS, Table};
 use crate::otlp::spans::SPAN_FIELDS;
 use crate::otlp::split::Signal;
-use crate::otlp::{contexts, details, log_batch, point_batch, spans, split, weight};
+use crate::otlp::{contexts, details, log_batch, mend, point_batch, spans, split, weight};
 
 /// Rows and buffers.
 type Batch = (usize, Vec<ArrowBuffer>);
@@ -143,6 +143,16 @@ impl Decoder {
         let signal = *[Signal::Spans, Signal::Metrics, Signal::Logs].get(signal).ok_or_else(|| PyValueError::new_err("no such signal"))?;
         let weight = py.detach(|| weight::weigh(signal, bytes)).map_err(|error| self.raise(py, error.into()))?;
         Ok((weight.items, weight.bytes()))
+    }
+
+    /// The request mended, texts repaired and values cut, items left out. `topic` is an index of `schemas.topics.TOPICS`.
+    fn mend<'py>(&self, topic: usize, request: &Bound<'py, PyBytes>) -> PyResult<(Bound<'py, PyBytes>, u64, u64)> {
+        let (py, bytes) = (request.py(), request.as_bytes());
+        let Some(signal) = [Signal::Spans, Signal::Metrics, Signal::Logs].into_iter().nth(topic) else {
+            return Err(PyValueError::new_err("no such topic"));
+        };
+        let mended = py.detach(|| mend::mend(signal, bytes)).map_err(|error| self.raise(py, error.into()))?;
+        Ok((PyBytes::new(py, &mended.body), mended.repaired, mended.dropped))
     }
 
     fn split_spans<'py>(&self, request: &Bound<'py, PyBytes>, partitions: u32, most_bytes: usize) -> PyResult<Parts<'py>> {

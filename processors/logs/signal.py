@@ -23,6 +23,7 @@ def log_signal(settings: ProcessorSettings) -> Signal[LogBatch]:
         weigh=partial(otlp.weigh, topics.LOGS),
         pick=partial(pick, topics.LOGS),
         stages=LOGS,
+        mend=partial(otlp.mend, topics.LOGS),
     )
 
 

@@ -23,6 +23,7 @@ def point_signal(settings: ProcessorSettings) -> Signal[PointBatch]:
         stages=POINTS,
         weigh=partial(otlp.weigh, topics.METRICS),
         pick=partial(pick, topics.METRICS),
+        mend=partial(otlp.mend, topics.METRICS),
     )
 
 

@@ -38,6 +38,7 @@ def span_signal(settings: ProcessorSettings, sampling: SamplingSettings) -> Sign
         weigh=partial(otlp.weigh, topics.SPANS),
         pick=partial(pick, topics.SPANS),
         wait=settings.wait,
+        mend=partial(otlp.mend, topics.SPANS),
     )
 
 

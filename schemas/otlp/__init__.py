@@ -5,7 +5,7 @@ Native code (``native/``, Rust) when it was built, else the reference on opentel
 ``TracesData`` / ``LogsData`` / ``MetricsData`` message, whose bytes are those of the
 ``Export*ServiceRequest``; such messages end to end are one such message (protobuf's merge), b"" is an empty
 one. Well-formed is what protobuf's parser takes: unknown fields are skipped, strings must be UTF-8, messages
-nest at most 100 deep.
+nest at most 100 deep. :func:`mend` makes such a payload of one that is not quite.
 """
 
 import os
@@ -19,8 +19,10 @@ import numpy as np
 import pyarrow as pa
 
 from schemas import topics
+from schemas.errors import MalformedOtlp
 from schemas.logs import LogBatch
 from schemas.otlp.limits import DEFAULT_LIMITS, Limits, Weight
+from schemas.otlp.mended import Mended as Mended
 from schemas.points import PointBatch
 from schemas.spans import SpanBatch
 
@@ -71,6 +73,9 @@ class Split:
     """
     is_over: bool = False
     """The parts would take more than they may: none were made."""
+    repaired: int = 0
+    """Texts that were not UTF-8, and values that nested too deep (:func:`mend`)."""
+
 
 
 def decode_spans(
@@ -138,13 +143,28 @@ def weigh(topic: str, payload: bytes) -> Weight:
     return weight
 
 
-def split(topic: str, request: bytes, partitions: int, most_bytes: int = sys.maxsize) -> Split:
-    """Cut an Export request of ``topic`` into one message per partition, nothing re-encoded; of parts that
-    would take more than ``most_bytes`` only tell the size.
+def mend(topic: str, payload: bytes) -> Mended:
+    """A payload of ``topic`` without what is wrong in some of its items.
+
+    A text that is not UTF-8 gets U+FFFD for each maximal subpart of an ill-formed sequence. A value of an
+    attribute (or body) that nests deeper than parsers read becomes the text ``meshflow.cut``. An item that is
+    not well-formed in another way is left out; so is a metric, scope or resource with all that it holds.
+    These repairs make a payload at most 1 MiB longer, items beyond are left out. Raises MalformedOtlp where
+    the outermost message is not well-formed.
+    """
+    return Mended(*_decoder.mend(topic, payload))
+
+
+def split(
+    topic: str, request: bytes | Mended, partitions: int, most_bytes: int = sys.maxsize
+) -> Split:
+    """Cut an Export request of ``topic`` into one message per partition, nothing re-encoded but what is not
+    well-formed (:func:`mend`); of parts that would take more than ``most_bytes`` only report the size. What a
+    request that was mended before has lost is added to the counts.
 
     Partition: spans and log records by trace id, metrics and log records without a (valid) trace id by
     resource (``schemas.ids``). Spans whose trace id is not 16 bytes or zero, or whose span id is not 8 bytes
-    or zero, are left out and counted. Fields of ResourceSpans and ScopeSpans (resource, scope, schema URL,
+    or zero, are left out and counted, as is what can't be mended. Fields of ResourceSpans and ScopeSpans (resource, scope, schema URL,
     unknown ones) go with each part; what holds no items is left out. Raises MalformedOtlp, ValueError for an
     unknown topic or ``partitions`` outside of [1, MAX_PARTITIONS].
     """
@@ -152,11 +172,16 @@ def split(topic: str, request: bytes, partitions: int, most_bytes: int = sys.max
         raise ValueError(f"{topic!r} is not an OTLP topic")
     if not 1 <= partitions <= MAX_PARTITIONS:
         raise ValueError(f"partitions must be 1 to {MAX_PARTITIONS}, not {partitions}")
-    parts, items, bad_trace_ids, bad_span_ids, bytes_, record_bytes = _decoder.split(
-        topic, request, partitions, most_bytes
-    )
-    rejected, reason = bad_trace_ids + bad_span_ids, _reason(bad_trace_ids, bad_span_ids)
-    return Split(parts or {}, items, rejected, reason, bytes_, record_bytes, parts is None)
+    mended = request if isinstance(request, Mended) else Mended(request)
+    try:
+        found = _decoder.split(topic, mended.payload, partitions, most_bytes)
+    except MalformedOtlp:
+        mended = mend(topic, mended.payload)
+        found = _decoder.split(topic, mended.payload, partitions, most_bytes)
+    parts, items, bad_trace_ids, bad_span_ids, bytes_, record_bytes = found
+    rejected = bad_trace_ids + bad_span_ids + mended.dropped
+    reason = _reason(topic, bad_trace_ids, bad_span_ids, mended)
+    return Split(parts or {}, items, rejected, reason, bytes_, record_bytes, parts is None, mended.repaired)
 
 
 def _checked(clusters: Sequence[str], payloads: Sequence[bytes]) -> list[str]:
@@ -165,10 +190,16 @@ def _checked(clusters: Sequence[str], payloads: Sequence[bytes]) -> list[str]:
     return list(clusters)
 
 
-def _reason(bad_trace_ids: int, bad_span_ids: int) -> str:
+_ITEMS = {topics.SPANS: "spans", topics.METRICS: "data points", topics.LOGS: "log records"}
+
+
+def _reason(topic: str, bad_trace_ids: int, bad_span_ids: int, mended: Mended) -> str:
     reasons = []
     if bad_trace_ids:
         reasons.append(f"{bad_trace_ids} with a trace id that is not 16 bytes or is zero")
     if bad_span_ids:
         reasons.append(f"{bad_span_ids} with a span id that is not 8 bytes or is zero")
-    return f"spans rejected: {', '.join(reasons)}" if reasons else ""
+    if mended.dropped:
+        what = f" ({mended.reason})" if mended.reason else ""
+        reasons.append(f"{mended.dropped} that are not well-formed, or are in what is not{what}")
+    return f"{_ITEMS[topic]} rejected: {', '.join(reasons)}" if reasons else ""

@@ -108,6 +108,11 @@ def split(
     return _SPLITTERS[topic](request, partitions, most_bytes)
 
 
+def mend(topic: str, request: bytes) -> tuple[bytes, int, int]:
+    """See ``schemas.otlp.mend``: the bytes, texts repaired and values cut, items left out."""
+    return _decoder.mend(topics.TOPICS.index(topic), request)
+
+
 def _contexts(resources: _Rows, scopes: _Rows, attributes: _Rows, strings: _Memory, cut: int) -> Contexts:
     return Contexts(
         _record_batch(ITEM_RESOURCE_SCHEMA, *resources),

@@ -25,6 +25,7 @@ from schemas.otlp.reference_items import (
     parse,
     resource_texts,
 )
+from schemas.otlp.reference_mend import mend
 from schemas.otlp.reference_split import split
 from schemas.otlp.reference_weight import weigh
 from schemas.otlp.semantics import MAX_TIME_NS, NO_FLAGS, SPAN_KEYS
@@ -32,7 +33,7 @@ from schemas.otlp.text import attribute_texts
 from schemas.otlp.wire import joined, submessages
 from schemas.spans import DETAIL_SCHEMA, RESOURCE_SCHEMA, SCOPE_SCHEMA, SPAN_SCHEMA
 
-__all__ = ["decode_details", "decode_logs", "decode_points", "decode_spans", "split", "weigh"]
+__all__ = ["decode_details", "decode_logs", "decode_points", "decode_spans", "mend", "split", "weigh"]
 
 
 def decode_spans(

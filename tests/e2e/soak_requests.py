@@ -179,13 +179,13 @@ def probe(number: int) -> bytes:
 
 def items(request: Mutated) -> int:
     """How many items the receiver found in a request that it acknowledged, rejected ones included."""
-    body = request.body
+    body: bytes | otlp.Mended = request.body
     try:
         if request.protocol == GRPC:
             body = request.plain
         elif request.is_packed:
-            body = gunzip(body, MAX_MESSAGE)
-        if request.protocol == JSON:
+            body = gunzip(request.body, MAX_MESSAGE)
+        if request.protocol == JSON and isinstance(body, bytes):
             body = otlp_json.to_protobuf(request.topic, body)
         split = otlp.split(request.topic, body, 1)
     except (MeshflowError, gzip.BadGzipFile) as error:

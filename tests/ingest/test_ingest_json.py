@@ -54,7 +54,7 @@ CAMEL = {
 
 
 def read(body: Any, topic: str = topics.SPANS) -> TracesData:
-    return TracesData.FromString(to_protobuf(topic, json.dumps(body).encode()))
+    return TracesData.FromString(to_protobuf(topic, json.dumps(body).encode()).payload)
 
 
 def test_every_field_of_a_span() -> None:
@@ -92,7 +92,7 @@ def test_snake_case_and_enum_names_are_the_same_request() -> None:
 def test_ids_of_log_records_and_exemplars() -> None:
     logs = {"resourceLogs": [{"scopeLogs": [{"logRecords": [{"traceId": TRACE_ID, "spanId": SPAN_ID}]}]}]}
     record = (
-        LogsData.FromString(to_protobuf(topics.LOGS, json.dumps(logs).encode()))
+        LogsData.FromString(to_protobuf(topics.LOGS, json.dumps(logs).encode()).payload)
         .resource_logs[0]
         .scope_logs[0]
         .log_records[0]
@@ -105,7 +105,7 @@ def test_ids_of_log_records_and_exemplars() -> None:
                 {"scopeMetrics": [{"metrics": [{"name": "m", kind: {"dataPoints": [point]}}]}]}
             ]
         }
-        data = MetricsData.FromString(to_protobuf(topics.METRICS, json.dumps(metrics).encode()))
+        data = MetricsData.FromString(to_protobuf(topics.METRICS, json.dumps(metrics).encode()).payload)
         assert TRACE_ID in str(MessageToDict(data)) or bytes.fromhex(TRACE_ID) in data.SerializeToString()
 
 
@@ -161,11 +161,13 @@ def nested(depth: int) -> bytes:
     return json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}).encode()
 
 
-def test_values_nest_only_so_deep() -> None:
-    assert to_protobuf(topics.SPANS, nested(30))
-    for depth in (100, 200):
-        with pytest.raises(MalformedOtlp, match="not OTLP/JSON"):
-            to_protobuf(topics.SPANS, nested(depth))
+@pytest.mark.parametrize("depth", [30, 44, 45, 46, 47, 48, 49, 100, 200, 330])
+def test_values_nest_only_so_deep(depth: int) -> None:
+    mended = to_protobuf(topics.SPANS, nested(depth))
+    assert (mended.repaired, mended.dropped) == (int(b"meshflow.cut" in mended.payload), 0)
+    assert mended.repaired or depth < 50
+    assert not mended.repaired or depth > 44
+    assert TracesData.FromString(mended.payload).resource_spans[0].scope_spans[0].spans[0].span_id
 
 
 def test_an_error_repeats_little_of_the_request() -> None:

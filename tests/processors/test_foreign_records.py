@@ -4,7 +4,9 @@ ends the processing.
 
 from dataclasses import replace
 
+import pyarrow as pa
 import pytest
+from google.protobuf.message import Message
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, LogsData, ResourceLogs, ScopeLogs
 from opentelemetry.proto.metrics.v1.metrics_pb2 import MetricsData
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, TracesData
@@ -17,6 +19,7 @@ from processors.settings import ProcessorSettings
 from processors.spans.signal import span_processor
 from schemas import topics
 from schemas.errors import MalformedOtlp
+from schemas.otlp.wire import framed
 from schemas.records import Record, TopicPartition
 from tests.support.span_log import KEEP_ALL, T0_S, Span, make_log, process, rows
 
@@ -69,6 +72,56 @@ def test_a_record_of_items_that_cannot_be_unpacked_is_set_aside(topic: str) -> N
     assert [letter.offset for emit in emits for letter in emit.dead_letters] == [1, 2]
     (row,) = rows(emits, "ledger")
     assert (row["rejected"], row["kept"]) == (2, 1 if topic == topics.LOGS else 0)
+
+
+BROKEN_ITEM = framed(1, framed(2, framed(2, b"\x0a\x7f")))
+BROKEN_POINT = framed(1, framed(2, framed(2, framed(1, b"m") + framed(5, framed(1, b"\x3a\x7f")))))
+
+
+def test_one_bad_span_of_a_record_costs_itself() -> None:
+    """Kafka's records may come from any writer; ingest would have mended them."""
+    log = make_log((0, [Span("a", 1)]), (0.5, [Span("caf?", 2), Span("b", 3)]), (0.6, [Span("a", 4)]))
+    payload = log[1].payload.replace(b"caf?", b"caf\xe9") + BROKEN_ITEM
+    log[1] = replace(log[1], payload=payload, size=len(payload))
+    emits = process(log, SETTINGS, sampling=KEEP_ALL)
+    assert [letter for emit in emits for letter in emit.dead_letters] == []
+    (row,) = rows(emits, "ledger")
+    assert (row["received"], row["rejected"], row["kept"], row["repaired"]) == (5, 1, 4, 1)
+    assert sorted(row["ServiceName"] for row in rows(emits, "otel_traces")) == ["a", "a", "b", "caf\ufffd"]
+
+
+@pytest.mark.parametrize("codec", ["", "zstd"])
+@pytest.mark.parametrize("topic", [topics.METRICS, topics.LOGS])
+def test_one_bad_item_of_a_record_costs_itself(topic: str, codec: str) -> None:
+    processor: Processor
+    if topic == topics.LOGS:
+        processor = log_processor(TopicPartition(topic, 0), SETTINGS)
+        records = [LogRecord(), LogRecord(severity_text="caf?")]
+        data: Message = LogsData(resource_logs=[ResourceLogs(scope_logs=[ScopeLogs(log_records=records)])])
+        payload = data.SerializeToString() + BROKEN_ITEM
+    else:
+        processor = point_processor(TopicPartition(topic, 0), SETTINGS)
+        data = MetricsData()
+        for name in ("m", "caf?"):
+            metric = data.resource_metrics.add().scope_metrics.add().metrics.add(name=name)
+            metric.gauge.data_points.add(as_double=1)
+        payload = data.SerializeToString() + BROKEN_POINT
+    payload = payload.replace(b"caf?", b"caf\xe9")
+    packed = pa.compress(payload, codec=codec, asbytes=True) if codec else payload
+    start_ns = T0_S * 10**9
+    emits = processor.feed(
+        [Record(0, start_ns, packed, len(payload), codec), Record(1, start_ns + 10**12, b"", 0)]
+    )
+    assert [letter for emit in emits for letter in emit.dead_letters] == []
+    (row,) = rows(emits, "ledger")
+    assert (row["received"], row["rejected"], row["kept"], row["repaired"]) == (3, 1, 2, 1)
+
+
+def test_what_ingest_mended_is_in_the_ledger() -> None:
+    log = make_log((0, [Span("a", 1)]), (0.5, [Span("a", 2)]))
+    log[1] = replace(log[1], headers={"repaired": 7})
+    (row,) = rows(process(log, SETTINGS), "ledger")
+    assert row["repaired"] == 7
 
 
 def test_a_record_over_a_panes_limit_that_cannot_be_unpacked_counts_as_one_item() -> None:

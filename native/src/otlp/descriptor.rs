@@ -170,7 +170,8 @@ pub fn is_plain_text(value: &[u8]) -> bool {
     matches!(value, [0x0a, length, text @ ..] if usize::from(*length) == text.len())
 }
 
-fn validate_varints(value: &[u8]) -> Result<()> {
+/// Whether `value` is varints end to end.
+pub fn validate_varints(value: &[u8]) -> Result<()> {
     let mut reader = Reader(value);
     while !reader.is_empty() {
         reader.varint()?;

@@ -7,6 +7,7 @@ pub mod details;
 mod digest;
 pub mod ids;
 pub mod log_batch;
+pub mod mend;
 pub mod point_batch;
 mod point_columns;
 mod point_fields;

@@ -169,7 +169,11 @@ pub fn varint_length(value: usize) -> usize {
 /// Writes a length-delimited field's head: tag (of a field number below 16) and length.
 pub fn write_head(out: &mut Vec<u8>, number: u8, length: usize) {
     out.push(number << 3 | 2);
-    let mut value = length;
+    write_varint(out, length);
+}
+
+/// Writes a varint.
+pub fn write_varint(out: &mut Vec<u8>, mut value: usize) {
     while value > 0x7f {
         out.push((value & 0x7f) as u8 | 0x80);
         value >>= 7;

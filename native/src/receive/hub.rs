@@ -181,7 +181,7 @@ impl Hub {
 
     /// Counts the items of a request that is refused for good; the count goes to the log as a request of its own.
     pub fn reject(&self, topic: usize, items: u64) {
-        let size = Size { items: 0, rejected: items, bytes: 0 };
+        let size = Size { items: 0, rejected: items, repaired: 0, bytes: 0 };
         let mut waiting = self.lock();
         let parts: &[(u32, &[u8])] = &[];
         let added = if items > 0 { waiting.pending.add(topic, parts, size, self.now_ns(), Reply::Nobody) } else { Ok(()) };

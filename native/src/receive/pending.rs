@@ -54,6 +54,8 @@ pub struct Size {
     pub items: u64,
     /// Items left out as invalid.
     pub rejected: u64,
+    /// Texts and values that were mended.
+    pub repaired: u64,
     /// Bytes as received.
     pub bytes: usize,
 }
@@ -71,6 +73,8 @@ pub struct Append {
     pub rejected: u64,
     /// Items refused since the topic's last record.
     pub refused: u64,
+    /// Texts and values mended by requests that begin here.
+    pub repaired: u64,
 }
 
 /// What a finished append settled.
@@ -98,6 +102,7 @@ struct Record {
     since_ns: u64,
     value: Vec<u8>,
     rejected: u64,
+    repaired: u64,
     requests: Vec<usize>,
 }
 
@@ -223,17 +228,17 @@ impl<R> Pending<R> {
             reply: Some(reply),
         };
         let request = self.requests.insert(request);
-        let mut rejected = size.rejected; // travels with the first part
+        let mut counts = (size.rejected, size.repaired); // travel with the first part
         for (partition, part) in parts {
-            self.add_part(topic, *partition, part.as_ref(), request, std::mem::take(&mut rejected), now_ns);
+            self.add_part(topic, *partition, part.as_ref(), request, std::mem::take(&mut counts), now_ns);
         }
         if parts.is_empty() {
-            self.add_part(topic, 0, b"", request, rejected, now_ns);
+            self.add_part(topic, 0, b"", request, counts, now_ns);
         }
         Ok(())
     }
 
-    fn add_part(&mut self, topic: usize, partition: u32, part: &[u8], request: usize, rejected: u64, now_ns: u64) {
+    fn add_part(&mut self, topic: usize, partition: u32, part: &[u8], request: usize, counts: (u64, u64), now_ns: u64) {
         let index = topic * self.partitions + partition as usize;
         let slot = &mut self.slots[index];
         if let Some(record) = slot.open.take_if(|record| record.value.len() + part.len() > self.limits.record_bytes) {
@@ -244,11 +249,12 @@ impl<R> Pending<R> {
             self.open.push(index);
             let mut value = self.spare.pop().unwrap_or_default();
             value.reserve(slot.last_bytes.max(part.len()).max(SMALLEST_RECORD_BYTES));
-            Record { since_ns: now_ns, value, rejected: 0, requests: Vec::new() }
+            Record { since_ns: now_ns, value, rejected: 0, repaired: 0, requests: Vec::new() }
         });
         record.value.extend_from_slice(part);
         record.requests.push(request);
-        record.rejected += rejected;
+        record.rejected += counts.0;
+        record.repaired += counts.1;
         if let Some(record) = slot.open.take_if(|record| record.value.len() >= self.limits.record_bytes) {
             self.open.retain(|other| *other != index);
             fill(slot, record, index, &mut self.full);
@@ -356,10 +362,11 @@ impl<R> Pending<R> {
             let (topic, partition) = (index / self.partitions, (index % self.partitions) as u32);
             requests.append(&mut record.requests);
             let refused = std::mem::take(&mut untold[topic]);
-            appends.push(Append { topic, partition, value: record.value, rejected: record.rejected, refused });
+            let Record { value, rejected, repaired, .. } = record;
+            appends.push(Append { topic, partition, value, rejected, refused, repaired });
         }
         for (topic, refused) in untold.into_iter().enumerate().filter(|(_, count)| *count > 0) {
-            appends.push(Append { topic, partition: 0, value: Vec::new(), rejected: 0, refused });
+            appends.push(Append { topic, partition: 0, value: Vec::new(), rejected: 0, refused, repaired: 0 });
         }
         (appends, requests)
     }
@@ -421,7 +428,7 @@ mod tests {
     }
 
     fn add(pending: &mut Pending<u32>, parts: &[(u32, &[u8])], now_ns: u64, reply: u32) -> Result<(), (Refused, u32)> {
-        pending.add(0, parts, Size { items: parts.len() as u64, rejected: 0, bytes: 0 }, now_ns, reply)
+        pending.add(0, parts, Size { items: parts.len() as u64, rejected: 0, repaired: 0, bytes: 0 }, now_ns, reply)
     }
 
     fn values(taken: &Option<(u64, Vec<Append>)>) -> Vec<(u32, &[u8])> {
@@ -467,7 +474,7 @@ mod tests {
         assert_eq!((outcome.answers, outcome.refused[0]), (vec![(7, false)], 2));
         assert_eq!(pending.due_ns(), Some(1060));
         let (_, appends) = pending.take(1060).unwrap();
-        assert_eq!(appends, [Append { topic: 0, partition: 0, value: Vec::new(), rejected: 0, refused: 2 }]);
+        assert_eq!(appends, [Append { topic: 0, partition: 0, value: Vec::new(), rejected: 0, refused: 2, repaired: 0 }]);
         assert_eq!(pending.held_bytes(), 0);
     }
 

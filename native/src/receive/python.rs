@@ -18,8 +18,8 @@ use super::server::{self, Server};
 use super::status::Status;
 use super::tls;
 
-/// Topic, partition, value, rejected and refused items.
-type Append<'py> = (usize, u32, Bound<'py, PyBytes>, u64, u64);
+/// Topic, partition, value, rejected and refused items, repaired texts and values.
+type Append<'py> = (usize, u32, Bound<'py, PyBytes>, u64, u64, u64);
 /// Accepted, rejected and refused items by topic; Python's own requests and whether they were accepted.
 type Outcome = ([u64; TOPICS], [u64; TOPICS], [u64; TOPICS], Vec<(u64, bool)>);
 /// Requests by topic and code, items refused and requests turned away unread by topic, requests refused for their token by reason;
@@ -129,6 +129,7 @@ impl Receiver {
         parts: Vec<(u32, PyBackedBytes)>,
         items: u64,
         rejected: u64,
+        repaired: u64,
         request_bytes: usize,
         now_ns: u64,
         reply: u64,
@@ -136,7 +137,7 @@ impl Receiver {
         if topic >= TOPICS || parts.iter().any(|(partition, _)| *partition >= self.hub.settings.partitions) {
             return Err(PyValueError::new_err("no such topic or partition"));
         }
-        let size = Size { items, rejected, bytes: request_bytes };
+        let size = Size { items, rejected, repaired, bytes: request_bytes };
         let added = py.detach(|| self.hub.pending(|pending| pending.add(topic, &parts, size, now_ns, Reply::Python(reply))));
         Ok(added.err().map(|(refused, _)| match refused {
             Refused::TooLarge { needed } => ("too_large", needed),
@@ -169,7 +170,7 @@ impl Receiver {
         let (number, appends) = py.detach(|| self.hub.pending(|pending| pending.take(now_ns)))?;
         let handed = appends.iter().map(|append| {
             let value = PyBytes::new(py, &append.value);
-            (append.topic, append.partition, value, append.rejected, append.refused)
+            (append.topic, append.partition, value, append.rejected, append.refused, append.repaired)
         });
         let handed = handed.collect();
         py.detach(|| self.hub.pending(|pending| pending.reuse(appends.into_iter().map(|append| append.value))));

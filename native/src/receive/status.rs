@@ -95,12 +95,13 @@ pub fn partial_success(rejected: u64, reason: &str) -> Vec<u8> {
     response
 }
 
-/// Why spans were left out, in the words of `schemas.otlp`.
-pub fn reason(bad_trace_ids: u64, bad_span_ids: u64) -> String {
+/// Why items were left out, in the words of `schemas.otlp`.
+pub fn reason(topic: usize, bad_trace_ids: u64, bad_span_ids: u64, malformed: u64) -> String {
     let traces = (bad_trace_ids > 0).then(|| format!("{bad_trace_ids} with a trace id that is not 16 bytes or is zero"));
     let spans = (bad_span_ids > 0).then(|| format!("{bad_span_ids} with a span id that is not 8 bytes or is zero"));
-    let reasons: Vec<String> = traces.into_iter().chain(spans).collect();
-    format!("spans rejected: {}", reasons.join(", "))
+    let others = (malformed > 0).then(|| format!("{malformed} that are not well-formed, or are in what is not"));
+    let reasons: Vec<String> = traces.into_iter().chain(spans).chain(others).collect();
+    format!("{} rejected: {}", ["spans", "data points", "log records"][topic], reasons.join(", "))
 }
 
 /// A number with thousands separated, as Python's `{:,}` has it.
@@ -158,8 +159,9 @@ mod tests {
     #[test]
     fn partial_success_has_count_and_reason() {
         assert_eq!(partial_success(300, "why"), b"\x0a\x08\x08\xac\x02\x12\x03why");
-        assert_eq!(reason(1, 0), "spans rejected: 1 with a trace id that is not 16 bytes or is zero");
-        assert!(reason(1, 2).ends_with("zero, 2 with a span id that is not 8 bytes or is zero"));
+        assert_eq!(reason(0, 1, 0, 0), "spans rejected: 1 with a trace id that is not 16 bytes or is zero");
+        assert!(reason(0, 1, 2, 0).ends_with("zero, 2 with a span id that is not 8 bytes or is zero"));
+        assert!(reason(1, 0, 0, 3).starts_with("data points rejected: 3 that are not well-formed"));
     }
 
     #[test]

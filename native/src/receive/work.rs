@@ -18,7 +18,9 @@ use super::pending::{REQUEST_OVERHEAD_BYTES, Size};
 use super::room::{Peer, Room};
 use super::status::{Code, Status, grouped, partial_success, reason};
 use super::until::until;
+use crate::otlp::mend::mend;
 use crate::otlp::split::{Signal, Split, split_within};
+use crate::otlp::wire::Malformed;
 
 /// How many large requests each worker unpacks and splits at once.
 pub const THREADS: usize = 2;
@@ -155,11 +157,11 @@ fn corrupt() -> Status {
 fn finish(place: &Place, export: Export, body: Bytes) {
     let Export { topic, mut respond, .. } = export;
     let hub = &place.hub;
-    let split = match attempt(hub, || split(hub, topic, &body)) {
-        Ok(split) => split,
+    let Read { split, body, dropped, repaired } = match attempt(hub, || read(hub, topic, body)) {
+        Ok(read) => read,
         Err(status) => return refuse(hub, topic, &mut respond, &status),
     };
-    let rejected = split.bad_trace_ids + split.bad_span_ids;
+    let rejected = split.bad_trace_ids + split.bad_span_ids + dropped;
     if let Some(status) = too_large(hub, topic, &split, body.len()) {
         hub.reject(topic, split.items + rejected);
         return refuse(hub, topic, &mut respond, &status);
@@ -172,10 +174,10 @@ fn finish(place: &Place, export: Export, body: Bytes) {
         hub.counters.answered(topic, Code::Ok as u8);
         return succeed(&mut respond, None);
     }
-    let partial = (rejected > 0).then(|| framed(&partial_success(rejected, &reason(split.bad_trace_ids, split.bad_span_ids))));
-    let size = Size { items: split.items, rejected, bytes: body.len() };
+    let partial = (rejected > 0).then(|| framed(&partial_success(rejected, &reason(topic, split.bad_trace_ids, split.bad_span_ids, dropped))));
+    let size = Size { items: split.items, rejected, repaired, bytes: body.len() };
     let call = Box::new(Call { topic, worker: place.worker, respond, partial });
-    let added = if split.parts.is_empty() {
+    let added = if split.parts.is_empty() && split.items > 0 {
         hub.gather(&[(0, &body[..])], size, call)
     } else {
         let parts: Vec<(u32, Vec<u8>)> = (0..).zip(split.parts).filter_map(|(partition, part)| Some((partition, part?))).collect();
@@ -212,22 +214,44 @@ fn max_parts(bytes: usize) -> usize {
     (MAX_COPIES * bytes).max(INLINE_BYTES)
 }
 
-/// Splits a request. Parts beyond what is small are held in the buffer as they are made; where it has no room, or they are too many times the
-/// request, the items are only counted. What takes far more than the request is measured before it is copied.
-fn split(hub: &Hub, topic: usize, body: &[u8]) -> Result<Split, Status> {
+/// A request that was read.
+struct Read {
+    split: Split,
+    /// As it was split.
+    body: Bytes,
+    /// Items that were not well-formed.
+    dropped: u64,
+    /// Texts and values that were mended.
+    repaired: u64,
+}
+
+/// Splits a request, mended where it is not well-formed.
+fn read(hub: &Hub, topic: usize, body: Bytes) -> Result<Read, Status> {
+    let malformed = |_| Status::new(Code::InvalidArgument, "not a well-formed OTLP message");
+    let signal = [Signal::Spans, Signal::Metrics, Signal::Logs][topic];
+    if let Ok(split) = split(hub, signal, &body) {
+        return Ok(Read { split, body, dropped: 0, repaired: 0 });
+    }
+    let mended = mend(signal, &body).map_err(malformed)?;
+    let body = Bytes::from(mended.body);
+    let split = split(hub, signal, &body).map_err(malformed)?;
+    Ok(Read { split, body, dropped: mended.dropped, repaired: mended.repaired })
+}
+
+/// Parts beyond what is small are held in the buffer as they are made; where it has no room, or they are too many times the request, the
+/// items are only counted. What takes far more than the request is measured before it is copied.
+fn split(hub: &Hub, signal: Signal, body: &[u8]) -> Result<Split, Malformed> {
     let mut held = Held { hub, bytes: 0 };
     let mut parts_bytes = 0;
-    let signal = [Signal::Spans, Signal::Metrics, Signal::Logs][topic];
     let (partitions, most) = (hub.settings.partitions, max_parts(body.len()));
     let at_once = most.min(body.len() + INLINE_BYTES);
     let mut has_room = |more: usize| {
         parts_bytes += more;
         parts_bytes <= INLINE_BYTES || parts_bytes <= at_once && held.grow(parts_bytes)
     };
-    let malformed = |_| Status::new(Code::InvalidArgument, "not a well-formed OTLP message");
-    let measured = split_within(signal, body, partitions, &mut has_room).map_err(malformed)?;
+    let measured = split_within(signal, body, partitions, &mut has_room)?;
     if measured.is_over && measured.bytes <= most && held.grow(measured.bytes) {
-        return split_within(signal, body, partitions, &mut |_| true).map_err(malformed);
+        return split_within(signal, body, partitions, &mut |_| true);
     }
     Ok(measured)
 }
