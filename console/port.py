@@ -3,6 +3,8 @@ headers.
 """
 
 import asyncio
+import errno
+import logging
 import socket
 from collections.abc import Awaitable, Callable
 
@@ -14,6 +16,8 @@ from console.guard import make_guard, protocol_log, set_safe_headers
 from console.names import Names
 from console.settings import ConsoleSettings
 from schemas.errors import AddressInUse
+
+_LOGGER = logging.getLogger(__name__)
 
 _LINGERING_S = 1.0
 """How long a refused body is read and thrown away, so that its sender sees the answer."""
@@ -87,17 +91,30 @@ class MetricsServer:
         self.port = settings.metrics_port
 
     async def start(self) -> None:
-        """Listen; :attr:`port` is then the real port. Raises AddressInUse."""
-        settings = self._settings
-        try:
-            listener = _listen(settings.host, settings.metrics_port)
-        except OSError as error:
-            raise AddressInUse(
-                f"{settings.host}:{settings.metrics_port} (console.metrics_port) cannot be listened on: {error.strerror};"
-                " choose another with --metrics-port"
-            ) from error
+        """Listen; :attr:`port` is then the real port: where the default one is taken, by another process of
+        meshflow mostly, a free one. Raises AddressInUse for a port that was asked for.
+        """
+        listener = self._listener()
         self.port = listener.getsockname()[1]
         await self._port.start(listener)
+
+    def _listener(self) -> socket.socket:
+        host, port = self._settings.host, self._settings.metrics_port
+        try:
+            return _listen(host, port)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or "metrics_port" in self._settings.model_fields_set:
+                raise AddressInUse(
+                    f"{host}:{port} (console.metrics_port) cannot be listened on: {error.strerror};"
+                    " choose another with --metrics-port"
+                ) from error
+        listener = _listen(host, 0)
+        _LOGGER.warning(
+            "%s:%d is taken, by another process of meshflow perhaps: /metrics is on port %d;"
+            " set console.metrics_port to choose one",
+            host, port, listener.getsockname()[1],
+        )  # fmt: skip
+        return listener
 
     async def stop(self) -> None:
         """Close the port."""

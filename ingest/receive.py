@@ -133,11 +133,7 @@ class Receiver:
         expected = min(size + SMALL_PARTS_BYTES, most_parts_bytes(size))
         most_bytes = expected if held.grow(len(body) + expected) else 0
         split = otlp.split(topic, plain, self._partitions, most_bytes)
-        if (
-            split.is_over
-            and split.bytes <= most_parts_bytes(size)
-            and held.grow(len(body) + split.bytes)
-        ):
+        if split.is_over and split.bytes <= most_parts_bytes(size) and held.grow(len(body) + split.bytes):
             split = otlp.split(topic, plain, self._partitions, split.bytes)
         return split, size
 

@@ -38,6 +38,7 @@ _NOTES = (
     (logging.ERROR, "a bug in the native receiver, which ended one request or connection"),
     (logging.ERROR, "a gRPC connection could not be accepted"),
     (logging.WARNING, "a TLS handshake of OTLP/gRPC failed"),
+    (logging.WARNING, "the port of OTLP/gRPC was spoken to in another protocol"),
 )
 """How it tells of what ``native/src/receive/notes.rs`` numbers."""
 
@@ -333,10 +334,8 @@ def _keep_memory() -> None:
         mallopt(_M_MMAP_THRESHOLD, 4 << 20)
 
 
-def _append(
-    topic: int, partition: int, value: bytes, rejected: int, refused: int, repaired: int
-) -> Append:
-    headers = {"rejected": rejected, "refused": refused, "repaired": repaired}
+def _append(topic: int, partition: int, value: bytes, *counts: int) -> Append:
+    headers = dict(zip(("rejected", "refused", "repaired"), counts, strict=True))
     return Append(
         TopicPartition(topics.TOPICS[topic], partition),
         value,

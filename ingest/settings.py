@@ -3,8 +3,9 @@
 from datetime import timedelta
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from ingest.http.cors import origin_fault
 from log.kafka.settings import KafkaWriterSettings
 from log.spool.settings import SpoolSettings
 from schemas.units import Duration, Size
@@ -44,6 +45,28 @@ class AuthSettings(BaseModel):
     )
 
 
+class CorsSettings(BaseModel):
+    """Pages in browsers that may send OTLP/HTTP. Without origins no page may."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    origins: tuple[str, ...] = Field(
+        (),
+        description='Origins whose pages may send: "https://shop.example", "https://*.shop.example", "http://localhost:*"; "*": any.',
+    )
+    headers: tuple[str, ...] = Field(
+        (), description="Request headers that such pages may set besides those of OTLP and Authorization."
+    )
+
+    @field_validator("origins")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if fault := origin_fault(origin):
+                raise ValueError(fault)
+        return origins
+
+
 class IngestSettings(BaseModel):
     """Where OTLP is received and what may be held while the log is slow. Ports: 0 takes a free one."""
 
@@ -51,7 +74,7 @@ class IngestSettings(BaseModel):
 
     receiver: Literal["auto", "native", "grpcio"] = Field(
         "auto",
-        description="Who receives OTLP/gRPC: native (Rust) or grpcio, which needs no native code; auto: native where it was built.",
+        description="Who receives OTLP/gRPC: native (Rust) or grpcio, which needs no native code; auto: native if built.",
     )
     receiver_threads: int = Field(
         1, ge=1, le=64, description="Threads of the native receiver; one carries 50K spans/s and more."
@@ -68,12 +91,12 @@ class IngestSettings(BaseModel):
         description="Processes of `meshflow ingest` that share both ports; each has its own spool.",
     )
     max_message: Size = Field(
-        64 * MIB, gt=0, description="Largest request, also after gunzip; larger ones are refused for good."
+        64 * MIB, gt=0, description="Largest request, also unpacked; larger ones are refused for good."
     )
     max_json_message: Size = Field(
         16 * MIB,
         gt=0,
-        description="Largest OTLP/JSON request, also after gunzip: as Python objects JSON takes about ten times its size.",
+        description="Largest OTLP/JSON request, also unpacked: as Python objects JSON takes about ten times its size.",
     )
     gather_window: Duration = Field(
         timedelta(milliseconds=50),
@@ -129,6 +152,9 @@ class IngestSettings(BaseModel):
     )
     tls: TlsSettings = Field(default=TlsSettings(), description="TLS of both receivers.")
     auth: AuthSettings = Field(default=AuthSettings(), description="Tokens that senders must show.")
+    cors: CorsSettings = Field(
+        default=CorsSettings(), description="Pages in browsers that may send OTLP/HTTP."
+    )
     kafka: KafkaWriterSettings = Field(default=KafkaWriterSettings(), description="Writing to Kafka.")
     spool: SpoolSettings = Field(
         default=SpoolSettings(), description="What is kept on disk while Kafka is away."

@@ -1,5 +1,5 @@
-"""Records of a pane that are not well-formed, mended (``schemas.otlp.mend``). Ingest mends what it receives; records
-of foreign writers come as they are.
+"""Records of a pane that are not well-formed, mended (``schemas.otlp.mend``). Ingest mends what it receives;
+records of foreign writers come as they are.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,9 +12,7 @@ from schemas.otlp import Mended
 from schemas.records import Record
 
 
-def mended(
-    records: Sequence[Record], mend: Callable[[bytes], Mended]
-) -> tuple[list[Record], int, int]:
+def mended(records: Sequence[Record], mend: Callable[[bytes], Mended]) -> tuple[list[Record], int, int]:
     """The records, each with a well-formed payload where it can be mended; the items that were left out; the
     texts and values that were repaired. A function of the records alone.
     """

@@ -35,7 +35,8 @@ class Append:
     empty for a tick or for a record that only carries counts. ``headers`` are counts that the ledger adds up
     (COUNTS): ``rejected`` (items refused as invalid), ``refused`` (items turned away because the log was full
     or away), ``lost`` (records of another topic that were gone before they could be read), ``repaired``
-    (texts and values that ingest mended, which are stored); absent means 0. ``labels`` are the text headers (LABELS). Raises ValueError for labels that a record may not have.
+    (texts and values that ingest mended, which are stored); absent means 0. ``labels`` are the text headers
+    (LABELS). Raises ValueError for labels that a record may not have.
     """
 
     tp: TopicPartition

@@ -21,7 +21,7 @@ REJECTED = Counter(
 )
 REPAIRED = Counter(
     "meshflow_ingest_repaired",
-    "Texts that were not UTF-8 (U+FFFD is in their place) and attribute values that nested too deep (cut), in items accepted into the log, by topic.",
+    "Texts that were not UTF-8 and values that nested too deep, accepted into the log with U+FFFD or a mark, by topic.",
     ["topic"],
 )
 REFUSED = Counter(

@@ -120,11 +120,14 @@ away.
 """
 
 
+_UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
+
+
 def open_client(place: ChdbStore | ClickHouseStore) -> Client:
     """A client; each has a session of its own, and several may be open on one chdb folder of this process.
 
-    Raises SinkUnavailable: the server does not answer or does not let us in, or the folder is in use by
-    another process.
+    Raises SinkUnavailable: the server does not answer, or the folder is in use by another process;
+    SinkUnusable: the server does not let us in, or a file of the settings is not there.
     """
     common.set_setting(
         "autogenerate_session_id", False
@@ -133,6 +136,8 @@ def open_client(place: ChdbStore | ClickHouseStore) -> Client:
         return _open_server(place) if isinstance(place, ClickHouseStore) else _open_chdb(place)
     except (ClickHouseError, OSError) as error:
         advice = "" if isinstance(place, ClickHouseStore) else f"; {_ADVICE}"
+        if getattr(error, "code", None) in UNUSABLE_CODES or _UNTRUSTED in str(error):
+            raise SinkUnusable(f"{_name(place)} cannot be opened: {plain_text(error)}") from error
         raise SinkUnavailable(f"{_name(place)} cannot be opened: {plain_text(error)}{advice}") from error
 
 
@@ -174,7 +179,7 @@ def _open_server(place: ClickHouseStore) -> Client:
         )  # they tell of every try, with a URL of forty parameters; we tell once
     options = place.options
     if missing := options.missing_file():
-        raise SinkUnavailable(f"{missing} is not there")
+        raise SinkUnusable(f"{missing} is not there")
     tls: dict[str, Any] = {}
     if place.secure:
         options.accept_unchecked()

@@ -8,7 +8,7 @@ import re
 
 from clickhouse_connect.driver.client import Client
 
-from schemas.errors import SinkUnavailable
+from schemas.errors import SinkUnusable
 from storage.client import errors
 from storage.settings import ClickHouseStore, StorageSettings
 
@@ -99,7 +99,7 @@ def gathering_suffix(client: Client, place: ClickHouseStore) -> str:
     """What the names of the tables end with that asynchronous inserts go to.
 
     On a cluster it is the local ones, as blocks that were gathered for a Distributed table go on without
-    their tokens; so there may be one shard only. Raises SinkUnavailable: there are more.
+    their tokens; so there may be one shard only. Raises SinkUnusable: there are more.
     """
     if not place.cluster:
         return ""
@@ -108,7 +108,7 @@ def gathering_suffix(client: Client, place: ClickHouseStore) -> str:
             f"SELECT uniqExact(shard_num) FROM system.clusters WHERE cluster = '{place.cluster}'"
         ).result_rows
     if rows[0][0] != 1:
-        raise SinkUnavailable(
+        raise SinkUnusable(
             f"storage.clickhouse.async_insert goes with one shard, cluster {place.cluster} has {rows[0][0]}: set it to false"
         )
     return LOCAL

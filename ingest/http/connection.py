@@ -14,39 +14,50 @@ _LOGGER = logging.getLogger(__name__)
 _EVERY_S = 10.0  # whoever sends noise cannot fill the log
 
 
+_FOREIGN = {
+    b"PRI * HTTP/2.0": "gRPC (HTTP/2) on the port of OTLP/HTTP; send OTLP/gRPC to the port of ingest.grpc_port",
+    b"\x16\x03": "TLS, which this port does not have (ingest.tls)",
+}
+"""How a connection begins that speaks something else, and what to log of it."""
+
+
 class Faults:
     """Counts malformed requests, and logs now and then that there were some: of which kind, never what was in
     them (a header line may hold a token).
     """
 
     def __init__(self) -> None:
-        self._count = 0
-        self._logged_s = float("-inf")
+        self._counts: dict[str, int] = {}
+        self._logged_s: dict[str, float] = {}
 
     def add(self, kind: str, now_s: float) -> None:
         """One more."""
         self_metrics.HTTP_MALFORMED.inc()
-        self._count += 1
-        if now_s >= self._logged_s + _EVERY_S:
+        name = kind if kind in _FOREIGN.values() else ""  # each of these has a line of its own
+        self._counts[name] = self._counts.get(name, 0) + 1
+        if now_s >= self._logged_s.get(name, float("-inf")) + _EVERY_S:
             _LOGGER.warning(
-                "%d malformed HTTP requests were answered with 400; the last: %s", self._count, kind
+                "%d malformed HTTP requests were answered with 400; the last: %s", self._counts[name], kind
             )
-            self._count, self._logged_s = 0, now_s
+            self._counts[name], self._logged_s[name] = 0, now_s
 
 
 class Connection(web.RequestHandler):
     """aiohttp's protocol of one connection. A malformed request is answered with 400 and closes it."""
 
-    __slots__ = ("_faults",)
+    __slots__ = ("_faults", "_foreign")
 
     def __init__(self, manager: Any, faults: Faults, **options: Any) -> None:
         super().__init__(manager, **options)
         self._faults = faults
+        self._foreign: str | None = None  # "" once it has begun as HTTP/1 does
 
     def data_received(self, data: bytes) -> None:
         """See asyncio. What is wrong within a body ends the request that waits for it: aiohttp only puts the
         error behind it.
         """
+        if self._foreign is None:
+            self._foreign = next((kind for begin, kind in _FOREIGN.items() if data.startswith(begin)), "")
         super().data_received(data)
         request = self._current_request
         if request is not None and self._messages and not request.content.is_eof():
@@ -64,7 +75,7 @@ class Connection(web.RequestHandler):
             return super().handle_error(request, status, exc, message)
         if request.writer.output_size > 0:
             raise ConnectionError("a part of an answer is sent already")
-        kind = "no HTTP" if exc is None else type(exc).__name__
+        kind = self._foreign or ("no HTTP" if exc is None else type(exc).__name__)
         self._faults.add(kind, asyncio.get_running_loop().time())
         response = web.Response(status=400, text=f"400: not a well-formed HTTP/1.1 request ({kind})")
         response.force_close()

@@ -23,6 +23,8 @@ from ingest.admission import (
     refusal_of,
 )
 from ingest.http.connection import Connection, Faults, Gate
+from ingest.http.cors import Cors
+from ingest.http.elsewhere import not_found
 from ingest.http.encoding import PROTOBUF, Encoding, encoding_of
 from ingest.receive import Receiver
 from ingest.security import Credentials, TlsIdentity, authorize
@@ -97,6 +99,7 @@ class HttpServer:
         self._credentials = credentials
         self._receiving = _Receiving(settings.max_receiving)
         self._faults = Faults()
+        self._cors = Cors(settings.cors.origins, settings.cors.headers)
         self._runner: web.AppRunner | None = None
         self._listening: list[asyncio.Server] = []
         self._stopping = False
@@ -113,6 +116,11 @@ class HttpServer:
         app.router.add_get("/health", self._health)
         for path, topic in PATHS.items():
             app.router.add_post(path, self._export(topic), expect_handler=self._expect)
+            if self._settings.cors.origins:
+                app.router.add_options(path, self._preflight)
+        app.router.add_route("*", "/{path:.*}", self._elsewhere)
+        if self._settings.cors.origins:
+            app.on_response_prepare.append(self._allow)
         settings = self._settings
         self._runner = web.AppRunner(
             app,
@@ -191,6 +199,28 @@ class HttpServer:
             return web.json_response({"status": "NOT_SERVING"}, status=503)
         return web.json_response({"status": "SERVING"})
 
+    async def _preflight(self, request: web.Request) -> web.Response:
+        """A browser asks whether a page may send."""
+        allowed = self._cors.preflight(request.headers)
+        if allowed is None:
+            return web.Response(
+                status=403, text="pages of this origin may not send here (ingest.cors.origins)"
+            )
+        return web.Response(status=204, headers=allowed)
+
+    async def _allow(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Have a page read the answer."""
+        response.headers.update(self._cors.answer(request.headers.get("Origin")))
+
+    async def _elsewhere(self, request: web.Request) -> web.Response:
+        """Nothing is here, or not by this method."""
+        allowed = "GET, HEAD" if request.path == "/health" else "POST" if request.path in PATHS else ""
+        if allowed:
+            return web.Response(
+                status=405, text=f"405: {request.path} takes {allowed}", headers={"Allow": allowed}
+            )
+        return web.Response(status=404, text=f"404: {not_found(request.path)}")
+
     async def _expect(self, request: web.Request) -> None:
         """Ask for the body (100 Continue) only where it will be read."""
         if request.headers.get("Expect", "").lower() == "100-continue" and self._refused(request) is None:
@@ -211,7 +241,7 @@ class HttpServer:
             if request.version not in _VERSIONS:
                 raise web.HTTPBadRequest(text="400: this port speaks HTTP/1.0 and HTTP/1.1")
             encoding = Encoding(
-                json=request.content_type != PROTOBUF, gzip=False, limit=0
+                json=request.content_type != PROTOBUF, packed="", limit=0
             )  # for the answer, until all of it is known
             if reason := self._refused(request):
                 self_metrics.UNAUTHENTICATED.labels("http", reason).inc()

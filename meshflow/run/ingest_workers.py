@@ -182,10 +182,13 @@ class _Worker:
 def _settings_of(settings: Settings, number: int, ports: tuple[int, int]) -> Settings:
     grpc, http = ports
     metrics = settings.console.metrics_port and settings.console.metrics_port + number
+    console = settings.console.model_copy(update={"metrics_port": metrics})
+    if "metrics_port" not in settings.console.model_fields_set:
+        console.model_fields_set.discard("metrics_port")  # where it is taken, a free one does
     return settings.model_copy(
         update={
             "ingest": settings.ingest.model_copy(update={"grpc_port": grpc, "http_port": http}),
-            "console": settings.console.model_copy(update={"metrics_port": metrics}),
+            "console": console,
         }
     )
 

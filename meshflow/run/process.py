@@ -11,9 +11,11 @@ from meshflow import quiet_logs
 from meshflow.lifecycle import kafka_place, metrics_port, stop_on_signals
 from meshflow.run.folders import keep_store_private, use_temporary_folder
 from meshflow.settings import Settings
-from meshflow.wiring import log_retry, make_processor, migrate, open_jobs
+from meshflow.wiring import log_retry, make_processor, migrate, once_there, open_jobs
 from processors.readers.worker import Worker
 from schemas.errors import MeshflowError, ProcessingFailed
+from schemas.sink import Sink
+from storage.jobs.job import Job
 from storage.jobs.schedule import keep_running
 from storage.sink import RetryingSink, open_sink
 
@@ -36,12 +38,13 @@ async def _process(settings: Settings, on_ready: Callable[[int], None]) -> None:
     place = kafka_place(settings)
     async with AsyncExitStack() as parts:
         keep_store_private(settings)
-        for name in await asyncio.to_thread(migrate, settings):
-            logger.info("applied %s", name)
-        sink = RetryingSink(
-            await asyncio.to_thread(open_sink, settings.storage.store_place), on_retry=log_retry
-        )
+        opened = await once_there(lambda: _open_store(settings), settings.storage.store_place, stop)
+        if opened is None:
+            return
+        sink, jobs = RetryingSink(opened[0], on_retry=log_retry), opened[1]
         parts.callback(sink.close)
+        for job in jobs:
+            parts.callback(job.close)
         use_temporary_folder(settings)
         letters = DeadLetterWriter(place.bootstrap, place.prefix, settings.kafka)
         parts.push_async_callback(letters.close)
@@ -55,9 +58,6 @@ async def _process(settings: Settings, on_ready: Callable[[int], None]) -> None:
             set_aside=letters.write,
         )
         parts.callback(sink.stop)  # ends the threads that wait for the database
-        jobs = await asyncio.to_thread(open_jobs, settings)
-        for job in jobs:
-            parts.callback(job.close)
         jobs_end = asyncio.Event()
         running = asyncio.create_task(keep_running(jobs, worker.watermark, jobs_end), name="jobs")
 
@@ -78,3 +78,15 @@ async def _process(settings: Settings, on_ready: Callable[[int], None]) -> None:
         raise ProcessingFailed(
             "stopped before all in hand was stored or committed; the next worker reads it again"
         )
+
+
+def _open_store(settings: Settings) -> tuple[Sink, tuple[Job, ...]]:
+    """A sink of the store, whose tables are made first, and the jobs. Raises MeshflowError."""
+    for name in migrate(settings):
+        logger.info("applied %s", name)
+    sink = open_sink(settings.storage.store_place)
+    try:
+        return sink, open_jobs(settings)
+    except BaseException:
+        sink.close()
+        raise

@@ -77,7 +77,6 @@ class Split:
     """Texts that were not UTF-8, and values that nested too deep (:func:`mend`)."""
 
 
-
 def decode_spans(
     payloads: Sequence[bytes],
     extra_keys: Sequence[str] = (),
@@ -155,18 +154,16 @@ def mend(topic: str, payload: bytes) -> Mended:
     return Mended(*_decoder.mend(topic, payload))
 
 
-def split(
-    topic: str, request: bytes | Mended, partitions: int, most_bytes: int = sys.maxsize
-) -> Split:
+def split(topic: str, request: bytes | Mended, partitions: int, most_bytes: int = sys.maxsize) -> Split:
     """Cut an Export request of ``topic`` into one message per partition, nothing re-encoded but what is not
     well-formed (:func:`mend`); of parts that would take more than ``most_bytes`` only report the size. What a
     request that was mended before has lost is added to the counts.
 
     Partition: spans and log records by trace id, metrics and log records without a (valid) trace id by
     resource (``schemas.ids``). Spans whose trace id is not 16 bytes or zero, or whose span id is not 8 bytes
-    or zero, are left out and counted, as is what can't be mended. Fields of ResourceSpans and ScopeSpans (resource, scope, schema URL,
-    unknown ones) go with each part; what holds no items is left out. Raises MalformedOtlp, ValueError for an
-    unknown topic or ``partitions`` outside of [1, MAX_PARTITIONS].
+    or zero, are left out and counted, as is what can't be mended. Fields of ResourceSpans and ScopeSpans
+    (resource, scope, schema URL, unknown ones) go with each part; what holds no items is left out.
+    Raises MalformedOtlp, ValueError for an unknown topic or ``partitions`` outside of [1, MAX_PARTITIONS].
     """
     if topic not in topics.TOPICS:
         raise ValueError(f"{topic!r} is not an OTLP topic")

@@ -8,7 +8,7 @@ would be 0, and a failed call a good one.
 
 import base64
 import binascii
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from google.protobuf.json_format import ParseDict
@@ -66,17 +66,17 @@ _WITH_IDS: dict[str, tuple[_Path, ...]] = {
     topics.LOGS: (_LOGS,),
     topics.METRICS: ((*_METRICS, tuple(_POINTS), _DATA_POINTS, ("exemplars",)),),
 }
-_WITH_ENUMS: dict[str, tuple[tuple[_Path, tuple[str, ...], Any], ...]] = {
+_WITH_ENUMS: dict[str, tuple[tuple[_Path, tuple[str, ...], Sequence[str]], ...]] = {
     topics.SPANS: (
-        (_SPANS, ("kind",), Span.SpanKind),
-        ((*_SPANS, ("status",)), ("code",), Status.StatusCode),
+        (_SPANS, ("kind",), Span.SpanKind.keys()),
+        ((*_SPANS, ("status",)), ("code",), Status.StatusCode.keys()),
     ),
-    topics.LOGS: ((_LOGS, ("severityNumber", "severity_number"), SeverityNumber),),
+    topics.LOGS: ((_LOGS, ("severityNumber", "severity_number"), SeverityNumber.keys()),),
     topics.METRICS: (
         (
             (*_METRICS, tuple(_POINTS)),
             ("aggregationTemporality", "aggregation_temporality"),
-            AggregationTemporality,
+            AggregationTemporality.keys(),
         ),
     ),
 }
@@ -107,6 +107,13 @@ def to_protobuf(topic: str, body: bytes) -> Mended:
     request, repaired = load(body)
     if not isinstance(request, dict):
         raise MalformedOtlp("not OTLP/JSON: the request is not an object")
+    try:
+        return _converted(topic, request, repaired)
+    except RecursionError:
+        raise MalformedOtlp(f"not OTLP/JSON: nested more than {MAX_NESTING} deep") from None
+
+
+def _converted(topic: str, request: dict[str, Any], repaired: int) -> Mended:
     _check_enums(topic, request)
     fault = _decode_ids(topic, request)
     if fault is None:
@@ -126,9 +133,7 @@ def _parsed(kind: type[Message], value: Any) -> tuple[Message | None, str]:
     message = kind()
     try:
         ParseDict(value, message, ignore_unknown_fields=True, max_recursion_depth=MAX_NESTING)
-    except RecursionError:
-        return None, f"nested more than {MAX_NESTING} deep"
-    except MemoryError:
+    except (MemoryError, RecursionError):
         raise
     except Exception as error:  # ParseDict lets through whatever odd values make its code raise
         return None, _shown(error)
@@ -156,14 +161,12 @@ def _walk(holder: Any, path: _Path) -> Iterator[dict[str, Any]]:
 
 def _check_enums(topic: str, request: dict[str, Any]) -> None:
     """Raises MalformedOtlp: a name is none of its enum's."""
-    for path, names, enum in _WITH_ENUMS[topic]:
+    for path, names, known in _WITH_ENUMS[topic]:
         for holder in _walk(request, path):
             for name in names:
                 value = holder.get(name)
-                if isinstance(value, str) and value not in enum.keys() and not _is_integer(value):
-                    raise MalformedOtlp(
-                        f"{name} {value[:64]!r} is none of {', '.join(enum.keys())}; OTLP/JSON has the number"
-                    )
+                if isinstance(value, str) and value not in known and not _is_integer(value):
+                    raise MalformedOtlp(f"{name} {value[:64]!r} is none of {', '.join(known)}")
 
 
 def _is_integer(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""JSON texts as senders write them: with bytes that are not UTF-8, halves of surrogate pairs, deep nesting."""
+"""JSON texts as senders write them: bytes that are not UTF-8, halves of surrogate pairs, deep nesting."""
 
 import re
 from typing import Any

@@ -1,8 +1,9 @@
-"""Mending of requests by opentelemetry-proto's descriptors: the twin of ``native/src/otlp/mend.rs``, which says
-what is done. Whether a message is well-formed is asked of protobuf's own parser.
+"""Mending of requests by opentelemetry-proto's descriptors: the twin of ``native/src/otlp/mend.rs``, which
+says what is done. Whether a message is well-formed is asked of protobuf's own parser.
 """
 
 from dataclasses import dataclass, replace
+from typing import cast
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError, Message
@@ -111,7 +112,7 @@ def mend(topic: str, request: bytes) -> tuple[bytes, int, int]:
     root, path = _ROOTS[topic]
     mender = _Mender(root)
     try:
-        body = mender.holder(root.DESCRIPTOR, request, (), path)
+        body = mender.holder(cast("Descriptor", root.DESCRIPTOR), request, (), path)
     except _BrokenError:
         raise MalformedOtlp("not a well-formed OTLP message") from None
     return body, mender.counts.repaired, mender.counts.dropped
@@ -134,20 +135,19 @@ class _Mender:
                 value = rest.length_delimited()
                 inner = descriptor.fields_by_number[tag >> 3].message_type
                 assert inner is not None
-                out += self._part(tag, body[begin : rest.at], inner, value, outer, path[1:])
+                out += self._part(inner, body[begin : rest.at], value, (*outer, tag >> 3), path[1:])
             else:
                 out += self._field(descriptor, tag, begin, rest, depth)
         return bytes(out)
 
     def _part(
-        self, tag: int, whole: bytes, inner: Descriptor, value: bytes, outer: tuple[int, ...], path: _Path
+        self, inner: Descriptor, whole: bytes, value: bytes, outer: tuple[int, ...], path: _Path
     ) -> bytes:
-        outer = (*outer, tag >> 3)
         if self._is_well_formed(value, outer):
             return whole
         before = replace(self.counts)
         try:
-            return framed(tag >> 3, self.holder(inner, value, outer, path))
+            return framed(outer[-1], self.holder(inner, value, outer, path))
         except _BrokenError:
             self.counts = before
             self.counts.dropped += max(1, _count(value, path))

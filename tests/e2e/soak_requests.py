@@ -24,7 +24,7 @@ import aiohttp
 import grpc
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
-from ingest.http.encoding import gunzip
+from ingest.http.unpacking import gunzip
 from schemas import otlp, topics
 from schemas.errors import MeshflowError
 from schemas.otlp import json as otlp_json

@@ -17,8 +17,9 @@ from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 from prometheus_client import REGISTRY
 
 from ingest.admission import RequestTooLarge
-from ingest.http.encoding import JSON, PROTOBUF, gunzip
+from ingest.http.encoding import JSON, PROTOBUF
 from ingest.http.server import PATHS
+from ingest.http.unpacking import gunzip
 from ingest.server import IngestServer
 from schemas import topics
 from schemas.errors import LogFull, LogUnavailable, MalformedOtlp

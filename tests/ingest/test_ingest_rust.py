@@ -161,7 +161,7 @@ async def test_what_was_counted_is_told() -> None:
 @pytest.mark.parametrize(
     ("frame", "metadata", "code"),
     [
-        (b"\1" + struct.pack(">I", 20) + gzip.compress(b""), (("grpc-encoding", "snappy"),), "UNIMPLEMENTED"),
+        (b"\1" + struct.pack(">I", 20) + gzip.compress(b""), (("grpc-encoding", "lz4"),), "UNIMPLEMENTED"),
         (b"\1" + struct.pack(">I", 4) + b"oops", (("grpc-encoding", "gzip"),), "INTERNAL"),
         (b"\1" + struct.pack(">I", 4) + b"oops", (), "INTERNAL"),
         (b"\0" + struct.pack(">I", 5) + b"oops", (), "INTERNAL"),

@@ -1,4 +1,4 @@
-"""Requests with something wrong in some of their items: what is mended, what is left out, what never suffers."""
+"""Requests with something wrong in some items: what is mended, what is left out, what never suffers."""
 
 from collections.abc import Iterator
 from random import Random

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from clickhouse_connect.driver.client import Client
 
-from schemas.errors import SinkUnavailable
+from schemas.errors import SinkUnusable
 from schemas.tables import SCHEMAS
 from schemas.watermark import Watermark
 from storage import shards
@@ -156,7 +156,7 @@ def test_asynchronous_inserts_go_to_the_local_tables_of_the_only_shard() -> None
     place = ON_CLUSTER.store_place
     assert isinstance(place, ClickHouseStore)
     assert shards.gathering_suffix(Recorder({"system.clusters": [(1,)]}), place) == "_local"  # type: ignore[arg-type]
-    with pytest.raises(SinkUnavailable, match="cluster mesh has 3"):
+    with pytest.raises(SinkUnusable, match="cluster mesh has 3"):
         shards.gathering_suffix(Recorder({"system.clusters": [(3,)]}), place)  # type: ignore[arg-type]
     assert shards.gathering_suffix(Recorder({}), replace(place, cluster="")) == ""  # type: ignore[arg-type]
 

@@ -11,7 +11,7 @@ import pytest
 import trustme
 
 from meshflow.settings import SettingsInvalid, load, names, value_of
-from schemas.errors import QueryFailed, SinkUnavailable
+from schemas.errors import QueryFailed, SinkUnavailable, SinkUnusable
 from schemas.sql import Limits, Query
 from storage.client import open_client
 from storage.migrate import migrate
@@ -134,10 +134,13 @@ def use(made: StorageSettings) -> None:
 def refused(made: StorageSettings, reason: str) -> None:
     place = made.store_place
     assert isinstance(place, ClickHouseStore)
-    with pytest.raises(SinkUnavailable) as failed:
+    with pytest.raises((SinkUnavailable, SinkUnusable)) as failed:
         open_client(place)
     assert reason in str(failed.value)
-    with pytest.raises((QueryFailed, SinkUnavailable)) as also, closing(ServerEngine(place)) as engine:
+    with (
+        pytest.raises((QueryFailed, SinkUnavailable, SinkUnusable)) as also,
+        closing(ServerEngine(place)) as engine,
+    ):
         engine.execute(Query("SELECT 1"), LIMITS)
     for error in (failed.value, also.value):
         assert "sesame" not in str(error)

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::answer::{self, fail};
 use super::guard::guard;
 use super::hub::Hub;
-use super::inflate::Encoding;
+use super::inflate::{ACCEPTED, Encoding};
 use super::message::{Fault, Message, Received};
 use super::room::{Peer, Room};
 use super::status::{Code, Status, grouped};
@@ -106,7 +106,7 @@ pub fn accept(place: &Place, request: Request<RecvStream>, mut respond: SendResp
             &place.hub,
             topic,
             &mut respond,
-            &Status::new(Code::Unimplemented, "grpc-encoding is not read here; send gzip or none"),
+            &Status::new(Code::Unimplemented, format!("grpc-encoding is not read here; send one of {ACCEPTED}")),
         );
     };
     begin(place, Export { topic, encoding, respond, deadline: Instant::now() + time }, body);

@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, sleep_until, timeout};
 
 use super::call::{self, Place};
+use super::foreign;
 use super::hub::Settings;
 use super::notes::Kind;
 use super::socket::{Activity, Socket, Stream};
@@ -59,7 +60,12 @@ async fn stopped(place: &Place) {
 async fn begin(place: &Place, stream: TcpStream) -> Option<(Connection<Socket, Bytes>, Activity)> {
     let tls = place.hub.tls.read().unwrap_or_else(PoisonError::into_inner).clone();
     let stream = match tls {
-        None => Stream::Plain(stream),
+        None => {
+            if foreign::turned_away(&place.hub, &stream).await {
+                return None;
+            }
+            Stream::Plain(stream)
+        }
         Some(acceptor) => {
             let peer = stream.peer_addr();
             let told = |error| {

@@ -1,9 +1,12 @@
-//! gzip and deflate, never making more than a limit allows.
+//! gzip, deflate, zstd and snappy, never making more than a limit allows.
 
 use std::io::Read;
 
 use flate2::bufread::{GzDecoder, ZlibDecoder};
+use snap::read::FrameDecoder;
 
+const MAX_ZSTD_WINDOW: u32 = 25; // log2 of what a frame may ask to keep: 32 MiB, the most that Go's encoder asks for
+const SNAPPY_HEAD: &[u8] = b"\xff\x06\x00\x00sNaPpY";
 const MAX_MEMBERS: usize = 1024; // of a gzip body: an empty one has 20 bytes and takes as long as many (ingest/http/encoding.py has the same)
 
 /// How a message may be compressed (gRPC's names).
@@ -15,10 +18,14 @@ pub enum Encoding {
     Gzip,
     /// RFC 1950.
     Deflate,
+    /// RFC 8878, several frames too.
+    Zstd,
+    /// Framed, as a Collector sends it; or one block.
+    Snappy,
 }
 
 /// What `grpc-accept-encoding` says.
-pub const ACCEPTED: &str = "identity,gzip,deflate";
+pub const ACCEPTED: &str = "identity,gzip,deflate,zstd,snappy";
 
 impl Encoding {
     /// By the value of `grpc-encoding`.
@@ -27,6 +34,8 @@ impl Encoding {
             b"" | b"identity" => Some(Self::Identity),
             b"gzip" => Some(Self::Gzip),
             b"deflate" => Some(Self::Deflate),
+            b"zstd" => Some(Self::Zstd),
+            b"snappy" => Some(Self::Snappy),
             _ => None,
         }
     }
@@ -51,6 +60,23 @@ pub fn inflate(encoding: Encoding, body: &[u8], limit: usize) -> Result<Vec<u8>,
             read(ZlibDecoder::new(body), &mut unpacked, limit)?;
             Ok(unpacked)
         }
+        Encoding::Zstd => {
+            let mut unpacked = Vec::with_capacity((4 * body.len()).min(limit));
+            let mut frames = zstd::stream::read::Decoder::with_buffer(body).map_err(|_| Fault::Corrupt)?;
+            frames.window_log_max(MAX_ZSTD_WINDOW).map_err(|_| Fault::Corrupt)?;
+            read(frames, &mut unpacked, limit)?;
+            Ok(unpacked)
+        }
+        Encoding::Snappy if body.starts_with(SNAPPY_HEAD) => {
+            let mut unpacked = Vec::with_capacity((4 * body.len()).min(limit));
+            read(FrameDecoder::new(body), &mut unpacked, limit)?;
+            Ok(unpacked)
+        }
+        Encoding::Snappy => match snap::raw::decompress_len(body) {
+            Ok(length) if length > limit => Err(Fault::TooLarge),
+            Ok(_) => snap::raw::Decoder::new().decompress_vec(body).map_err(|_| Fault::Corrupt),
+            Err(_) => Err(Fault::Corrupt),
+        },
     }
 }
 
@@ -106,6 +132,30 @@ mod tests {
         let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
         encoder.write_all(b"abc").unwrap();
         assert_eq!(inflate(Encoding::Deflate, &encoder.finish().unwrap(), 3), Ok(b"abc".to_vec()));
+    }
+
+    fn zstd(plain: &[u8]) -> Vec<u8> {
+        zstd::bulk::compress(plain, 3).unwrap()
+    }
+
+    fn framed_snappy(plain: &[u8]) -> Vec<u8> {
+        let mut encoder = snap::write::FrameEncoder::new(Vec::new());
+        encoder.write_all(plain).unwrap();
+        encoder.into_inner().unwrap()
+    }
+
+    #[test]
+    fn zstd_and_snappy_come_back_within_the_limit() {
+        let plain = b"abc".repeat(50_000);
+        let block = snap::raw::Encoder::new().compress_vec(&plain).unwrap();
+        let packed = [(Encoding::Zstd, zstd(&plain)), (Encoding::Snappy, framed_snappy(&plain)), (Encoding::Snappy, block)];
+        for (encoding, packed) in packed {
+            assert_eq!(inflate(encoding, &packed, plain.len()), Ok(plain.clone()));
+            assert_eq!(inflate(encoding, &packed, plain.len() - 1), Err(Fault::TooLarge));
+            assert_eq!(inflate(encoding, &packed[..packed.len() - 1], plain.len()), Err(Fault::Corrupt));
+            assert_eq!(inflate(encoding, b"\xff\xff\xff\xff\xff\xff", 100), Err(Fault::Corrupt));
+        }
+        assert_eq!(inflate(Encoding::Zstd, &[zstd(b"a"), zstd(b"b")].concat(), 2), Ok(b"ab".to_vec()));
     }
 
     #[test]

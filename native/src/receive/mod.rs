@@ -2,7 +2,7 @@
 //!
 //! A request's way: `server` and `connection` (HTTP/2 with its limits), `call` (one request), `room` (what may be held of it), `message` and
 //! `inflate` (its bytes), `work` (read with `crate::otlp::split`, where and when), `pending` (what is gathered, by the rules of `ingest/pending.py`),
-//! `answer`. `hub` is what all of them share, `guard` and `notes` keep panics and tell of them, `python` is the door.
+//! `answer`. `foreign` turns other protocols away. `hub` is what all of them share, `guard` and `notes` keep panics and tell of them, `python` is the door.
 
 pub mod message;
 pub mod pending;
@@ -21,6 +21,8 @@ mod call;
 mod connection;
 #[cfg(feature = "receive")]
 mod counters;
+#[cfg(feature = "receive")]
+mod foreign;
 #[cfg(feature = "receive")]
 mod guard;
 #[cfg(feature = "receive")]

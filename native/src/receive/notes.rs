@@ -15,9 +15,11 @@ pub enum Kind {
     Accept,
     /// A TLS handshake failed.
     Handshake,
+    /// Something else than gRPC was spoken.
+    Foreign,
 }
 
-const KINDS: usize = 3;
+const KINDS: usize = 4;
 
 #[derive(Default)]
 struct Note {

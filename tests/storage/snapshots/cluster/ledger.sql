@@ -22,3 +22,5 @@ CREATE TABLE IF NOT EXISTS ledger ON CLUSTER mesh AS ledger_local
 ENGINE = Distributed('mesh', 'meshflow', 'ledger_local', cityHash64(topic, partition));
 ALTER TABLE ledger_local ON CLUSTER mesh ADD COLUMN IF NOT EXISTS cut UInt64 CODEC(T64, ZSTD(1));
 ALTER TABLE ledger ON CLUSTER mesh ADD COLUMN IF NOT EXISTS cut UInt64 CODEC(T64, ZSTD(1));
+ALTER TABLE ledger_local ON CLUSTER mesh ADD COLUMN IF NOT EXISTS repaired UInt64 CODEC(T64, ZSTD(1));
+ALTER TABLE ledger ON CLUSTER mesh ADD COLUMN IF NOT EXISTS repaired UInt64 CODEC(T64, ZSTD(1));
