@@ -75,7 +75,7 @@ async def test_pages_read_refusals_too_and_a_preflight_needs_no_token(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     tokens = tmp_path_factory.mktemp("tokens") / "tokens"
-    tokens.write_text("sesame\n")
+    tokens.write_text("sesame" * 5 + "\n")
     cors = {"origins": [SHOP], "headers": ["X-Tenant"]}
     async with receiving(MemoryLog(), cors=cors, auth={"tokens": str(tokens)}) as server:
         status, headers, _ = await ask(server, "OPTIONS", headers={"Origin": SHOP, **PREFLIGHT})
