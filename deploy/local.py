@@ -33,7 +33,8 @@ ANSWER_S = 400.0
 SHOW_EVERY_S = 10.0
 PANE = ("--pane", "1s")
 EDGES = (
-    "SELECT client_service, server_service, sum(t.calls) AS calls, sum(t.unsent) AS unsent, sum(t.errors) AS errors"
+    "SELECT client_service, server_service, sum(t.calls) AS calls, sum(t.unsent) AS unsent,"
+    " sum(t.unanswered) AS unanswered, sum(t.errors) AS errors"
     " FROM edges AS t GROUP BY client_service, server_service ORDER BY calls DESC, unsent DESC"
 )
 RECEIVED = (

@@ -56,7 +56,7 @@ _EDGE_KEYS = {
     "server_namespace": _TEXT,
     "server_service": _TEXT,
     "server_version": _TEXT,
-    "connection": _TEXT,  # service | database | queue | outside | unknown: what stands at the virtual end, if one does
+    "connection": _TEXT,  # service | database | queue | outside | unknown | external: what stands at the virtual end, if one does
     "upstream_cluster": _TEXT,  # the caller's Envoy cluster, "" when it has none
     "response_flags": _TEXT,
     "late": pa.uint8(),
@@ -64,7 +64,8 @@ _EDGE_KEYS = {
 _EDGE_VALUES = {
     "calls": _COUNT,  # attempts that reached the server
     "unsent": _COUNT,  # refused at the caller
-    "errors": _COUNT,
+    "unanswered": _COUNT,  # sent, failed, and nothing of them shows at the server
+    "errors": _COUNT,  # of all three
     "retries": _COUNT,
     "client_histogram": HISTOGRAM,
     "server_histogram": HISTOGRAM,

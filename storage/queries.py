@@ -24,13 +24,14 @@ SELECT
     server_service AS server,
     sum(t.calls) AS calls,
     sum(t.unsent) AS unsent,
-    round(100 * sum(t.errors) / greatest(1, sum(t.calls) + sum(t.unsent)), 2) AS error_percent,
+    sum(t.unanswered) AS unanswered,
+    round(100 * sum(t.errors) / greatest(1, sum(t.calls) + sum(t.unsent) + sum(t.unanswered)), 2) AS error_percent,
     round(quantileOfHistogram(sumMap(t.client_histogram), 0.5) / 1e6, 2) AS p50_ms,
     round(quantileOfHistogram(sumMap(t.client_histogram), 0.99) / 1e6, 2) AS p99_ms
 FROM edges AS t
 WHERE slot >= now('UTC') - {seconds}
 GROUP BY client, server
-ORDER BY calls DESC, unsent DESC, client, server
+ORDER BY calls DESC, unsent DESC, unanswered DESC, client, server
 LIMIT {limit}"""
 
 LEDGER = """\
@@ -55,8 +56,8 @@ def services(last: timedelta, limit: int = 50) -> str:
 
 
 def edges(last: timedelta, limit: int = 50) -> str:
-    """Who calls whom: calls that arrived, calls that were refused at the caller, errors, quantiles as the
-    caller saw them.
+    """Who calls whom: calls that arrived, that were refused at the caller, that nobody answered, errors,
+    quantiles as the caller saw them.
     """
     return EDGES.format(seconds=_seconds(last), limit=int(limit))
 

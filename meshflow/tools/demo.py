@@ -45,8 +45,8 @@ _SHOWN = timedelta(minutes=1)
 _TRY = {
     "which service fails, and with which of Envoy's flags": "SELECT service, response_flags, sum(requests), sum(errors)"
     " FROM red GROUP BY ALL ORDER BY 4 DESC LIMIT 10",
-    "calls that never left their caller": "SELECT client_service, server_service, response_flags, sum(unsent)"
-    " FROM edges GROUP BY ALL HAVING sum(unsent) > 0",
+    "calls that never left their caller, or that nobody answered": "SELECT client_service, server_service, response_flags,"
+    " sum(unsent), sum(unanswered) FROM edges GROUP BY ALL HAVING sum(unsent + unanswered) > 0",
     "the slowest traces that were kept, and why": "SELECT TraceId, ServiceName, Duration / 1e6 AS ms, KeepReason, SampleRate"
     " FROM otel_traces ORDER BY Duration DESC LIMIT 5",
     "where every span went": "SELECT sum(received), sum(duplicate), sum(rejected), sum(kept), sum(dropped)"

@@ -23,6 +23,7 @@ RELEASED = [
     (3, "b994de45a88a5a58"),
     (4, "1ac3ab76eaeda1f3"),
     (5, "975b443fb89bcb5a"),
+    (6, "ac18ce3747d0987d"),
 ]
 """Version and beginning of the checksum of each migration."""
 
@@ -84,7 +85,7 @@ def test_a_released_migration_is_what_it_was() -> None:
 def test_migrating_again_does_nothing(place: Place) -> None:
     settings = place.settings()
     client = open_client(settings.store_place)
-    assert [name[:4] for name in migrate(client, settings)] == ["0001", "0002", "0003", "0004", "0005"]
+    assert [name[:4] for name in migrate(client, settings)] == ["0001", "0002", "0003", "0004", "0005", "0006"]
     assert migrate(client, settings) == []
     client.close()
     client = open_client(settings.store_place)

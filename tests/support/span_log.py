@@ -147,14 +147,16 @@ def rows(emits: Iterable[Emit], table: str) -> list[dict[str, object]]:
 def edge_sums(
     emits: Iterable[Emit], keys: Sequence[str] = ("client_service", "server_service")
 ) -> dict[tuple[object, ...], tuple[int, int]]:
-    """(calls, unsent) by client and server."""
+    """(calls, unsent) by client and server; calls that are taken back add up modulo 2^64, as in the
+    database.
+    """
     calls: Counter[tuple[object, ...]] = Counter()
     unsent: Counter[tuple[object, ...]] = Counter()
     for row in rows(emits, "edges_10s"):
         key = tuple(row[name] for name in keys)
         calls[key] += row["calls"]  # type: ignore[operator]  # a count
         unsent[key] += row["unsent"]  # type: ignore[operator]  # a count
-    return {key: (calls[key], unsent[key]) for key in calls}
+    return {key: (calls[key] % (1 << 64), unsent[key] % (1 << 64)) for key in calls}
 
 
 def total(emits: Iterable[Emit], table: str, column: str) -> int:

@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pyarrow.compute as pc
 
-from processors.grouping import hash_rows, hash_texts
+from processors.grouping import U64, hash_rows, hash_texts
 from processors.limits import IDENTITY, Codes, Labels
 from processors.slots import PaneTime
 from schemas.spans import SpanBatch
@@ -23,22 +24,46 @@ CLIENT, SERVER = 3, 2
 _UNSENT = r"(^|,)(UO|NR|UH)(,|$)"
 """Envoy's response flags of requests that were refused at the caller."""
 
+_UNSENT_BY_CLIENT = r"(^|,)(UO|NR|UH|NC|DF|LH|RL|RLSE|UAEX|FI|IH|OM|DO|UDO|NFCF)(,|$)"
+"""Those of a CLIENT span: on a SERVER span the further ones are the callee's own refusals."""
+
+_FAILED = r"(^|,)(UF|UC|UT|UR|URX|LR|SI|UPE|UMSDR|DPE|DT|DC)(,|$)"
+"""Envoy's response flags of requests that got no whole answer."""
+
+_INBOUND = r"^(inbound[|_-]|InboundPassthroughCluster)"
+"""Istio's names of clusters that lead from a sidecar to its own application."""
+
+_ROUTED, _INGRESS = "router ", "ingress"
+"""What Envoy names spans: `router CLUSTER egress` for an attempt, `ingress` for what came in; routes may name
+the latter otherwise.
+"""
+
+PEER_BIT = np.uint64(1)
+"""Set in ``via`` where a peer's name is meant, not an Envoy cluster's."""
+
 
 @dataclass(frozen=True, slots=True)
 class Calls:
     """One pane's spans, each once, as possible callers and callees."""
 
     spans: pl.DataFrame
-    """``pane`` i64; ``key``, ``parent_key`` u64 (0: root); ``start_ns`` i64; ``slot`` u32; ``node``,
-    ``upstream``, ``flags`` u64 hashes (0: none); ``bucket`` i16; ``kind`` u8; ``retry`` u16; ``proxy``,
-    ``error``, ``queue`` (names a queue), ``database`` (a CLIENT that names one), ``refused`` (before it was
-    sent, by its flags), ``loose`` (its parent is not among the pane's first copies) bool."""
+    """``pane`` i64; ``key``, ``parent_key`` u64 (0: root); ``start_ns`` i64; ``slot`` u32; ``node``, ``via``
+    (Envoy's cluster; else, PEER_BIT set, the peer that a CLIENT names), ``flags`` u64 hashes (0: none);
+    ``bucket`` i16; ``kind`` u8; ``retry`` u16; and bools:
+
+    ``proxy``, ``error``, ``queue`` (names a queue), ``database`` (a CLIENT that names one), ``refused``
+    (before it was sent, by its flags), ``caller`` (a CLIENT that counts as a call where nothing shows below
+    it), ``failed`` (error, HTTP 5xx or ``broken``), ``broken`` (got no whole answer, by its flags),
+    ``status`` (has one of HTTP), ``routed`` (an attempt that Envoy's router spawned), ``ingress`` (Envoy's
+    span of a request that came in), ``loose`` (its parent is not among the pane's first copies).
+    """
     loose: pl.DataFrame
     """The loose ones of ``spans``: few, where panes are longer than traces."""
     nodes: pl.DataFrame
-    """``node`` -> ``service``, ``identity``, ``instance``, ``pod`` (hashes, 0: none) and IDENTITY's texts."""
+    """``node`` -> ``service`` (of its cluster and namespace), ``name`` (the service's, alone), ``identity``,
+    ``instance``, ``pod`` (hashes, 0: none) and IDENTITY's texts."""
     words: pl.DataFrame
-    """``hash`` -> ``text`` of ``upstream`` and ``flags``."""
+    """``hash`` -> ``text`` of ``via`` and of ``flags``."""
 
 
 def calls_of(
@@ -50,15 +75,17 @@ def calls_of(
     copies; ``slots``: of each.
     """
     upstream, flags = labels.codes(spans["upstream_cluster"]), labels.codes(spans["response_flags"])
+    client, proxy = spans["kind"] == CLIENT, _own(spans["proxy"])
+    peer = np.where((client & ~proxy).to_numpy() & (upstream == 0), labels.codes(spans["peer"]), 0)
     resources = {
         name: labels.codes(pl.Series(batch.resources[name])) for name in (*IDENTITY, "instance", "pod")
     }
     hashes = np.zeros(len(labels.strings), np.uint64)
-    for codes in (upstream, flags, *resources.values()):
+    for codes in (upstream, flags, peer, *resources.values()):
         hashes[codes] = 1
     used = np.flatnonzero(hashes)
-    texts = pl.Series(labels.text(used), dtype=pl.String)
-    hashes[used] = hash_texts(texts)
+    texts = labels.text(used)
+    hashes[used] = hash_texts(pl.Series(texts, dtype=pl.String))
     part = {name: hashes[codes] for name, codes in resources.items()}
     service = hash_rows([part["cluster"], part["namespace"], part["service"]])
     identity = hash_rows([service, part["version"]])
@@ -67,6 +94,7 @@ def calls_of(
         {
             "node": node,
             "service": service,
+            "name": part["service"],
             "identity": identity,
             "instance": part["instance"],
             "pod": part["pod"],
@@ -76,32 +104,56 @@ def calls_of(
     queue = (spans["kind"] >= PRODUCER) & (
         (spans["messaging_system"] != 0) | (spans["messaging_destination"] != 0)
     )
-    client, proxy = spans["kind"] == CLIENT, _own(spans["proxy"])
+
+    def by_text(pattern: str, codes: Codes) -> pl.Series:
+        """Which codes' texts match; asked once for each distinct text."""
+        found = np.zeros(len(hashes), np.bool_)
+        found[used] = np.asarray(pc.match_substring_regex(texts, pattern))
+        return pl.Series(found[codes])
+
+    cluster = hashes[upstream] & ~PEER_BIT
+    inbound = by_text(_INBOUND, upstream)
+    database = client & (spans["db_system"] != 0)
+    broken = by_text(_FAILED, flags)
+    failed = _own(spans["error"]) | (spans["http_status"] >= 500) | broken
+    refused = (client & by_text(_UNSENT_BY_CLIENT, flags)) | (proxy & by_text(_UNSENT, flags))
+    name = labels.codes(spans["name"])
     look_up = pl.DataFrame({
         "key": spans["key"], "parent_key": spans["parent_key"], "start_ns": _own(spans["start_ns"]), "slot": slots,
-        "node": node[spans["resource"].to_numpy()], "upstream": hashes[upstream], "flags": hashes[flags],
+        "node": node[spans["resource"].to_numpy()],
+        "via": np.where(peer != 0, hashes[peer] | PEER_BIT, cluster), "flags": hashes[flags],
         "bucket": _own(spans["bucket"]), "kind": _own(spans["kind"]), "retry": _own(spans["retry_count"]),
         "proxy": proxy, "error": _own(spans["error"]), "queue": queue,
-        "database": client & (spans["db_system"] != 0), "refused": (client | proxy) & _refused(flags, labels),
+        "database": database, "refused": refused & ~inbound,
+        "caller": client & ~database & ~queue & ~inbound & (failed | pl.Series((upstream != 0) | (peer != 0))),
+        "failed": failed & ~inbound, "broken": broken,
+        "status": spans["http_status"] != 0,
+        "routed": client & proxy & pl.Series(np.asarray(pc.starts_with(labels.strings, _ROUTED))[name]),
+        "ingress": (spans["kind"] == SERVER) & proxy & pl.Series(np.asarray(pc.equal(labels.strings, _INGRESS))[name]),
     }).select(pl.lit(pane, pl.Int64).alias("pane"), pl.all())  # fmt: skip
-    words = np.unique(np.concatenate([upstream, flags]))
     loose = (look_up["parent_key"] != 0) & ~look_up["parent_key"].is_in(
         look_up["key"].filter(first).implode()
     )
     look_up.insert_column(look_up.width, loose.alias("loose"))
-    return Calls(
-        look_up,
-        look_up.filter(loose),
-        nodes,
-        pl.DataFrame({"hash": hashes[words], "text": pl.Series(labels.text(words), dtype=pl.String)}),
+    return Calls(look_up, look_up.filter(loose), nodes, _words(labels, hashes, upstream, flags, peer))
+
+
+def _words(labels: Labels, hashes: U64, upstream: Codes, flags: Codes, peer: Codes) -> pl.DataFrame:
+    codes = [_distinct(each, len(hashes)) for each in (upstream, peer, flags)]
+    texts = labels.text(np.concatenate(codes))
+    clusters, peers, distinct_flags = (hashes[each] for each in codes)
+    return pl.DataFrame(
+        {
+            "hash": np.concatenate([clusters & ~PEER_BIT, peers | PEER_BIT, distinct_flags]),
+            "text": pl.Series(texts, dtype=pl.String),
+        }
     )
 
 
-def _refused(flags: Codes, labels: Labels) -> pl.Series:
-    """Which spans' flags say that the request was not sent; asked once for each distinct text."""
-    distinct = np.unique(flags)
-    refused = distinct[np.asarray(pc.match_substring_regex(labels.text(distinct), _UNSENT))]
-    return pl.Series(np.isin(flags, refused))
+def _distinct(codes: Codes, labels: int) -> npt.NDArray[np.intp]:
+    used = np.zeros(labels, np.bool_)
+    used[codes] = True
+    return np.flatnonzero(used)
 
 
 def _own(column: pl.Series) -> pl.Series:
@@ -125,6 +177,7 @@ class Window:
     """Of all panes, in their order."""
     loose: pl.DataFrame
     """The loose spans of the other panes, in the order of the log."""
+    panes: Mapping[int, Calls]
 
     @classmethod
     def of(cls, pane: int, wait: int, time: PaneTime, calls: Mapping[int, Calls]) -> "Window":
@@ -133,7 +186,14 @@ class Window:
         around = Calls(
             *(pl.concat([getattr(part, name) for part in parts], rechunk=False) for name in Calls.__slots__)
         )
-        return cls(pane, wait, time, calls[pane], around, around.loose.filter(around.loose["pane"] != pane))
+        loose = around.loose.filter(around.loose["pane"] != pane)
+        return cls(pane, wait, time, calls[pane], around, loose, calls)
+
+    def about(self, pane: int, before: int) -> "Window":
+        """What was known of ``pane`` when it was decided, of the panes from ``before`` ago on."""
+        known = range(pane - before, pane + self.wait + 1)
+        calls = {number: part for number, part in self.panes.items() if number in known}
+        return Window.of(pane, self.wait, self.time, calls)
 
     def spans_where(self, column: str, keys: pl.Series, columns: Sequence[str]) -> pl.DataFrame:
         """Spans whose ``column`` is among ``keys``, in the order of the log."""

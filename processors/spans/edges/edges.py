@@ -9,9 +9,15 @@ Rules for a span and its parent:
 - a PRODUCER and a CONSUMER that names its queue have no edge: each has one with the queue. Databases are
   nodes where a CLIENT span names one and no other service shows below it; a root SERVER span was called from
   outside;
-- ``unsent``: a CLIENT's or any proxy's span with response flag UO, NR or UH and nothing below it.
+- a CLIENT's span with nothing below it is a call by itself, to the service that other calls through its Envoy
+  cluster (or to its peer) reached, else to a node of that name: ``unsent`` where its response flags say that
+  it was refused before it was sent (UO, NR, UH, ...; of a proxy's SERVER span these three), ``unanswered``
+  where it failed in another way, else one of ``calls``. So every call of a caller is in one of the three.
+  It is taken back where a child comes too late. A proxy's SERVER span that failed counts so where SERVER
+  spans of its service's proxies call others: else it leads to the proxy's own application.
 
-``errors``: the callee failed, or its CLIENT caller did (a timeout fails only there). ``retries``: the attempt
+``errors``: the callee failed, or its CLIENT caller did (a timeout fails only there), or it is unanswered.
+``retries``: the attempt
 says so (``retry.count``), or it is not the first call that one proxy span makes to the service.
 ``response_flags``: the caller's where it is an attempt (a proxy's CLIENT span) or unsent, else the callee's.
 ``client_histogram`` has the caller's duration where it is a CLIENT, a PRODUCER or a proxy.
@@ -21,27 +27,37 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from processors.grouping import NO_BUCKET, U64, Groups, hash_rows
 from processors.limits import IDENTITY, Labels, Past
 from processors.settings import LabelLimits
 from processors.slots import LEVELS, PaneTime
 from processors.spans.edges.calls import Window
+from processors.spans.edges.childless import childless_calls, taken_back
 from processors.spans.edges.links import (
     CONNECTIONS,
     SERVICE,
     find_links,
     find_pairs,
     link_rows,
-    without_told,
+    told_by_themselves,
 )
-from processors.spans.edges.virtual import OTHER_NODE, Found, childless_calls, outside_calls, queue_calls
+from processors.spans.edges.virtual import OTHER_NODE, Found, outside_calls, queue_calls
 from schemas.hexadecimal import hex_trace_ids
 from schemas.tables import SCHEMAS
 
-_KEYS = ("client", "server", "connection", "upstream", "flags", "slot")
+_KEYS = ("client", "server", "connection", "upstream", "flags", "slot", "taken")
 _TEXTS = [f"{part}_text" for part in IDENTITY]
-_OWN = ("trace_hi", "trace_lo", "db_system", "db_name", "peer", "messaging_system", "messaging_destination")
+_OWN = (
+    "trace_hi",
+    "trace_lo",
+    "db_system",
+    "db_name",
+    "peer",
+    "messaging_system",
+    "messaging_destination",
+)
 
 
 def edges(
@@ -51,6 +67,7 @@ def edges(
     window: Window,
     limits: LabelLimits,
     *,
+    lookback: int,
     own_ends: pl.Series | None = None,
     past: Past | None = None,
 ) -> dict[str, pa.Table]:
@@ -58,19 +75,22 @@ def edges(
     without rows are left out.
 
     ``spans``: the pane's SPAN_SCHEMA columns, row by row those of its Calls; ``first``: which of them are
-    first copies; ``own_ends``: what ends the pane's spans name; ``past``: those of earlier panes, None where
-    there are too few of these to know. Ends
-    over the limit of nodes, those with the fewest calls, are ``other``; so are both ends
-    of the smallest rows over that of series.
+    first copies; ``lookback``: in panes; ``own_ends``: what ends the pane's spans name; ``past``: those of
+    earlier panes, None where there are too few of these to know. Ends over the limit of nodes, those with the
+    fewest calls, are ``other``; so are both ends of the smallest rows over that of series.
     """
     calls, time = window.calls, window.time
     known = calls.nodes.select("node", "service", "identity")
     own = calls.spans.hstack(spans.select(_OWN)).filter(first).join(known, on="node", maintain_order="left")
     pairs = find_pairs(own, window)
-    links = without_told(find_links(pairs, window), window)
+    told = told_by_themselves(pairs, window)
+    taken, kept = taken_back(told, window, lookback)
+    links = find_links(pairs, window)
+    links = links.filter(~links["parent_key"].is_in(kept.implode()))
     found = [
         Found(link_rows(links, window), OTHER_NODE),
-        *childless_calls(own, links, labels, window),
+        *childless_calls(own, pairs, labels, window, lookback),
+        *taken,
         *queue_calls(own, pairs, labels),
         outside_calls(own),
     ]
@@ -129,13 +149,29 @@ def _table(rows: pl.DataFrame, names: pl.DataFrame, window: Window, limit: int) 
     if len(groups) > limit:
         rows = _folded(rows, groups.outside_largest(limit), time)
         groups = Groups.by(_packed(rows))
-    unsent, error = rows["unsent"].to_numpy(), rows["error"].to_numpy()
+    unsent, unanswered, error = (rows[name].to_numpy() for name in ("unsent", "unanswered", "error"))
     client_bucket, server_bucket = rows["client_bucket"].to_numpy(), rows["server_bucket"].to_numpy()
     hi, lo = rows["trace_hi"].to_numpy(), rows["trace_lo"].to_numpy()
     slowness = np.maximum(client_bucket, server_bucket).astype(np.int64) - NO_BUCKET
     exemplar = groups.best(slowness.astype(np.uint64) | error.astype(np.uint64) << np.uint64(63), hi, lo)
     keys = rows.select(_KEYS)[groups.first]
     words = window.words(pl.concat([keys["upstream"], keys["flags"]]))
+    taken = keys["taken"].to_numpy()
+
+    def signed(counts: U64) -> pa.Array:
+        """Of rows that are taken back what makes the sum right: modulo 2^64, as the database adds."""
+        return pa.array(np.where(taken, np.negative(counts), counts))
+
+    def histogram(bucket: npt.NDArray[np.int16]) -> pa.MapArray:
+        found = groups.histogram(bucket, bucket > NO_BUCKET)
+        if not taken.any():
+            return found
+        negative = np.repeat(taken, np.diff(found.offsets.to_numpy()))
+        counts = found.items.to_numpy()
+        return pa.MapArray.from_arrays(
+            found.offsets, found.keys, np.where(negative, np.negative(counts), counts), type=found.type
+        )
+
     columns = {
         "slot": keys["slot"].to_arrow(),
         **_identities(keys, names, window),
@@ -143,13 +179,14 @@ def _table(rows: pl.DataFrame, names: pl.DataFrame, window: Window, limit: int) 
         "upstream_cluster": _words(keys["upstream"], words),
         "response_flags": _words(keys["flags"], words),
         "late": pa.array(time.late(keys["slot"].to_numpy()).astype(np.uint8)),
-        "calls": pa.array(groups.sum(~unsent)),
-        "unsent": pa.array(groups.sum(unsent)),
-        "errors": pa.array(groups.sum(error)),
-        "retries": pa.array(groups.sum(rows["retry"].to_numpy())),
-        "client_histogram": groups.histogram(client_bucket, client_bucket > NO_BUCKET),
-        "server_histogram": groups.histogram(server_bucket, server_bucket > NO_BUCKET),
-        "exemplar_trace_id": hex_trace_ids(hi[exemplar], lo[exemplar]),
+        "calls": signed(groups.sum(~(unsent | unanswered))),
+        "unsent": signed(groups.sum(unsent)),
+        "unanswered": signed(groups.sum(unanswered)),
+        "errors": signed(groups.sum(error)),
+        "retries": signed(groups.sum(rows["retry"].to_numpy())),
+        "client_histogram": histogram(client_bucket),
+        "server_histogram": histogram(server_bucket),
+        "exemplar_trace_id": pc.if_else(pa.array(taken), "", hex_trace_ids(hi[exemplar], lo[exemplar])),
     }
     schema = SCHEMAS["edges_10s"]
     return pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)

@@ -3,18 +3,19 @@
 import polars as pl
 
 from processors.grouping import NO_BUCKET
-from processors.spans.edges.calls import CLIENT, CONSUMER, PRODUCER, Window
+from processors.spans.edges.calls import CLIENT, CONSUMER, PEER_BIT, PRODUCER, SERVER, Window
 
-CONNECTIONS = ("service", "database", "queue", "outside", "unknown")
-SERVICE, DATABASE, QUEUE, OUTSIDE, UNKNOWN = range(5)
+CONNECTIONS = ("service", "database", "queue", "outside", "unknown", "external")
+SERVICE, DATABASE, QUEUE, OUTSIDE, UNKNOWN, EXTERNAL = range(6)
 
 ROW: dict[str, pl.DataType] = {
     "client": pl.UInt64(), "server": pl.UInt64(), "connection": pl.UInt8(), "upstream": pl.UInt64(), "flags": pl.UInt64(),
-    "slot": pl.UInt32(), "unsent": pl.Boolean(), "error": pl.Boolean(), "retry": pl.Boolean(),
+    "slot": pl.UInt32(), "unsent": pl.Boolean(), "unanswered": pl.Boolean(), "error": pl.Boolean(),
+    "retry": pl.Boolean(), "taken": pl.Boolean(),
     "client_bucket": pl.Int16(), "server_bucket": pl.Int16(), "trace_hi": pl.UInt64(), "trace_lo": pl.UInt64(),
 }  # fmt: skip
 """One call: ``client``, ``server``: identities; ``connection``: index of CONNECTIONS; ``upstream``,
-``flags``: hashes.
+``flags``: hashes; ``taken``: it was counted before, and is taken back.
 """
 
 _CHILD = (
@@ -30,16 +31,27 @@ _CHILD = (
     "error",
     "queue",
 )
-_PARENT = (
-    "pane", "key", "node", "upstream", "flags", "bucket", "kind", "proxy", "error", "retry", "queue", "database", "refused"
-)  # fmt: skip
+_PARENT = ("pane", "key", "node", "via", "flags", "bucket", "kind", "proxy", "error", "retry", "queue")
 _TRACE = ("trace_hi", "trace_lo")
+_TOLD = {
+    "pane": pl.Int64, "key": pl.UInt64, "parent_key": pl.UInt64, "slot": pl.UInt32, "node": pl.UInt64, "via": pl.UInt64,
+    "flags": pl.UInt64, "bucket": pl.Int16, "kind": pl.UInt8, "retry": pl.UInt16, "proxy": pl.Boolean, "error": pl.Boolean,
+    "database": pl.Boolean, "refused": pl.Boolean, "caller": pl.Boolean, "failed": pl.Boolean, "broken": pl.Boolean,
+    "status": pl.Boolean, "routed": pl.Boolean, "service": pl.UInt64, "identity": pl.UInt64, "seen": pl.Int64,
+}  # fmt: skip
 
 
 def as_rows(frame: pl.DataFrame, **columns: pl.Expr | int | bool) -> pl.DataFrame:
-    """A frame in the form of ROW; columns that are not given are taken from it."""
-    given = {name: value if isinstance(value, pl.Expr) else pl.lit(value) for name, value in columns.items()}
+    """A frame in the form of ROW; columns that are not given are taken from it, but for ``taken``."""
+    given = {"taken": pl.lit(value=False)} | {
+        name: value if isinstance(value, pl.Expr) else pl.lit(value) for name, value in columns.items()
+    }
     return frame.select(given.get(name, pl.col(name)).cast(kind).alias(name) for name, kind in ROW.items())
+
+
+def upstream_of(via: str) -> pl.Expr:
+    """The Envoy cluster of a ``via``; 0 where it is a peer's name."""
+    return pl.when((pl.col(via) & int(PEER_BIT)) == 0).then(pl.col(via)).otherwise(pl.lit(0, dtype=pl.UInt64))
 
 
 def find_pairs(own: pl.DataFrame, window: Window) -> pl.DataFrame:
@@ -64,26 +76,54 @@ def find_pairs(own: pl.DataFrame, window: Window) -> pl.DataFrame:
     return pl.concat([part.select(near.columns) for part in found])
 
 
-def without_told(links: pl.DataFrame, window: Window) -> pl.DataFrame:
-    """The links but for those whose caller was counted by itself already: as a call to a database, or one
-    that was refused.
+def told_by_themselves(pairs: pl.DataFrame, window: Window) -> pl.DataFrame:
+    """Callers of ``pairs`` that were counted by themselves, as their pane was decided before the child came:
+    nothing (below a call to a database: nothing of another service) had shown within the wait. Columns as
+    _TOLD.
 
-    The pane of such a caller was decided before this child came. It was counted where nothing (below a call
-    to a database: nothing of another service) had shown within the wait.
+    ``seen``: the first pane before this one with a child of theirs that came too late, null for none.
     """
-    told = (pl.col("p_pane") < window.pane - window.wait) & (pl.col("p_database") | pl.col("p_refused"))
-    callers = (
-        links.filter(told).select("parent_key", "p_pane", "p_database", "p_service").unique("parent_key")
+    late = pairs["parent_key"].filter(pairs["p_pane"] < window.pane - window.wait).unique()
+    if late.is_empty():
+        return pl.DataFrame(schema=_TOLD)
+    callers = _once(window.around.spans.filter(window.around.spans["key"].is_in(late.implode())))
+    gateway = callers["proxy"] & (callers["kind"] == SERVER) & callers["failed"] & (callers["via"] != 0)
+    callers = callers.filter(callers["database"] | callers["refused"] | callers["caller"] | gateway)
+    callers = callers.join(
+        window.nodes_where("node", callers["node"], ("node", "service", "identity")), on="node"
     )
-    if callers.is_empty():
-        return links
-    below = window.spans_where("parent_key", callers["parent_key"], ("pane", "parent_key", "node"))
-    below = below.join(window.nodes_where("node", below["node"], ("node", "service")), on="node").join(
-        callers, on="parent_key"
+    below = window.spans_where("parent_key", callers["key"], ("pane", "parent_key", "node"))
+    below = below.join(window.nodes_where("node", below["node"], ("node", "service")), on="node")
+    below = below.join(
+        _prefixed(callers.select("pane", "key", "database", "service")),
+        left_on="parent_key",
+        right_on="p_key",
+    ).filter(~pl.col("p_database") | (pl.col("service") != pl.col("p_service")))
+    decided = pl.col("p_pane") + window.wait
+    in_time = below.filter(pl.col("pane") <= decided)["parent_key"]
+    seen = below.filter((pl.col("pane") > decided) & (pl.col("pane") < window.pane))
+    seen = seen.group_by(key="parent_key").agg(seen=pl.col("pane").min())
+    told = callers.filter(~callers["key"].is_in(in_time.implode()))
+    return told.join(seen, on="key", how="left").select(*_TOLD)
+
+
+def led_in(callers: pl.DataFrame, window: Window) -> pl.Series:
+    """Keys of attempts that Envoy's router spawned below an ``ingress`` span of the same proxy: they lead to
+    its own application, or a gateway's listener has no direction.
+
+    ``callers``: ``pane``, ``key``, ``parent_key``, ``node``, ``routed``. Parents that come after their pane
+    was decided are not asked.
+    """
+    routed = callers.filter(callers["routed"])
+    if routed.is_empty():
+        return routed["key"]
+    parents = _once(window.spans_where("key", routed["parent_key"], ("pane", "key", "node", "ingress")))
+    found = routed.select("pane", "key", "parent_key", "node").join(
+        _prefixed(parents.filter(parents["ingress"])),
+        left_on=["parent_key", "node"],
+        right_on=["p_key", "p_node"],
     )
-    in_time = pl.col("pane") <= pl.col("p_pane") + window.wait
-    known = below.filter(in_time & (~pl.col("p_database") | (pl.col("service") != pl.col("p_service"))))
-    return links.filter(~(told & ~pl.col("parent_key").is_in(known["parent_key"].implode())))
+    return found.filter(pl.col("p_pane") <= pl.col("pane") + window.wait)["key"]
 
 
 def find_links(pairs: pl.DataFrame, window: Window) -> pl.DataFrame:
@@ -108,9 +148,10 @@ def link_rows(links: pl.DataFrame, window: Window) -> pl.DataFrame:
         client=pl.col("p_identity"),
         server=pl.col("identity"),
         connection=SERVICE,
-        upstream=pl.col("p_upstream"),
+        upstream=upstream_of("p_via"),
         flags=pl.when(attempt & pl.col("p_proxy")).then("p_flags").otherwise("flags"),
         unsent=False,
+        unanswered=False,
         error=pl.col("error") | (attempt & pl.col("p_error")),
         retry=(attempt & (pl.col("p_retry") > 0)) | pl.col("key").is_in(repeated.implode()),
         client_bucket=pl.when(calling).then("p_bucket").otherwise(NO_BUCKET),

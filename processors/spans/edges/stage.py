@@ -59,4 +59,13 @@ class Edges:
         past = None
         if met is not None:
             past = Past([ends.identities for ends in met], self._lookback_panes // 2, self._limits.nodes)
-        return edges(spans.frame, spans.first, spans.labels, around, self._limits, own_ends=own, past=past)
+        return edges(
+            spans.frame,
+            spans.first,
+            spans.labels,
+            around,
+            self._limits,
+            lookback=self._lookback_panes,
+            own_ends=own,
+            past=past,
+        )

@@ -1,11 +1,13 @@
 import json
 from collections import Counter, defaultdict
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from processors.panes import Emit
 from processors.settings import LabelLimits, ProcessorSettings
@@ -72,6 +74,37 @@ def test_capture_has_envoys_own_counts(pane_s: int, partitions: int, duration_s:
         ("front-proxy", "unknown", "", "NR"): 10,
     }
     assert total(emits, "edges_10s", "retries") == 35 + 4 + 21 + 31 + 20
+    assert total(emits, "edges_10s", "unanswered") % (1 << 64) == 0
+
+
+@pytest.mark.parametrize("partitions", [1, 4])
+def test_all_that_callers_of_the_capture_made_is_their_own_count(partitions: int) -> None:
+    """docs/sql.md: calls + unsent + unanswered - retries = the requests that callers made."""
+    requests = read_requests(DATA / "envoy" / "traces.bin.gz")
+    logs = replay(requests, partitions, 62)
+    given_settings = ProcessorSettings(partitions=partitions)
+    emits = [
+        emit for number, log in enumerate(logs) for emit in process(log, given_settings, partition=number)
+    ]
+    counted: Counter[object] = Counter()
+    for row in rows(emits, "edges_10s"):
+        if row["connection"] != "outside":
+            whole = row["calls"] + row["unsent"] + row["unanswered"] - row["retries"]  # type: ignore[operator]  # counts
+            counted[row["client_service"]] += whole
+    made: Counter[object] = Counter()
+    for request in requests:
+        for of_resource in TracesData.FromString(request).resource_spans:
+            (service,) = (
+                each.value.string_value
+                for each in of_resource.resource.attributes
+                if each.key == "service.name"
+            )
+            made[service] += sum(
+                span.kind == CLIENT or service == "front-proxy"  # whose listener has no direction
+                for scope in of_resource.scope_spans
+                for span in scope.spans
+            )
+    assert counted == {service: spans for service, spans in made.items() if spans}
 
 
 @pytest.mark.parametrize(("pane_s", "partitions", "duration_s"), [(5, 4, 62), (1, 1, 62), (5, 8, 3)])
@@ -196,6 +229,62 @@ def test_refused_calls_to_a_service_without_versions_are_rows_of_the_same_node()
         proxy("a", 3, kind=CLIENT, cluster="c", flags="UO", version=""),
     ]
     assert edges_of(*spans) == {("a", "x"): (1, 1)}
+
+
+_DEAD = ("UF", "UF,URX", "UC", "UT", "-")
+
+
+@pytest.mark.parametrize("kind", [CLIENT, SERVER])
+def test_a_dead_upstream_shows(kind: int) -> None:
+    good = [
+        span
+        for n in range(1, 31)
+        for span in (proxy("a", 2 * n, kind=kind, parent=999, cluster="c"), proxy("x", 2 * n + 1, 2 * n))
+    ]
+    dead = [
+        proxy("a", 100 + n, 999, kind, flags, "c", attributes={"http.status_code": "503"})
+        for n, flags in enumerate(5 * (*_DEAD, "UH", "UO", "NR"))
+    ]
+    (fine, *failed) = sorted(
+        (
+            tuple(row[name] for name in ("response_flags", "calls", "unsent", "unanswered", "errors"))
+            for row in rows(process(make_log((0, good + dead)), ONE), "edges_10s")
+            if (row["client_service"], row["server_service"], row["connection"]) == ("a", "x", "service")
+            and row["upstream_cluster"] == "c"
+        ),
+        key=lambda row: -row[1],  # type: ignore[operator]  # a count
+    )
+    assert fine == ("", 30, 0, 0, 0)
+    expected = {(flags.replace("-", ""), 0, 0, 5, 5) for flags in _DEAD}
+    assert {row for row in failed if row[3]} == expected
+    assert {row[:4] for row in failed if not row[3]} == {(flags, 0, 5, 0) for flags in ("UH", "UO", "NR")}
+
+
+def test_a_dead_upstream_that_nobody_reached_has_its_own_name() -> None:
+    spans = [
+        proxy("a", 1, kind=CLIENT, flags="UF", cluster="c"),
+        proxy("b", 2, kind=SERVER, flags="UF", cluster="app"),
+    ]
+    row = edge(process(make_log((0, spans)), ONE), "a", "c")
+    assert (row["calls"], row["unsent"], row["unanswered"], row["errors"]) == (0, 0, 1, 1)
+    assert set(edges_of(*spans)) == {("a", "c")}, "a sidecar's own application is no service"
+
+
+def test_an_attempt_that_leads_to_a_sidecars_own_application_is_no_call() -> None:
+    def attempt(service: str, parent_name: str, trace: int) -> list[Span]:
+        failed = {"error": "true"}
+        return [
+            proxy(service, trace * 10, kind=SERVER, trace=trace, name=parent_name),
+            proxy(service, trace * 10 + 1, trace * 10, CLIENT, "UF", "app", name="router app egress", attributes=failed, trace=trace),
+        ]  # fmt: skip
+
+    assert edges_of(*attempt("in", "ingress", 1), *attempt("out", "egress b", 2)) == {("out", "app"): (0, 0)}
+    reached = [proxy("in", 31, kind=CLIENT, cluster="app", trace=3), proxy("x", 32, 31, trace=3)]
+    sums = edge_sums(
+        process(make_log((0, [*attempt("in", "ingress", 1), *reached])), ONE),
+        ("client_service", "server_service", "unanswered"),
+    )
+    assert sums["in", "x", 1] == (0, 0), "a gateway's listener may have no direction"
 
 
 @pytest.mark.parametrize("evidence_s", [0.0, 6.0, 12.0])
@@ -327,6 +416,23 @@ def test_what_was_counted_by_itself_is_not_an_edge_too_when_its_child_comes_late
         assert both == {("a", "b"): (2, 0)}, "it was not counted by itself"
 
 
+def test_a_call_that_was_counted_by_itself_is_taken_back_when_its_child_comes_later() -> None:
+    caller = proxy("a", 1, kind=CLIENT, cluster="c", flags="UT", trace=1)
+    others = [proxy("a", 5, kind=CLIENT, cluster="c", trace=2), proxy("x", 6, 5, trace=2)]
+    log = make_log((0, [caller, *others]), (5, [proxy("b", 3, 1)]), (6, [proxy("b", 4, 1)]))
+    sums: Counter[tuple[object, ...]] = Counter()
+    for row in rows(process(log, SECONDS), "edges_10s"):
+        for kind in ("calls", "unanswered", "errors"):
+            sums[row["server_service"], row["response_flags"], kind] += row[kind]  # type: ignore[operator]  # a count
+        for _, count in row["client_histogram"]:  # type: ignore[attr-defined]  # a map
+            sums[row["server_service"], row["response_flags"], "durations"] += count
+    found = {key: value % (1 << 64) for key, value in sums.items() if key[0] != "a"}
+    assert {key: value for key, value in found.items() if value} == {
+        ("x", "", "calls"): 1, ("x", "", "durations"): 1, ("b", "UT", "calls"): 2, ("b", "UT", "durations"): 2
+    }  # fmt: skip
+    assert found["x", "UT", "unanswered"] == 0
+
+
 _ATTRIBUTES: list[dict[str, str]] = [
     {}, {}, {"component": "proxy"}, {"component": "proxy", "response_flags": "UO"}, {"response_flags": "NR"}, {"db.system": "pg"},
     {"db.system": "pg", "response_flags": "UH"},
@@ -401,3 +507,69 @@ def test_each_pair_counts_once_in_whatever_order_and_panes_its_ends_come(
     arrivals = sorted(zip(times_s, range(len(spans)), strict=True))
     log = make_log(*((at_s, [spans[number]]) for at_s, number in arrivals))
     assert edge_sums(process(log, SECONDS)) == oracle(spans, times_s)
+
+
+REACH = 5
+"""Panes after which a call that was counted by itself is not taken back any more: half the lookback."""
+
+_NAMED: list[dict[str, str]] = [
+    {}, {"component": "proxy", "upstream_cluster": "u"}, {"component": "proxy", "upstream_cluster": "u", "response_flags": "UF"},
+    {"component": "proxy", "upstream_cluster": "v", "http.status_code": "503"}, {"server.address": "shop.example:80"},
+    {"server.address": "b", "error": "true"}, {"error": "true"}, {"component": "proxy", "upstream_cluster": "u", "response_flags": "UO"},
+]  # fmt: skip
+
+
+def classes(spans: list[Span], times_s: list[float]) -> dict[tuple[str, str], int]:
+    """How many calls a service made that were reached, unsent, unanswered: each once."""
+    pane = {span.id: int(time_s) for span, time_s in zip(spans, times_s, strict=True)}
+    counted: Counter[tuple[str, str]] = Counter()
+    for span in spans:
+        service, instance = span.service.split("/")
+        children = [child for child in spans if child.parent == span.id]
+        first = min((pane[child.id] - pane[span.id] for child in children), default=100)
+        if first > SECONDS.wait and span.kind == CLIENT and span.attributes.keys() - {"component"}:
+            failed = span.attributes.keys() & {"error", "response_flags", "http.status_code"}
+            unsent = span.attributes.get("response_flags") == "UO"
+            heard = (
+                "http.status_code" in span.attributes
+            )  # by somebody outside, unless others reached a service
+            kinds = (
+                ("unsent",) if unsent else ("503",) if heard else ("unanswered",) if failed else ("calls",)
+            )
+            if unsent or first > REACH:
+                counted[service, kinds[0]] += 1
+                continue  # it stays so; else a child that came too late takes it back
+        for child in children:
+            other, other_instance = child.service.split("/")
+            if service != other or (instance != other_instance and is_proxy(span) == is_proxy(child)):
+                counted[service, "calls"] += 1
+    return counted
+
+
+@given(meshes(), st.data())
+def test_every_call_of_a_caller_is_on_an_edge_once(
+    mesh: tuple[list[Span], list[float]], data: st.DataObject
+) -> None:
+    spans, times_s = mesh
+    spans = [
+        replace(span, attributes=data.draw(st.sampled_from(_NAMED)) if span.kind == CLIENT else {})
+        for span in spans
+    ]
+    arrivals = sorted(zip(times_s, range(len(spans)), strict=True))
+    log = make_log(*((at_s, [spans[number]]) for at_s, number in arrivals))
+    found: Counter[tuple[str, str]] = Counter()
+    for row in rows(process(log, SECONDS), "edges_10s"):
+        if row["connection"] != "outside":
+            for kind in ("calls", "unsent", "unanswered"):
+                found[row["client_service"], kind] += row[kind]  # type: ignore[index, operator]  # a count
+    for key in found:
+        found[key] %= 1 << 64  # as the database adds
+    expected = classes(spans, times_s)
+    for service in "abc":
+        answers = expected[service, "503"]
+        assert found[service, "unsent"] == expected[service, "unsent"]
+        assert (
+            found[service, "calls"] + found[service, "unanswered"]
+            == answers + expected[service, "calls"] + expected[service, "unanswered"]
+        )
+        assert 0 <= found[service, "unanswered"] - expected[service, "unanswered"] <= answers

@@ -27,3 +27,5 @@ TTL slot + toIntervalSecond(777600)
 SETTINGS index_granularity = 8192, min_parts_to_merge_at_once = 10, materialize_ttl_recalculate_only = 1, non_replicated_deduplication_window = 20000, replicated_deduplication_window = 20000, fsync_after_insert = 1, fsync_part_directory = 1, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1, replicated_deduplication_window_for_async_inserts = 20000, replicated_deduplication_window_seconds = 604800, replicated_deduplication_window_seconds_for_async_inserts = 604800;
 CREATE TABLE IF NOT EXISTS edges_10s ON CLUSTER mesh AS edges_10s_local
 ENGINE = Distributed('mesh', 'meshflow', 'edges_10s_local', cityHash64(client_service));
+ALTER TABLE edges_10s_local ON CLUSTER mesh ADD COLUMN IF NOT EXISTS unanswered SimpleAggregateFunction(sum, UInt64) CODEC(T64, ZSTD(1)) AFTER unsent;
+ALTER TABLE edges_10s ON CLUSTER mesh ADD COLUMN IF NOT EXISTS unanswered SimpleAggregateFunction(sum, UInt64) CODEC(T64, ZSTD(1)) AFTER unsent;
