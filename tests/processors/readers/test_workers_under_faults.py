@@ -3,7 +3,6 @@ workers tell of themselves.
 """
 
 import asyncio
-import os
 import signal
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from tests.support.kafka.broker import Cluster
 from tests.support.kafka.core import HeldStore, Store, by_token, undisturbed
 from tests.support.kafka.place import KafkaPlace
 from tests.support.kafka.workers import PARTITIONS, SETTINGS, TOPICS, Load, Worker, eventually, ticks
-from tests.support.up import LONG_S, ROOT
+from tests.support.up import LONG_S, ROOT, cpu_s
 
 pytestmark = [
     pytest.mark.component("kafka"),
@@ -221,12 +220,6 @@ async def test_a_worker_with_nothing_to_do_does_next_to_nothing(
     await writer.close()
     process.terminate()
     assert await asyncio.to_thread(process.wait, LONG_S) == 0
-
-
-def cpu_s(pid: int) -> float:
-    """User and system seconds of a process so far (proc(5))."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
 async def test_workers_tell_lag_pane_and_delay_and_end_without_lag(broker: Cluster) -> None:

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
@@ -81,6 +82,28 @@ def _jars() -> Path:
     return cache / "meshflow" / f"kafka-{version}"
 
 
+def archive_classes() -> Path:
+    """Keep the classes that a broker's start loads in the form the JVM uses (class data sharing), once; the
+    file. A start then takes half the CPU (format and broker 7.0 -> 3.9 s).
+    """
+    path = _archive()
+    if not path.exists():
+        install()
+        partial = path.with_name(f"{path.name}.{os.getpid()}")
+        with tempfile.TemporaryDirectory(prefix="meshflow-kafka-") as folder:
+            node = Node(1, Path(folder) / "node")
+            node.configure([node], {})
+            node.launch(f"-XX:ArchiveClassesAtExit={partial}")
+            node.wait_ready()
+            node.stop()
+        partial.rename(path)
+    return path
+
+
+def _archive() -> Path:
+    return _jars() / "classes.jsa"
+
+
 def with_us() -> list[str]:
     """What to put before a command that must not outlive a killed test run. It ends with the thread that
     started it.
@@ -126,11 +149,13 @@ class Node:
         done = subprocess.run(command, check=False, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
 
-    def launch(self) -> None:
-        """Start the process. It ends with the calling thread, so call this from the main one."""
+    def launch(self, *options: str) -> None:
+        """Start the process, with more options of the JVM. It ends with the calling thread, so call this from
+        the main one.
+        """
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                self._java(self.heap, "kafka.Kafka", str(self.folder / "server.properties")),
+                self._java(self.heap, *options, "kafka.Kafka", str(self.folder / "server.properties")),
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
@@ -210,6 +235,8 @@ class Node:
             "-XX:+UseSerialGC",
             "-XX:TieredStopAtLevel=1",
             f"-Dlog4j2.configurationFile={self.folder}/log4j2.properties",
+            "-Xlog:disable",  # what it says of an archive that another JVM made, and then leaves out
+            *([f"-XX:SharedArchiveFile={_archive()}"] if _archive().exists() else []),
         ]
         return [*with_us(), "java", *options, "-cp", f"{_jars()}/*", *arguments]
 
