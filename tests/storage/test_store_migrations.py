@@ -85,7 +85,14 @@ def test_a_released_migration_is_what_it_was() -> None:
 def test_migrating_again_does_nothing(place: Place) -> None:
     settings = place.settings()
     client = open_client(settings.store_place)
-    assert [name[:4] for name in migrate(client, settings)] == ["0001", "0002", "0003", "0004", "0005", "0006"]
+    assert [name[:4] for name in migrate(client, settings)] == [
+        "0001",
+        "0002",
+        "0003",
+        "0004",
+        "0005",
+        "0006",
+    ]
     assert migrate(client, settings) == []
     client.close()
     client = open_client(settings.store_place)
