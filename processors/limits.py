@@ -2,7 +2,7 @@
 may be.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -121,20 +121,17 @@ def identities(batch: SpanBatch, labels: Labels) -> Identities:
         return_index=True,
         return_inverse=True,
     )
-    hashes_of = {name: _hashes(labels, codes) for name, codes in columns.items()}
+    hashes_of = _hashes(labels, columns)
     services = hash_rows([hashes_of[name][rows] for name in ("cluster", "namespace", "service")])
     hashes = hash_rows([services[service], hashes_of["version"]])
     return Identities(labels, columns, of_resource, service.astype(np.int64), services, hashes)
 
 
-def _hashes(labels: Labels, codes: Codes) -> U64:
+def _hashes(labels: Labels, columns: Mapping[str, Codes]) -> dict[str, U64]:
     """A hash of each code's text; each text is hashed once."""
-    place = np.zeros(len(labels.strings), np.uint32)
-    place[codes] = 1
-    distinct = np.flatnonzero(place)
-    place[distinct] = np.arange(len(distinct), dtype=np.uint32)
-    hashes: U64 = hash_texts(pl.Series(labels.text(distinct), dtype=pl.String))[place[codes]]
-    return hashes
+    distinct = np.unique(np.concatenate(list(columns.values())))
+    hashes = hash_texts(pl.Series(labels.text(distinct), dtype=pl.String))
+    return {name: hashes[np.searchsorted(distinct, codes)] for name, codes in columns.items()}
 
 
 @dataclass(frozen=True, slots=True)
