@@ -21,6 +21,7 @@ from meshflow.wiring import log_retry, make_processor, migrate, open_jobs
 from processors.readers.in_process import Consumer
 from schemas.errors import LogUnavailable
 from schemas.sql import Engine
+from storage.engine_code import forget_code
 from storage.jobs.schedule import keep_running
 from storage.settings import ChdbStore
 from storage.sink import RetryingSink, open_sink
@@ -69,6 +70,7 @@ async def serve(
             exposition=make_joined(channel.exposition),
         )
         await sql.start()
+        forget_code()
         channel.say(READY)
         stopped = asyncio.create_task(stop.wait())
         done, _ = await asyncio.wait({stopped, *processing.tasks}, return_when=asyncio.FIRST_COMPLETED)

@@ -42,6 +42,8 @@ STOP_S = 10.0
 """How long it may take to finish the pane in hand; then it is killed, and the next one reads the log again.
 """
 _END_S = 10.0
+_ALLOCATORS = {"_RJEM_MALLOC_CONF": "dirty_decay_ms:0,muzzy_decay_ms:0"}
+"""Polars frees most of what it takes after each pane; its allocator (jemalloc) gives it back at once (docs/adr/0015)."""
 _COMMAND = (sys.executable, "-P", "-m", "meshflow.run.back")
 
 
@@ -169,6 +171,7 @@ class BackProcess:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env={
+                **_ALLOCATORS,
                 **os.environ,
                 "TMPDIR": str(temporary),
                 "PYTHONPATH": os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH", "")))),
