@@ -43,7 +43,7 @@ STOP_S = 10.0
 """
 _END_S = 10.0
 _ALLOCATORS = {"_RJEM_MALLOC_CONF": "dirty_decay_ms:0,muzzy_decay_ms:0"}
-"""Polars frees most of what it takes after each pane; its allocator (jemalloc) gives it back at once (docs/adr/0015)."""
+"""Polars frees most of what it takes after each pane; its allocator gives it back at once (docs/adr/0015)."""
 _COMMAND = (sys.executable, "-P", "-m", "meshflow.run.back")
 
 
