@@ -15,6 +15,8 @@ that were stored before a restart (invariant 3).
 """
 
 _Sizes = npt.NDArray[np.int64]
+_Known = dict[tuple[tuple[int, ...], int, int], _Sizes]
+"""Arrays by where they lie -> their rows' bytes."""
 
 
 def cut(rows: pa.Table, schema: pa.Schema, limit_bytes: int = BLOCK_BYTES) -> Iterator[pa.Table]:
@@ -31,21 +33,35 @@ def cut(rows: pa.Table, schema: pa.Schema, limit_bytes: int = BLOCK_BYTES) -> It
 
 def _ends(columns: list[pa.Array], rows: int, limit_bytes: int) -> list[int]:
     """Where blocks end; the last one's is ``rows``."""
-    if sum(map(_upper_bound, columns)) <= limit_bytes:
+    known: _Known = {}
+    plain = sum(int(column.nbytes) for column in columns if not pa.types.is_dictionary(column.type))
+    shared = [_shared_bytes(column, known) for column in columns if pa.types.is_dictionary(column.type)]
+    if plain + sum(int(each.sum()) for each in shared) <= limit_bytes:
         return [rows]
     sizes = np.zeros(rows, np.int64)
+    for each in shared:
+        sizes += each
     for column in columns:
-        sizes += row_bytes(column)
+        if not pa.types.is_dictionary(column.type):
+            sizes += row_bytes(column)
     block = (np.cumsum(sizes) - sizes) // limit_bytes
     return [*(np.flatnonzero(np.diff(block)) + 1).tolist(), rows]
 
 
+def _shared_bytes(column: pa.DictionaryArray, known: _Known) -> _Sizes:
+    """About how many bytes each row takes as a plain one. Values that columns share are measured once."""
+    values = column.dictionary
+    buffers = tuple(buffer.address if buffer else 0 for buffer in values.buffers())
+    identity = (buffers, values.offset, len(values))
+    if identity not in known:
+        known[identity] = row_bytes(values)
+    sizes: _Sizes = known[identity][column.indices.to_numpy()]
+    return sizes
+
+
 def row_bytes(column: pa.Array) -> _Sizes:
-    """About how many bytes each row of a column takes as a plain one."""
+    """About how many bytes each row of a plain column takes."""
     kind = column.type
-    if pa.types.is_dictionary(kind):
-        sizes: _Sizes = row_bytes(column.dictionary)[column.indices.to_numpy()]
-        return sizes
     if pa.types.is_string(kind) or pa.types.is_binary(kind):
         lengths: _Sizes = pc.binary_length(column).to_numpy(zero_copy_only=False).astype(np.int64)
         return lengths + 4
@@ -61,10 +77,6 @@ def _nested(column: pa.Array, values: _Sizes) -> _Sizes:
     offsets = column.offsets.to_numpy()
     sizes: _Sizes = before[offsets[1:]] - before[offsets[:-1]] + 4
     return sizes
-
-
-def _upper_bound(column: pa.Array) -> int:
-    return int(row_bytes(column).sum()) if pa.types.is_dictionary(column.type) else int(column.nbytes)
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:
