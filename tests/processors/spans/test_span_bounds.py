@@ -26,6 +26,7 @@ from tests.support.span_log import (
     make_log,
     payload,
     process,
+    proxy,
     rows,
     total,
 )
@@ -186,27 +187,28 @@ def test_names_that_last_two_panes_are_as_few_as_those_that_come_once() -> None:
     assert total(emits, "red_10s", "requests") == 12 * 83
 
 
-def test_databases_that_never_come_again_are_few_once_a_partition_has_a_past() -> None:
+REDIS = {"db.system": "redis"}
+
+
+@pytest.mark.parametrize("kind", ["database", "upstream cluster"])
+def test_ends_that_send_nothing_and_never_come_again_are_few_once_a_partition_has_a_past(kind: str) -> None:
     arrivals = []
     for second in range(8):
-        calls = [
-            Span(
-                "a",
-                1_000 * second + n + 1,
-                trace=1_000 * second + n + 1,
-                kind=CLIENT,
-                attributes={"db.system": "redis", "db.name": name},
-            )
-            for n, name in enumerate(["steady", *(f"once-{second}-{number}" for number in range(40))])
-        ]
+        calls = []
+        for number, name in enumerate(["steady", *(f"once-{second}-{number}" for number in range(40))]):
+            id_ = 1_000 * second + number + 1
+            if kind == "database":
+                calls.append(Span("a", id_, trace=id_, kind=CLIENT, attributes={**REDIS, "db.name": name}))
+            else:
+                calls.append(replace(proxy("a", id_, kind=CLIENT, flags="NR", cluster=name), trace=id_))
         arrivals.append((float(second), calls))
     emits = process(make_log(*arrivals, end_s=30), FLOOD)
     for block in (block for emit in emits for block in emit.blocks if block.table == "edges_10s"):
         found = block.rows.to_pylist()
-        assert sum(row["calls"] for row in found) == 41
+        assert sum(row["calls"] + row["unsent"] for row in found) == 41
         if block.pane - T0_S >= 2:
             names = {row["server_service"] for row in found}
-            assert {"redis:steady", OTHER} <= names
+            assert {"redis:steady" if kind == "database" else "steady", OTHER} <= names
             assert len(names) == 7
 
 
