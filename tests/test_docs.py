@@ -17,7 +17,7 @@ _PLACE = re.compile(
 _MODULE = re.compile(
     r"(?<![\w.])(?:meshflow|console|ingest|processors|storage|log|schemas)(?:\.[A-Za-z_]\w*)+"
 )
-_MADE_LATER = frozenset({"log/log.sqlite"})
+_MADE_LATER = frozenset({"log/log.sqlite", "log/log.sqlite-shm", "log/dead_letters.sqlite"})
 """Files of a data folder."""
 _OTHER_NAMES = frozenset({"meshflow.toml", "meshflow.cut", "log.seen", "ingest.receiver"})
 """A file, an attribute, a file of a data folder, and a class of another system."""
