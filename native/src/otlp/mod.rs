@@ -5,6 +5,7 @@ pub mod contexts;
 pub mod descriptor;
 pub mod details;
 mod digest;
+mod framing;
 pub mod ids;
 pub mod log_batch;
 pub mod mend;

@@ -1,7 +1,7 @@
 //! Counting data points.
 
 use crate::otlp::descriptor::{METRIC, SCOPE, validate_field};
-use crate::otlp::split::{Largest, before, each, own_field};
+use crate::otlp::framing::{Largest, before, each, own_field};
 use crate::otlp::wire::{Reader, Result, deeper};
 
 /// Checks a ScopeMetrics, counts its data points, and measures its metrics.

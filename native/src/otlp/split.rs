@@ -1,13 +1,13 @@
 //! An Export request cut into one message per partition; the bytes of what is passed on stay as they are.
 
-use crate::otlp::descriptor::{LOG_RECORD, Message, RESOURCE, SCOPE, SPAN, validate, validate_field};
+use crate::otlp::descriptor::{LOG_RECORD, RESOURCE, SCOPE, SPAN, validate_field};
+use crate::otlp::framing::{Largest, before, each, own_field};
 use crate::otlp::ids::{attribute_hash, resource_partition, span_id, trace_id, trace_partition};
 use crate::otlp::points::scope_points;
 use crate::otlp::runs::{self, Cursor, LEFT_OUT, Lengths, Run};
-use crate::otlp::wire::{MAX_DEPTH, Malformed, Reader, Result, deeper, is_text, varint_length, write_head};
+use crate::otlp::wire::{MAX_DEPTH, Malformed, Reader, Result, deeper, varint_length, write_head};
 
 const MAX_HEAD: usize = 6; // tag and length of a container
-const FRAME: usize = 24; // of the three messages around an item, as schemas/otlp/oversize.py has it
 
 /// What a request holds.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -93,30 +93,6 @@ struct Splitter<'a, 'b> {
     scope: Lengths,
     container: Lengths,
     largest: Largest,
-}
-
-/// Of the scopes of a container that have items.
-#[derive(Clone, Copy, Default)]
-pub struct Largest {
-    /// The most that a scope's own fields take.
-    pub scope: usize,
-    /// The most that an item takes, its scope's own fields included; 0 where there is no item.
-    pub item: usize,
-}
-
-impl Largest {
-    /// Adds a scope, by its own fields and its largest item (0 for none).
-    pub fn add(&mut self, rest: usize, item: usize) {
-        if item > 0 {
-            self.scope = self.scope.max(rest);
-            self.item = self.item.max(rest + item);
-        }
-    }
-
-    /// See `Split::record_bytes`; `rest` are the container's own fields.
-    fn record_bytes(self, rest: usize) -> usize {
-        if self.item == 0 { 0 } else { FRAME + (rest + self.item).max(2 * (rest + self.scope)) }
-    }
 }
 
 /// What an item's fields say of where it goes.
@@ -332,21 +308,6 @@ impl<'a, 'b> Splitter<'a, 'b> {
     }
 }
 
-/// The bytes from `field` to where the reader stands.
-#[inline]
-pub(crate) fn before<'a>(field: &'a [u8], reader: Reader<'a>) -> &'a [u8] {
-    &field[..field.len() - reader.0.len()]
-}
-
-/// Checks a container's field other than its repeated items: resource or scope (1), schema URL (3), or an unknown one.
-pub(crate) fn own_field(tag: u32, reader: &mut Reader<'_>, own: &Message, depth: u32) -> Result<()> {
-    match tag {
-        0x0a => validate(own, reader.bytes()?, deeper(depth)?),
-        0x1a => is_text(reader.bytes()?).then_some(()).ok_or(Malformed),
-        tag => reader.skip(tag, depth),
-    }
-}
-
 /// Checks a Span or LogRecord, and finds its ids.
 fn read_item<'a>(signal: Signal, body: &'a [u8], depth: u32) -> Result<Ids<'a>> {
     let (message, trace_tag, span_tag) = if signal == Signal::Spans { (&SPAN, 0x0a, 0x12) } else { (&LOG_RECORD, 0x4a, 0x52) };
@@ -375,20 +336,6 @@ fn partition_by_resource(container: &[u8], partitions: u32) -> Result<u32> {
         })
     })?;
     Ok(resource_partition(sum, partitions))
-}
-
-/// Calls `visit` for the length-delimited fields with this tag.
-pub(crate) fn each<'a>(body: &'a [u8], wanted: u32, mut visit: impl FnMut(&'a [u8]) -> Result<()>) -> Result<()> {
-    let mut reader = Reader(body);
-    while !reader.is_empty() {
-        let tag = reader.tag()?;
-        if tag == wanted {
-            visit(reader.bytes()?)?;
-        } else {
-            reader.skip(tag, MAX_DEPTH)?;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

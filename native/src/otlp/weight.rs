@@ -1,7 +1,8 @@
 //! What payloads take as rows, known without making them: items, and what items have many of. `schemas/otlp/limits.py` has the same.
 
+use crate::otlp::framing::each;
 use crate::otlp::point_fields::{EXPONENTIAL_KIND, HISTOGRAM_KIND, SUMMARY_KIND, read_metric};
-use crate::otlp::split::{Signal, each};
+use crate::otlp::split::Signal;
 use crate::otlp::wire::{MAX_DEPTH, Reader, Result};
 
 /// A row, with its copies within the stages.
