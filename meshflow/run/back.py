@@ -6,24 +6,19 @@ since Landlock binds the thread that asks for it and those that come after.
 
 import asyncio
 import logging
-import os
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
 
 from meshflow.run.bounds import bounds, bounds_with_log_open
 from meshflow.run.channel import Channel, Start
 from meshflow.run.confinement import CannotConfine, Rules, confine
+from meshflow.run.ending import end
 from meshflow.run.folders import keep_private, log_folder
-from schemas.errors import MeshflowError, ProcessingFailed
+from schemas.errors import MeshflowError
 
 logger = logging.getLogger(__name__)
 
-EXIT_FAILED = 1
-EXIT_BROKEN = 70
-EXIT_STUCK = 75
-"""As sysexits.h's EX_TEMPFAIL: the next process does better."""
 _FIRST_TO_GO = 500
 """Added to what the kernel's out-of-memory killer thinks of this process: it takes this one, not the
 receivers.
@@ -60,16 +55,6 @@ def main() -> None:
         logger.critical("processing and SQL failed", exc_info=error)
         end(channel, error)
     end(channel)
-
-
-def end(channel: Channel, error: Exception | None = None) -> NoReturn:
-    """End this process at once, whatever its threads do, and say why."""
-    if error is not None:
-        text = str(error) if isinstance(error, MeshflowError) else f"{type(error).__name__}: {error}"
-        channel.fail(type(error).__name__, text)
-    logging.shutdown()
-    code = 0 if error is None else EXIT_BROKEN if isinstance(error, ProcessingFailed) else EXIT_FAILED
-    os._exit(code)
 
 
 def _confine(rules: Rules, start: Start) -> bool:

@@ -12,8 +12,8 @@ from console.server import SqlServer
 from log.sqlite.dead_letters import SqliteDeadLetters
 from log.sqlite.reader import SqliteLogReader
 from meshflow.lifecycle import cancel, failure_of, stop_on_signals
-from meshflow.run.back import EXIT_STUCK, end
 from meshflow.run.channel import READY, Channel
+from meshflow.run.ending import EXIT_STUCK, end
 from meshflow.run.exposition import make_joined
 from meshflow.run.watched_engine import WatchedEngine
 from meshflow.settings import Settings
