@@ -95,6 +95,11 @@ impl Offsets {
         self.0.len() - 1
     }
 
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Ends a list; `length` is that of all lists so far.
     pub fn close(&mut self, length: usize) -> Result<(), Error> {
         self.0.push(offset(length)?);

@@ -139,6 +139,11 @@ impl Maps {
         self.offsets.len()
     }
 
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.offsets.is_empty()
+    }
+
     /// How many maps, and texts that [`Self::within`] saw, are not whole.
     pub fn cut(&self) -> u64 {
         self.cut

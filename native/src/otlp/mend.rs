@@ -6,7 +6,8 @@
 //! ends are known is left out: an item, else the metric, scope or resource around it.
 
 use crate::otlp::descriptor::{ANY_VALUE, KEY_VALUE, Kind, LOGS_DATA, METRICS_DATA, Message, TRACES_DATA, validate, validate_varints};
-use crate::otlp::split::{Signal, before};
+use crate::otlp::framing::before;
+use crate::otlp::split::Signal;
 use crate::otlp::wire::{MAX_DEPTH, Malformed, Reader, Result, deeper, is_text, varint_length, write_head, write_varint};
 
 const MARK: &[u8] = b"meshflow.cut"; // the text in place of what nests too deep

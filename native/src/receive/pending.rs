@@ -4,6 +4,10 @@ use std::collections::{HashMap, VecDeque};
 
 use slab::Slab;
 
+pub use self::values::{Append, Counts, Limits, Outcome, Refused, Size};
+
+mod values;
+
 /// Spans, metrics, logs: the order of `schemas.topics.TOPICS`.
 pub const TOPICS: usize = 3;
 /// What a waiting call costs besides its bytes.
@@ -13,81 +17,6 @@ pub const RECORDS_PER_APPEND: usize = 4;
 
 const SMALLEST_RECORD_BYTES: usize = 4 << 10;
 const SPARE_RECORDS: usize = 64; // as many buffers are used again: fresh memory costs more than what is written to it
-
-/// Items by topic.
-pub type Counts = [u64; TOPICS];
-
-/// The settings.
-#[derive(Clone, Copy)]
-pub struct Limits {
-    /// How long requests are gathered.
-    pub window_ns: u64,
-    /// A record is full at this size.
-    pub record_bytes: usize,
-    /// The most that may be held.
-    pub limit_bytes: usize,
-    /// When counts whose append failed are tried again.
-    pub retry_ns: u64,
-}
-
-/// Why a request was not taken.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// There never will be room for it.
-    TooLarge {
-        /// What it takes.
-        needed: usize,
-    },
-    /// There is no room now.
-    Full {
-        /// What is held.
-        held: usize,
-    },
-    /// The receiver has stopped.
-    Closed,
-}
-
-/// A request's counts.
-#[derive(Clone, Copy)]
-pub struct Size {
-    /// Accepted items.
-    pub items: u64,
-    /// Items left out as invalid.
-    pub rejected: u64,
-    /// Texts and values that were mended.
-    pub repaired: u64,
-    /// Bytes as received.
-    pub bytes: usize,
-}
-
-/// What one append writes to one partition.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Append {
-    /// Index of the topic.
-    pub topic: usize,
-    /// Its partition.
-    pub partition: u32,
-    /// OTLP, empty for counts only.
-    pub value: Vec<u8>,
-    /// Items rejected by requests that begin here.
-    pub rejected: u64,
-    /// Items refused since the topic's last record.
-    pub refused: u64,
-    /// Texts and values mended by requests that begin here.
-    pub repaired: u64,
-}
-
-/// What a finished append settled.
-pub struct Outcome<R> {
-    /// Whom to answer: true for accepted.
-    pub answers: Vec<(R, bool)>,
-    /// Items accepted, left out, and refused.
-    pub accepted: Counts,
-    /// See `accepted`.
-    pub rejected: Counts,
-    /// See `accepted`.
-    pub refused: Counts,
-}
 
 struct Request<R> {
     topic: usize,
@@ -418,77 +347,4 @@ fn fill(slot: &mut Slot, record: Record, index: usize, full: &mut Vec<usize>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const WINDOW_NS: u64 = 50;
-
-    fn pending(record_bytes: usize, limit_bytes: usize) -> Pending<u32> {
-        Pending::new(Limits { window_ns: WINDOW_NS, record_bytes, limit_bytes, retry_ns: 1000 }, 4)
-    }
-
-    fn add(pending: &mut Pending<u32>, parts: &[(u32, &[u8])], now_ns: u64, reply: u32) -> Result<(), (Refused, u32)> {
-        pending.add(0, parts, Size { items: parts.len() as u64, rejected: 0, repaired: 0, bytes: 0 }, now_ns, reply)
-    }
-
-    fn values(taken: &Option<(u64, Vec<Append>)>) -> Vec<(u32, &[u8])> {
-        taken.iter().flat_map(|(_, appends)| appends).map(|append| (append.partition, &append.value[..])).collect()
-    }
-
-    #[test]
-    fn a_window_becomes_one_record_per_partition() {
-        let mut pending = pending(60, 1 << 20);
-        add(&mut pending, &[(0, b"a"), (2, b"A")], 0, 1).unwrap();
-        add(&mut pending, &[(0, b"b")], WINDOW_NS - 1, 2).unwrap();
-        assert!(pending.take(WINDOW_NS - 1).is_none());
-        assert_eq!(pending.due_ns(), Some(WINDOW_NS));
-        let taken = pending.take(WINDOW_NS);
-        assert_eq!(values(&taken), [(0, &b"ab"[..]), (2, b"A")]);
-        let outcome = pending.finish(taken.unwrap().0, false, WINDOW_NS);
-        assert_eq!(outcome.answers, [(2, true), (1, true)]); // a request is settled with the last of its records
-        assert_eq!((outcome.accepted[0], pending.held_bytes()), (3, 0));
-        assert!(pending.is_idle());
-    }
-
-    #[test]
-    fn a_busy_partition_waits_and_keeps_its_order() {
-        let mut pending = pending(4, 1 << 20);
-        for letter in [b"aaaa", b"bbbb", b"cccc", b"dddd", b"eeee"] {
-            add(&mut pending, &[(0, letter)], 0, 0).unwrap();
-        }
-        add(&mut pending, &[(0, b"f")], 0, 0).unwrap();
-        let first = pending.take(0);
-        assert_eq!(values(&first).len(), RECORDS_PER_APPEND);
-        assert!(pending.take(WINDOW_NS).is_none());
-        assert_eq!(pending.due_ns(), None);
-        pending.finish(first.unwrap().0, false, WINDOW_NS);
-        assert_eq!(values(&pending.take(WINDOW_NS)), [(0, &b"eeee"[..]), (0, b"f")]);
-    }
-
-    #[test]
-    fn a_failed_append_refuses_whole_requests_and_counts_them_later() {
-        let mut pending = pending(60, 1 << 20);
-        add(&mut pending, &[(0, b"a"), (1, b"b")], 0, 7).unwrap();
-        let (number, _) = pending.take(WINDOW_NS).unwrap();
-        let outcome = pending.finish(number, true, 60);
-        assert_eq!((outcome.answers, outcome.refused[0]), (vec![(7, false)], 2));
-        assert_eq!(pending.due_ns(), Some(1060));
-        let (_, appends) = pending.take(1060).unwrap();
-        assert_eq!(appends, [Append { topic: 0, partition: 0, value: Vec::new(), rejected: 0, refused: 2, repaired: 0 }]);
-        assert_eq!(pending.held_bytes(), 0);
-    }
-
-    #[test]
-    fn what_does_not_fit_is_refused_and_counted() {
-        let mut pending = pending(60, 3 * REQUEST_OVERHEAD_BYTES);
-        add(&mut pending, &[(0, b"a")], 0, 1).unwrap();
-        add(&mut pending, &[(0, &[0; 10_000])], 0, 2).unwrap();
-        let full = add(&mut pending, &[(0, b"a")], 0, 2);
-        assert_eq!(full, Err((Refused::Full { held: 2 * REQUEST_OVERHEAD_BYTES + 10_001 }, 2)));
-        assert_eq!(pending.refused(), [1, 0, 0]);
-        let never = add(&mut pending, &[(0, &[0; 60_000])], 0, 3);
-        assert_eq!(never, Err((Refused::TooLarge { needed: 60_000 + REQUEST_OVERHEAD_BYTES }, 3)));
-        pending.close();
-        assert_eq!(add(&mut pending, &[(0, b"b")], 0, 4), Err((Refused::Closed, 4)));
-    }
-}
+mod tests;

@@ -174,7 +174,8 @@ fn finish(place: &Place, export: Export, body: Bytes) {
         hub.counters.answered(topic, Code::Ok as u8);
         return succeed(&mut respond, None);
     }
-    let partial = (rejected > 0).then(|| framed(&partial_success(rejected, &reason(topic, split.bad_trace_ids, split.bad_span_ids, dropped))));
+    let partial =
+        (rejected > 0).then(|| framed(&partial_success(rejected, &reason(topic, split.bad_trace_ids, split.bad_span_ids, dropped))));
     let size = Size { items: split.items, rejected, repaired, bytes: body.len() };
     let call = Box::new(Call { topic, worker: place.worker, respond, partial });
     let added = if split.parts.is_empty() && split.items > 0 {
