@@ -79,7 +79,9 @@ def test_a_query_that_does_not_end_does_not_hold_up_the_end(tmp_path: Path) -> N
         eventually(lambda: cpu_s(back) > before + 1, "the query runs")
         assert up.stop() == 0
         asking.join()
-        assert "a query does not end when told to; this process ends without it" in up.said()
+        assert any(
+            way in up.said() for way in ("a query does not end when told to", "did not end within 10 s")
+        )
         assert not alive(back)
         up.start()
         assert_accounted_for(up, load.acknowledged)

@@ -116,6 +116,19 @@ async def test_a_first_start_that_fails_ends_up_with_its_reason(tmp_path: Path) 
     assert not back.ready.is_set()
 
 
+async def test_passwords_in_the_environment_are_not_handed_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MESHFLOW_CONSOLE__PASSWORD", "a secret")
+    monkeypatch.setenv("MESHFLOW_DECODER", "auto")
+    script = "(lives.parent / 'seen').write_bytes(Path('/proc/self/environ').read_bytes())\nlive()"
+    async with running(tmp_path, script):
+        await happens(lambda: (tmp_path / "seen").exists() and (tmp_path / "seen").stat().st_size > 0)
+    seen = (tmp_path / "seen").read_bytes()
+    assert b"MESHFLOW_DECODER=auto" in seen
+    assert b"a secret" not in seen
+
+
 async def test_one_that_crashes_at_each_start_is_given_up_with_advice(tmp_path: Path) -> None:
     async with running(tmp_path, "os.kill(os.getpid(), signal.SIGSEGV)") as back:
         with pytest.raises(StartFailed, match=r"ended 3 times .* killed by SIGSEGV.* say `meshflow repair`"):

@@ -20,6 +20,8 @@ from meshflow.run.bounds import bounds
 from meshflow.settings import load
 from tests.support.up import ROOT
 
+LOG_DESCRIPTORS = ("LOG", "WAL")
+"""Stand for the descriptors of the log's open files."""
 UNGUARDED = """
 import json, os, sys, tempfile
 from pathlib import Path
@@ -53,6 +55,11 @@ for sql in ("CREATE TABLE t (n UInt64) ENGINE = MergeTree ORDER BY n", "INSERT I
             "OPTIMIZE TABLE t FINAL"):
     assert ask(sql) == "", ask(sql)
 assert len(asyncio.run(reader.partitions())) == 1
+links = {number: os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")}
+of_log = {name: number for number, name in links.items()}
+for mark, name in (("LOG", "log.sqlite"), ("WAL", "log.sqlite-wal")):
+    number = of_log[str(data / "log" / name)]
+    statements = [sql.replace(f"/fd/{mark}'", f"/fd/{number}'") for sql in statements]
 print(json.dumps([ask(sql) for sql in statements]), flush=True)
 os._exit(0)
 """
@@ -111,6 +118,9 @@ def test_a_hole_in_the_guard_leads_nowhere(data: Path, url: str, tmp_path: Path)
         f"SELECT * FROM file('{tmp_path}/secret.csv', LineAsString)",
         f"SELECT * FROM url('{url}', LineAsString) SETTINGS http_max_tries = 1",  # else it waits, ten times
         f"SELECT * FROM sqlite('{data}/log/log.sqlite', 'partitions')",
+        *(f"SELECT file('/proc/self/fd/{number}')" for number in LOG_DESCRIPTORS),
+        "SELECT file('/proc/1/environ')",
+        "SELECT * FROM remote('127.0.0.1:9', 'system', 'one')",
         f"SELECT 1 INTO OUTFILE '{tmp_path}/written' FORMAT CSV",
         f"SELECT 1 INTO OUTFILE '{data}/ports.json' FORMAT CSV",
         f"SELECT 1 INTO OUTFILE '{data}/log/log.sqlite' TRUNCATE FORMAT CSV",
