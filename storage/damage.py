@@ -2,15 +2,12 @@
 what reading all of them finds, and one plain line where it cannot open them at all.
 """
 
-import logging
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from clickhouse_connect.driver.client import Client
-
-_LOGGER = logging.getLogger(__name__)
 
 _OF_A_PART = "while reading from part "
 _MOST_NAMES = 5
@@ -43,12 +40,6 @@ def set_aside(ask: Callable[[str], str]) -> list[BrokenPart]:
     )
     rows = (line.split("\t") for line in found.splitlines())
     return [BrokenPart(table, name, _rows_of(Path(path)), Path(path)) for table, name, path in rows]
-
-
-def report(parts: Iterable[BrokenPart]) -> None:
-    """Log a line for each table that has lost parts."""
-    for line in lines(parts):
-        _LOGGER.error("%s", line)
 
 
 def lines(parts: Iterable[BrokenPart]) -> list[str]:

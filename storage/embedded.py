@@ -2,6 +2,7 @@
 it.
 """
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -30,6 +31,8 @@ _starting, _naming = threading.Lock(), threading.Lock()
 _DESCRIPTORS = Path("/proc/self/fd")
 _opened: dict[Path, int] = {}
 """Data folders that engines of this process were opened on."""
+_reported: set[str] = set()
+_LOGGER = logging.getLogger(__name__)
 
 
 def connect(directory: str | Path) -> Any:
@@ -171,7 +174,11 @@ def _leave_files_alone(connection: Any, directory: Path) -> None:
         raise _unguarded(
             f"its database {_DATABASE} is of the kind {kind}, which may open files by their names"
         )
-    damage.report(damage.set_aside(partial(_ask, connection)))
+    lines = damage.lines(damage.set_aside(partial(_ask, connection)))
+    for line in lines:
+        if line not in _reported:  # the engine may be opened more than once
+            _LOGGER.error("%s", line.replace(name_of(directory), str(directory)))
+    _reported.update(lines)
 
 
 def _ask(connection: Any, sql: str) -> str:

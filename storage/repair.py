@@ -8,7 +8,7 @@ from pathlib import Path
 from clickhouse_connect.driver.client import Client
 
 from schemas.errors import SinkUnavailable
-from storage import damage
+from storage import damage, embedded
 from storage.client import errors, open_client
 from storage.migrate import migrate, remake
 from storage.settings import ChdbStore, StorageSettings
@@ -32,7 +32,8 @@ def repair_store(settings: StorageSettings) -> list[str]:
         migrate(client, settings)
         if isinstance(place, ChdbStore):
             with errors("read all tables"):
-                said += damage.lines(damage.detach_broken(client))
+                name, folder = embedded.name_of(place.directory), str(place.directory.resolve())
+                said += [line.replace(name, folder) for line in damage.lines(damage.detach_broken(client))]
     return said
 
 

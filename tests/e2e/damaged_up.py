@@ -13,7 +13,8 @@ from schemas.tables import SCHEMAS
 from tests.support.damage import DAMAGES, Damage
 from tests.support.up import KEEP_ALL, LONG_S, MESHFLOW, ROOT, Up, replay
 
-QUICK = ("--pane", "300ms", "--wait", "1")
+PANES = ("--pane", "1s", "--wait", "1")
+CONFIG = f"[processing]\npartitions = 1\n{KEEP_ALL}"
 CAPTURE = ROOT / "tests/data/envoy/traces.bin.gz"
 SPANS = 2195
 LONGEST_LINE = 1_500
@@ -29,7 +30,7 @@ ALL_DAMAGES: tuple[Damage, ...] = (*DAMAGES, remove)
 
 def make(folder: Path, *, killed: bool = False) -> Path:
     """A data folder with a log, some parts in each table, and how a stop (a kill) leaves them."""
-    up = Up(folder, KEEP_ALL, *QUICK)
+    up = Up(folder, CONFIG, *PANES)
     try:
         up.start()
         for times in range(1, 3):
@@ -72,7 +73,7 @@ class Damaged:
     """A copy of a data folder."""
 
     def __init__(self, made: Path, folder: Path) -> None:
-        self.up = Up(folder, KEEP_ALL, *QUICK)
+        self.up = Up(folder, CONFIG, *PANES)
         shutil.copytree(made, self.up.data, symlinks=True)
         (self.up.data / "ports.json").unlink(missing_ok=True)
 
@@ -105,9 +106,15 @@ class Damaged:
         """Say `meshflow repair`."""
         return self._call("repair", "--data", str(self.up.data))
 
-    def queries(self) -> list[Outcome]:
-        """Every table is read, whole."""
-        return [self.query(f"SELECT count(), sum(cityHash64(*)) FROM {table}") for table in SCHEMAS]
+    def read_all(self) -> list[Outcome]:
+        """Every table of the running `up` is read, whole."""
+        return [self._read(f"SELECT count(), sum(cityHash64(*)) FROM {table}") for table in SCHEMAS]
+
+    def _read(self, sql: str) -> Outcome:
+        try:
+            return Outcome(0, str(self.up.sql(sql)))
+        except AssertionError as error:
+            return Outcome(1, f"meshflow: {error}")
 
     def _call(self, *arguments: str) -> Outcome:
         done = subprocess.run(
@@ -161,7 +168,7 @@ def trial(made: Path, folder: Path, seed: int, report: Callable[[str], None] = p
 
 def _look(damaged: Damaged, what: str) -> None:
     """Ask for everything, send something, and end."""
-    for outcome in damaged.queries():
+    for outcome in damaged.read_all():
         assert_plain(outcome, what)
     sent = subprocess.run(
         [*MESHFLOW, "replay", str(CAPTURE), "--target", damaged.up.grpc, "--speed", "0", "--now"],

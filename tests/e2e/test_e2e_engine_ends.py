@@ -6,7 +6,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-from tests.e2e.test_e2e_kill import CONFIG, QUICK, assert_accounted_for, span_requests
+from tests.e2e.test_e2e_kill import CONFIG, assert_accounted_for, span_requests
 from tests.e2e.test_e2e_two_processes import alive, answers_sql, refused
 from tests.support.load import Load
 from tests.support.memory import limited_memory
@@ -19,6 +19,7 @@ GREEDY = "SELECT length(groupArray(number)) FROM numbers(100000000)"
 
 
 SPARE_BYTES = 200 << 20
+PANES = ("--pane", "1s", "--wait", "1")
 
 
 class Asking:
@@ -59,7 +60,7 @@ def assert_goes_on(up: Up, first: int, ended: int, load: Load) -> None:
 
 def test_a_query_that_the_engine_cannot_end_ends_the_second_process_alone(tmp_path: Path) -> None:
     config = f"{CONFIG}\n[console]\nmax_query_time = '3s'\n"
-    with running_up(tmp_path, config, *QUICK) as up:
+    with running_up(tmp_path, config, *PANES) as up:
         first, (back,) = up.pid, up.back_pids()
         with Load(up, span_requests(3_000, seed=4), gap_s=0.4, senders=1) as load:
             asking = Asking(up, STUCK)
@@ -71,7 +72,7 @@ def test_a_query_that_the_engine_cannot_end_ends_the_second_process_alone(tmp_pa
 
 
 def test_a_query_that_does_not_end_does_not_hold_up_the_end(tmp_path: Path) -> None:
-    with running_up(tmp_path, CONFIG, *QUICK) as up:
+    with running_up(tmp_path, CONFIG, *PANES) as up:
         (back,) = up.back_pids()
         with Load(up, span_requests(1_000, seed=5)) as load:
             load.finish()
@@ -89,7 +90,7 @@ def test_a_query_that_does_not_end_does_not_hold_up_the_end(tmp_path: Path) -> N
 
 def test_the_kernels_out_of_memory_killer_takes_the_second_process_alone(tmp_path: Path) -> None:
     config = f"{CONFIG}\n[console]\nmax_query_memory = '8GiB'\n"
-    with running_up(tmp_path, config, *QUICK) as up:
+    with running_up(tmp_path, config, *PANES) as up:
         first, (back,) = up.pid, up.back_pids()
         with (
             limited_memory(back, SPARE_BYTES) as limit,
