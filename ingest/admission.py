@@ -5,6 +5,7 @@ RESOURCE_EXHAUSTED only when RetryInfo comes with it) and "OTLP/HTTP Throttling"
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from google.rpc import code_pb2, error_details_pb2, status_pb2
@@ -20,6 +21,9 @@ scopes of its items.
 
 SMALL_PARTS_BYTES = 1 << 20
 """Parts of any request may take as much."""
+
+MaxRecordBytes = Callable[[str], int]
+"""How many bytes a record of a topic may have in the log, as the log knows by now."""
 
 
 class RequestTooLarge(MeshflowError):

@@ -10,6 +10,7 @@ from ingest.admission import (
     INTERNAL,
     SMALL_PARTS_BYTES,
     Accepted,
+    MaxRecordBytes,
     Refusal,
     RequestTooLarge,
     UnsupportedMedia,
@@ -42,9 +43,6 @@ Unpack = Callable[[bytes, int], bytes | otlp.Mended]
 """``unpack(body, limit)``: the OTLP protobuf of ``body``, or RequestTooLarge where that makes more than
 ``limit`` bytes before it is converted.
 """
-
-MaxRecordBytes = Callable[[str], int]
-"""How many bytes a record of a topic may have in the log, as the log knows by now."""
 
 
 class Receiver:

@@ -15,9 +15,8 @@ from collections.abc import Callable, Mapping
 
 from google.rpc import code_pb2
 
-from ingest.admission import RequestTooLarge, is_full, never_fits, refusal_of
+from ingest.admission import MaxRecordBytes, RequestTooLarge, is_full, never_fits, refusal_of
 from ingest.pending import Batch, Outcome, Reply
-from ingest.receive import MaxRecordBytes
 from ingest.security import REASONS, Credentials, CredentialsInvalid
 from ingest.settings import IngestSettings
 from schemas import otlp, self_metrics, topics

@@ -5,12 +5,13 @@ import logging
 import sys
 from typing import Any
 
+from ingest.admission import MaxRecordBytes
 from ingest.credentials import CredentialsWatch
 from ingest.descriptors import fitted
 from ingest.gather import Gather
 from ingest.grpc import GrpcServer
 from ingest.http.server import HttpServer
-from ingest.receive import MaxRecordBytes, Receiver
+from ingest.receive import Receiver
 from ingest.rust import NativePending, NativeServer, is_chosen, make_receiver
 from ingest.security import Credentials, exposure
 from ingest.settings import IngestSettings
