@@ -1,6 +1,8 @@
 """First copies of data points and log records (invariant 8): what a sender sends again is stored once.
 
-An item is known by its identity, 128 bits of a hash of all that its sender wrote.
+An item is known by its identity, 128 bits of a hash of the part of a request that it stands in, and of its
+place there. Equal items are two unless their request is one that was sent again. An item without a time is
+never a copy: nothing tells a heartbeat from a repeated one.
 """
 
 from collections.abc import Callable
@@ -19,7 +21,7 @@ _IDENTITY = ("identity_hi", "identity_lo")
 
 @dataclass(frozen=True, slots=True)
 class FirstItems:
-    """A pane's own note: which of its items are in no earlier pane of the lookback."""
+    """A pane's own note: which of its items are no copies."""
 
     rows: npt.NDArray[np.uint32]
     """Rows of the batch, ascending."""
@@ -27,7 +29,7 @@ class FirstItems:
 
 @dataclass(frozen=True, slots=True)
 class SeenItems:
-    """A note for later panes: the identities of a pane's items, each once."""
+    """A note for later panes: the identities of a pane's items that have a time, each once."""
 
     identities: pl.DataFrame
     """``identity_hi``, ``identity_lo`` UInt64."""
@@ -37,20 +39,22 @@ class Deduplicate(Generic[B]):
     """Leaves FirstItems and SeenItems; counts what is duplicate."""
 
     def __init__(self, items: Callable[[B], pa.RecordBatch]) -> None:
-        """``items``: the part of a batch that has ``identity_hi`` and ``identity_lo``."""
+        """``items``: the part of a batch that has ``time_ns``, ``identity_hi`` and ``identity_lo``."""
         self._items = items
 
     def close(self, pane: PaneView[B]) -> Tables:
         """See processors.stage.Stage."""
-        identities = pl.DataFrame(self._items(pane.batch).select(_IDENTITY))
-        distinct = identities.with_row_index("row").unique(_IDENTITY, keep="first")
+        items = pl.DataFrame(self._items(pane.batch).select([*_IDENTITY, "time_ns"])).with_row_index("row")
+        timed = items["time_ns"] != 0
+        distinct = items.filter(timed).unique(_IDENTITY, keep="first")
         first = distinct
         for seen in pane.looked_back(SeenItems):
             first = first.join(seen.identities, on=_IDENTITY, how="anti")
-        pane.own.leave(FirstItems(first["row"].sort().to_numpy()))
-        if identities.height:
+        rows = pl.concat([first["row"], items["row"].filter(~timed)]).sort()
+        pane.own.leave(FirstItems(rows.to_numpy()))
+        if distinct.height:
             pane.seen.leave(SeenItems(distinct.select(_IDENTITY)))
-        pane.fates.duplicate += identities.height - first.height
+        pane.fates.duplicate += items.height - len(rows)
         return {}
 
     def decide(self, pane: PaneView[B], window: Window) -> Tables:  # noqa: ARG002 - nothing to decide

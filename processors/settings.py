@@ -224,6 +224,10 @@ class ProcessorSettings(BaseModel):
     attributes: AttributeLimits = Field(
         default=AttributeLimits(), description="Bounds on attributes that are stored."
     )
+    errors_from_codes: bool = Field(
+        default=True,
+        description="Whether HTTP and gRPC codes of SERVER and CLIENT spans without a status count as errors; false: the status alone.",
+    )
     labels: LabelLimits = Field(
         default=LabelLimits(), description="Bounds on services, operations, rows and the length of labels."
     )

@@ -11,7 +11,7 @@ LOG_SCHEMA = batch_schema(
     resource=ROW,  # of Contexts.resources
     scope=ROW,  # of Contexts.scopes
     attributes=ROW,  # of Contexts.attributes
-    time_ns=pa.int64(),  # when it happened, else when it was observed; later than int64 reaches: clamped
+    time_ns=pa.int64(),  # when it happened, else when it was observed, else 0; later than int64 reaches: clamped
     trace_hi=pa.uint64(),  # 0: none
     trace_lo=pa.uint64(),
     span_id=pa.uint64(),
@@ -20,8 +20,9 @@ LOG_SCHEMA = batch_schema(
     severity_text=CODE,
     event_name=CODE,
     body=pa.string(),
-    # hash of all that the sender wrote of the record, its scope and resource; equal for copies; equal
-    # records of one message are told apart by their count
+    # hash of the ResourceLogs message that the record stands in, as it was sent, and of the cluster of its
+    # resource, with the record's place in it added; equal messages of one payload are told apart by their
+    # count: equal where a request is repeated
     identity_hi=pa.uint64(),
     identity_lo=pa.uint64(),
 )

@@ -32,9 +32,8 @@ POINT_SCHEMA = batch_schema(
     flags=pa.uint32(),
     start_ns=pa.int64(),  # microseconds set right; later than int64 reaches: clamped
     time_ns=pa.int64(),
-    value=pa.float64(),  # of gauges and sums, else 0
-    # hash of all that the sender wrote of the point, its metric's name and unit, its scope and resource;
-    # equal for copies; equal points of one message are told apart by their count
+    value=pa.float64(),  # of gauges and sums, else 0; NaN where the flags say that there is none
+    # of the point's part of its request and its place in it: see schemas.logs
     identity_hi=pa.uint64(),
     identity_lo=pa.uint64(),
 )
@@ -44,7 +43,7 @@ DISTRIBUTION_SCHEMA = batch_schema(
     point=ROW,  # of PointBatch.points
     count=pa.uint64(),
     zero_count=pa.uint64(),
-    sum=pa.float64(),
+    sum=pa.float64(),  # NaN, as min and max, where the flags say that there is no recorded value
     min=pa.float64(),
     max=pa.float64(),
     scale=pa.int32(),

@@ -41,7 +41,7 @@ SPAN_SCHEMA = pa.schema(
         pa.field("upstream_cluster", pa.uint32(), nullable=False),
         pa.field(
             "peer", pa.uint32(), nullable=False
-        ),  # code: peer.service, else server.address, net.peer.name, peer.address
+        ),  # code: peer.service, else server.address and what schemas.otlp.semantics names
         pa.field("db_system", pa.uint32(), nullable=False),
         pa.field("db_name", pa.uint32(), nullable=False),
         pa.field("messaging_system", pa.uint32(), nullable=False),
@@ -50,7 +50,11 @@ SPAN_SCHEMA = pa.schema(
         pa.field(
             "retry_count", pa.uint16(), nullable=False
         ),  # Envoy's retry.count, http.request.resend_count
+        pa.field(
+            "messaging_role", pa.uint8(), nullable=False
+        ),  # 1: sends, 2: receives; see schemas.otlp.semantics.MESSAGING_RULE
         pa.field("error", pa.bool_(), nullable=False),  # see schemas.otlp.semantics.ERROR_RULE
+        pa.field("code_error", pa.bool_(), nullable=False),  # see schemas.otlp.semantics.CODE_RULE
         pa.field(
             "proxy", pa.bool_(), nullable=False
         ),  # made by a sidecar or gateway: component=proxy or telemetry.sdk.name=envoy

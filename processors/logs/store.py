@@ -4,6 +4,9 @@ Columns as the OpenTelemetry Collector's ClickHouse exporter fills them
 (exporter/clickhouseexporter/exporter_logs.go).
 """
 
+from dataclasses import replace
+
+import numpy as np
 import polars as pl
 import pyarrow as pa
 
@@ -29,13 +32,29 @@ class StoreLogs:
 
     def decide(self, pane: PaneView[LogBatch], window: Window) -> Tables:  # noqa: ARG002 - all is decided
         """See processors.stage.Stage."""
-        batch, first = pane.batch, pane.own[FirstItems].rows
+        batch, first = with_times(pane), pane.own[FirstItems].rows
         rows = log_rows(batch, first, pane.time.start_s)
         pane.own.leave(Origins({TABLE: lambda: _origins(batch, first)}))
         pane.fates.kept += rows.num_rows
         pane.fates.stored += rows.num_rows
         pane.fates.cut += pane.batch.contexts.cut
         return {TABLE: rows}
+
+
+def with_times(pane: PaneView[LogBatch]) -> LogBatch:
+    """The pane's batch with the log's append time where a record has no time of its own; one outside of the
+    pane is moved to its edge.
+    """
+    batch = pane.batch
+    time_ns = batch.logs.column("time_ns").to_numpy()
+    if time_ns.all():
+        return batch
+    appended = np.array([record.append_time_ns for record in pane.records], np.int64)
+    appended = appended.clip(pane.time.start_ns, pane.time.start_ns + pane.time.pane_ns - 1)
+    known = np.where(time_ns == 0, appended[batch.logs.column("record").to_numpy()], time_ns)
+    place = batch.logs.schema.get_field_index("time_ns")
+    logs = batch.logs.set_column(place, batch.logs.schema.field(place), pa.array(known))
+    return replace(batch, logs=logs)
 
 
 def log_rows(batch: LogBatch, rows: Rows, log_time_s: int) -> pa.Table:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from processors.grouping import NO_BUCKET, U64, Groups, pack
+from processors.grouping import NO_BUCKET, U64, Flags, Groups, pack
 from processors.limits import Codes, Identities, PastNames, SeenServices, identities, name_spans
 from processors.settings import LabelLimits, ProcessorSettings
 from processors.slots import LEVELS, PaneTime
@@ -43,7 +43,8 @@ class Red:
             of_span = known.of_resource[spans.frame["resource"].to_numpy()]
             pane.seen.leave(SeenServices.of(of_span, known, self._limits.services))
         past = None if met is None else PastNames.of(met, self._lookback_panes, self._limits)
-        return red(spans.frame.filter(spans.fresh(pane)), known, pane.time, self._limits, past)
+        fresh, again = spans.fresh(pane)
+        return red(fresh, known, pane.time, self._limits, past, again=again)
 
     def decide(self, pane: PaneView[SpanBatch], window: Window) -> Tables:  # noqa: ARG002 - nothing to decide
         """See processors.stage.Stage."""
@@ -72,13 +73,16 @@ def red(
     time: PaneTime,
     limits: LabelLimits,
     past: PastNames | None = None,
+    *,
+    again: Flags | None = None,
 ) -> dict[str, pa.Table]:
     """Rows of ``red_10s`` for a pane's first copies; late ones also as rows of ``red_1m`` and ``red_1h``.
     Tables without rows are left out.
 
-    ``spans``: SPAN_SCHEMA's columns, unknown durations in NO_BUCKET; ``past``: see name_spans. A row's
-    exemplar is the trace of its slowest failed span, else of its slowest; ties by trace id. ``requests`` less
-    the histogram's total are those of unknown duration.
+    ``spans``: SPAN_SCHEMA's columns, unknown durations in NO_BUCKET; ``past``: see name_spans; ``again``:
+    which of ``spans`` are no new requests, but ends of those that were counted unfinished. A row's exemplar
+    is the trace of its slowest failed span, else of its slowest; ties by trace id. ``requests`` less the
+    histogram's total are those of unknown duration.
     """
     if spans.is_empty():
         return {}
@@ -98,17 +102,22 @@ def red(
         http_status=http_status,
         flags=labels.codes(spans["response_flags"]),
     )
-    tables = {"red_10s": _rows(spans, keys, known, time, limits.series)}
+    new = np.ones(spans.height, np.bool_) if again is None else ~again
+    tables = {"red_10s": _rows(spans, keys, known, time, limit=limits.series, new=new)}
     late = time.late(keys.slot)
     if late.any():
         late_spans, late_keys = spans.filter(late), keys.take(late)
         for level in ("1m", "1h"):
             coarse = replace(late_keys, slot=late_keys.slot // LEVELS[level] * LEVELS[level])
-            tables[f"red_{level}"] = _rows(late_spans, coarse, known, time, limits.series)
+            tables[f"red_{level}"] = _rows(
+                late_spans, coarse, known, time, limit=limits.series, new=new[late]
+            )
     return tables
 
 
-def _rows(spans: pl.DataFrame, keys: _Keys, known: Identities, time: PaneTime, limit: int) -> pa.Table:
+def _rows(
+    spans: pl.DataFrame, keys: _Keys, known: Identities, time: PaneTime, *, limit: int, new: Flags
+) -> pa.Table:
     labels = known.labels
     groups = Groups.by(_packed(keys))
     if len(groups) > limit:
@@ -129,7 +138,7 @@ def _rows(spans: pl.DataFrame, keys: _Keys, known: Identities, time: PaneTime, l
         "http_status": key.http_status,
         "response_flags": labels.text(key.flags),
         "late": time.late(key.slot).astype(np.uint8),
-        "requests": groups.sizes(),
+        "requests": groups.sizes() if new.all() else groups.sum(new),
         "errors": groups.sum(error),
         "duration_ns_sum": groups.sum(duration),
         "duration_ns_max": groups.max(duration),

@@ -163,14 +163,17 @@ def _with_rates(batch: SpanBatch, kept: pl.DataFrame) -> pl.DataFrame:
 
 
 def _sorted(batch: SpanBatch, spans: pl.DataFrame) -> pl.DataFrame:
-    """By service, name, start, then id: neighbours alike (which compresses), and no order of arrival left."""
+    """By service, name, start, then id and kind: neighbours alike (which compresses), and no order of arrival
+    left but between spans that are equal in all of that.
+    """
     service = pl.Series(batch.resources.column("service")).gather(spans["resource"])
     ranks = _ranks(batch, pl.concat([service, spans["name"]]).unique())
     ordered = spans.with_columns(
         service_rank=service.replace_strict(ranks["code"], ranks["rank"]),
         name_rank=pl.col("name").replace_strict(ranks["code"], ranks["rank"]),
     )
-    return ordered.sort("service_rank", "name_rank", "start_ns", "trace_hi", "trace_lo", "span_id")
+    keys = ("service_rank", "name_rank", "start_ns", "trace_hi", "trace_lo", "span_id", "kind")
+    return ordered.sort(keys, maintain_order=True)
 
 
 def _origins(batch: SpanBatch, kept: pl.DataFrame) -> Items:

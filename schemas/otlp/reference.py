@@ -28,7 +28,16 @@ from schemas.otlp.reference_items import (
 from schemas.otlp.reference_mend import mend
 from schemas.otlp.reference_split import split
 from schemas.otlp.reference_weight import weigh
-from schemas.otlp.semantics import MAX_TIME_NS, NO_FLAGS, SPAN_KEYS
+from schemas.otlp.semantics import (
+    CLIENT_OPERATIONS,
+    GRPC_SERVER_ERRORS,
+    GRPC_STATUSES,
+    MAX_TIME_NS,
+    NO_FLAGS,
+    RECEIVES,
+    SENDS,
+    SPAN_KEYS,
+)
 from schemas.otlp.text import attribute_texts
 from schemas.otlp.wire import joined, submessages
 from schemas.spans import DETAIL_SCHEMA, RESOURCE_SCHEMA, SCOPE_SCHEMA, SPAN_SCHEMA
@@ -191,7 +200,9 @@ class _Batch:
             ),
             http_status,
             _number(texts["retry_count"]),
+            _messaging_role(span.kind, texts["messaging_operation"]),
             texts["error"] == "true" or failed,
+            span.status.code not in (1, 2) and _code_error(span.kind, http_status, texts["grpc_status"]),
             is_proxy,
             *position,
             *(self._extra(key, attributes, resource) for key in self._extra_keys),
@@ -214,6 +225,31 @@ def _number(text: str) -> int:
     is_number = len(text) <= 5 and text.isascii() and text.isdigit()
     number = int(text) if is_number else 0
     return number if number <= 65535 else 0
+
+
+def _messaging_role(kind: int, operation: str) -> int:
+    """semantics.MESSAGING_RULE."""
+    match kind:
+        case Span.SPAN_KIND_PRODUCER:
+            return 0 if operation == "create" else SENDS
+        case Span.SPAN_KIND_CONSUMER:
+            return RECEIVES
+        case Span.SPAN_KIND_CLIENT:
+            return CLIENT_OPERATIONS.get(operation, 0)
+        case _:
+            return 0
+
+
+def _code_error(kind: int, http_status: int, grpc_status: str) -> bool:
+    """semantics.CODE_RULE, the status being UNSET."""
+    grpc = GRPC_STATUSES.index(grpc_status) if grpc_status in GRPC_STATUSES else _number(grpc_status)
+    match kind:
+        case Span.SPAN_KIND_SERVER:
+            return 500 <= http_status < 600 or grpc in GRPC_SERVER_ERRORS
+        case Span.SPAN_KIND_CLIENT:
+            return (400 <= http_status < 600 and http_status != 404) or 0 < grpc < len(GRPC_STATUSES)
+        case _:
+            return False
 
 
 def _id64(data: bytes) -> int:

@@ -2,6 +2,8 @@
 ``decode_logs``.
 """
 
+import itertools
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
@@ -11,7 +13,7 @@ import pyarrow as pa
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, LogsData
-from opentelemetry.proto.metrics.v1.metrics_pb2 import Exemplar, Metric, MetricsData
+from opentelemetry.proto.metrics.v1.metrics_pb2 import DataPointFlags, Exemplar, Metric, MetricsData
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from schemas.contexts import ATTRIBUTE_SET_SCHEMA, ITEM_RESOURCE_SCHEMA, ITEM_SCOPE_SCHEMA, Contexts
@@ -29,7 +31,7 @@ from schemas.otlp.limits import (
 )
 from schemas.otlp.semantics import MAX_TIME_NS, RESOURCE_KEYS, UNKNOWN_SERVICE
 from schemas.otlp.text import attribute_texts, value_text
-from schemas.otlp.wire import Field, fields, joined, submessages
+from schemas.otlp.wire import Field, joined, submessages
 from schemas.points import (
     DISTRIBUTION_SCHEMA,
     EXEMPLAR_SCHEMA,
@@ -124,14 +126,8 @@ class _Place(NamedTuple):
 
     resource: _Known
     scope: _Known
-    seen: Counter[bytes]
-
-    def identity(self, *parts: bytes) -> tuple[int, int]:
-        own = _digest(_digest(self.resource.own + self.scope.own), *parts)
-        self.seen[own] += 1
-        count = self.seen[own]
-        identity = own if count == 1 else _digest(own, count.to_bytes(8, "big"))
-        return int.from_bytes(identity[:8], "big"), int.from_bytes(identity[8:], "big")
+    identities: Iterator[tuple[int, int]]
+    """Of the items of the part that are still to come."""
 
     def series(self, *parts: bytes) -> int:
         source = _digest(self.resource.meaning + self.scope.meaning)
@@ -153,15 +149,19 @@ class _Tables:
         self, payload: bytes, containers: Sequence[Any], cluster: str
     ) -> Iterator[tuple[_Place, Field, Any]]:
         """Each item with its place and where its bytes lie."""
+        parts: Counter[bytes] = Counter()
         resource_fields = submessages(payload, 0, len(payload), 1)
         for resource_field, (of_resource, scopes, children) in zip(resource_fields, containers, strict=True):
             _, _, _, begin, end = resource_field
             resource = self._resource(joined(payload, begin, end, 1), of_resource.schema_url, cluster)
+            own = _digest(resource.own, payload[begin:end])
+            parts[own] += 1
+            identities = _identities(own, parts[own])
             scope_fields = submessages(payload, begin, end, 2)
             for scope_field, of_scope, items in zip(scope_fields, scopes, children, strict=True):
                 _, _, _, begin_scope, end_scope = scope_field
                 scope = self._scope(joined(payload, begin_scope, end_scope, 1), of_scope.schema_url)
-                place = _Place(resource, scope, Counter())
+                place = _Place(resource, scope, identities)
                 item_fields = submessages(payload, begin_scope, end_scope, 2)
                 for item_field, item in zip(item_fields, items, strict=True):
                     yield place, item_field, item
@@ -271,8 +271,8 @@ class _Points:
                     record, place.resource.row, place.scope.row, known.row, place.series(head, known.meaning), *codes,
                     KINDS.index(kind), temporality, monotonic, point.flags,
                     _start_ns(point.start_time_unix_nano, point.time_unix_nano), _clamped(point.time_unix_nano),
-                    _value(point) if KINDS.index(kind) < _FIRST_DISTRIBUTION else 0.0,
-                    *place.identity(head, known.own, _without(payload, begin, end, _ATTRIBUTES[kind])),
+                    _recorded(point, _value(point)) if KINDS.index(kind) < _FIRST_DISTRIBUTION else 0.0,
+                    *next(place.identities),
                 )
             )  # fmt: skip
             if KINDS.index(kind) >= _FIRST_DISTRIBUTION:
@@ -333,21 +333,15 @@ def numbers_of(point: Any) -> int:
     return sum(map(len, (*of_buckets, *lists))) + 2 * len(getattr(point, "quantile_values", ()))
 
 
-def _without(data: bytes, begin: int, end: int, number: int) -> bytes:
-    """The fields of a message but for the submessages of this number, end to end."""
-    rest = (field for field in fields(data, begin, end) if field[:2] != (number, True))
-    return b"".join(data[field.begin : field.end] for field in rest)
-
-
 def _distribution(point: Any) -> tuple[Any, ...]:
     positive, negative = getattr(point, "positive", None), getattr(point, "negative", None)
     quantiles = getattr(point, "quantile_values", ())
     return (
         point.count,
         getattr(point, "zero_count", 0),
-        point.sum,
-        getattr(point, "min", 0.0),
-        getattr(point, "max", 0.0),
+        _recorded(point, point.sum),
+        _recorded(point, getattr(point, "min", 0.0)),
+        _recorded(point, getattr(point, "max", 0.0)),
         getattr(point, "scale", 0),
         positive.offset if positive else 0,
         negative.offset if negative else 0,
@@ -376,14 +370,28 @@ def _log(tables: _Tables, payload: bytes, place: _Place, field: Field, log: LogR
         tables.code(severity_text),
         tables.code(event_name),
         body,
-        *place.identity(payload[field.value : field.end]),
+        *next(place.identities),
     )
+
+
+def _identities(own: bytes, count: int) -> Iterator[tuple[int, int]]:
+    """Of the items of a part, in their order; ``count``: how many equal parts the payload has had."""
+    first = int.from_bytes(own if count == 1 else _digest(own, count.to_bytes(8, "big")), "big")
+    for number in itertools.count():
+        identity = (first + number) % (1 << 128)
+        yield identity >> 64, identity % (1 << 64)
 
 
 def _start_ns(start: int, time_ns: int) -> int:
     if start < MICROSECONDS_BELOW and start * 1_000 <= time_ns:
         return _clamped(start * 1_000)
     return _clamped(start)
+
+
+def _recorded(point: Any, number: float) -> float:
+    """A number of a point; NaN in place of 0 where the point says that it has none."""
+    unrecorded = point.flags & DataPointFlags.DATA_POINT_FLAGS_NO_RECORDED_VALUE_MASK
+    return math.nan if unrecorded and number == 0 else number
 
 
 def _value(point: Any) -> float:

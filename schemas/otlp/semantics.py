@@ -1,7 +1,8 @@
 """Which attributes are promoted to columns: the one table that native and reference decoders read.
 
 Sources: Envoy's tracing docs and OTLP tracer, Istio's telemetry (``istio.*``), OpenTelemetry's semantic
-conventions 1.20 (old) to 1.37 (new) for HTTP, RPC, databases and messaging. Of a field's keys the first one
+conventions 1.20 (old) to 1.45 (new) for HTTP, RPC, databases and messaging, OpenTracing's ``db.type`` and
+``db.instance``. Of a field's keys the first one
 with a text other than "" counts, in the order written here.
 """
 
@@ -15,9 +16,16 @@ SPAN_KEYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "upstream_cluster.name",
             "upstream_cluster",
         ),  # alt_stat_name first: it has no generated parts
-        "peer": ("peer.service", "server.address", "net.peer.name", "peer.address"),
-        "db_system": ("db.system.name", "db.system"),
-        "db_name": ("db.namespace", "db.name"),
+        "peer": (
+            "peer.service",
+            "server.address",
+            "net.peer.name",
+            "net.sock.peer.name",
+            "network.peer.address",
+            "peer.address",
+        ),
+        "db_system": ("db.system.name", "db.system", "db.type"),
+        "db_name": ("db.namespace", "db.name", "db.instance"),
         "messaging_system": ("messaging.system",),
         "messaging_destination": ("messaging.destination.name", "messaging.destination"),
         "http_status": ("http.response.status_code", "http.status_code"),
@@ -25,9 +33,17 @@ SPAN_KEYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "error": ("error",),
         "component": ("component",),
         "route": ("envoy.route", "route_name", "http.route"),
+        "messaging_operation": (
+            "messaging.operation.type",
+            "messaging.operation",
+            "messaging.operation.name",
+        ),
+        "grpc_status": ("rpc.response.status_code", "rpc.grpc.status_code", "grpc.status_code"),
     }
 )
-"""Attributes of a span. ``component`` and ``route`` are not columns: see PROXY_RULE and OPERATION_RULE."""
+"""Attributes of a span. The last four are not columns: see PROXY_RULE, OPERATION_RULE, MESSAGING_RULE and
+CODE_RULE.
+"""
 
 RESOURCE_KEYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -52,6 +68,39 @@ ERROR_RULE = "attribute error is 'true', or status ERROR unless the span is a CL
 """Envoy sets ``error`` on timeouts and resets, whose status is UNSET; a CLIENT's 404 has status ERROR without
 ``error``.
 """
+
+CODE_RULE = (
+    "status UNSET, and: a SERVER or CLIENT with HTTP 5xx, a CLIENT with HTTP 4xx but 404, a CLIENT with a gRPC "
+    "status other than OK, a SERVER with UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE or "
+    "DATA_LOSS"
+)
+"""What ``code_error`` says: what the semantic conventions ask a status ERROR for (docs/http/http-spans.md,
+docs/rpc/grpc.md); a CLIENT's 404 is left out as in ERROR_RULE. A status OK is the application's word, and
+stays.
+"""
+
+GRPC_STATUSES = (
+    "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
+    "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED",
+    "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
+)  # fmt: skip
+"""gRPC's status codes by number; an attribute has the name or the number."""
+
+GRPC_SERVER_ERRORS = frozenset({2, 4, 12, 13, 14, 15})
+"""Those that are the server's fault."""
+
+SENDS, RECEIVES = 1, 2
+MESSAGING_RULE = (
+    "a PRODUCER sends unless it only creates, a CONSUMER receives; a CLIENT does what its operation says"
+)
+"""``messaging_role``: SENDS, RECEIVES or 0. Conventions since 1.27 make ``send`` and ``receive`` CLIENT
+spans; a ``create`` span goes before that of its ``send``.
+"""
+
+CLIENT_OPERATIONS: Mapping[str, int] = MappingProxyType(
+    {"send": SENDS, "publish": SENDS, "receive": RECEIVES, "poll": RECEIVES}
+)
+"""What a CLIENT's operation says."""
 
 PROXY_RULE = "span attribute component=proxy, or resource attribute telemetry.sdk.name=envoy"
 """What makes a span one of a sidecar or gateway."""

@@ -3,8 +3,9 @@
 
 Strings as they are, booleans ``true`` / ``false``, integers decimal, doubles as Go's JSON writes them
 (``1e+21``, ``1e-7``, ``100``), bytes base64, arrays and lists of pairs as compact JSON (keys sorted, the last
-of equal keys, null for an empty value), an empty value "". One departure: NaN and infinities are ``NaN``,
-``+Inf``, ``-Inf`` (strings within JSON), where the Collector stores an error message or nothing.
+of equal keys, null for an empty value), an empty value "". NaN and infinities are ``NaN``, ``Infinity``,
+``-Infinity`` (strings within JSON), as protobuf's JSON has them and Collectors write them since; older ones
+stored an error message or nothing.
 """
 
 import json
@@ -65,7 +66,7 @@ def _double(number: float) -> str:
     if math.isnan(number):
         return "NaN"
     if math.isinf(number):
-        return "+Inf" if number > 0 else "-Inf"
+        return "Infinity" if number > 0 else "-Infinity"
     if number != 0 and not 1e-6 <= abs(number) < 1e21:
         return repr(number).replace("e-0", "e-")
     return format(Decimal(repr(number)), "f").removesuffix(".0")

@@ -128,13 +128,13 @@ HEAD = {
     "ResourceAttributes": {"service.name": "shop", "zone": "z1"}, "ResourceSchemaUrl": "resource-url", "ScopeName": "meter",
     "ScopeVersion": "2", "ScopeAttributes": {"s": "t"}, "ScopeDroppedAttrCount": 3, "ScopeSchemaUrl": "scope-url", "ServiceName": "shop",
     "MetricName": "m", "MetricDescription": "d", "MetricUnit": "By", "Attributes": {"a": "b"}, "StartTimeUnix": TIME - 5, "TimeUnix": TIME,
-    "Flags": 1,
+    "Flags": 2,
 }  # fmt: skip
 POINT: dict[str, Any] = {
     "attributes": [text("a", "b")],
     "start_time_unix_nano": TIME - 5,
     "time_unix_nano": TIME,
-    "flags": 1,
+    "flags": 2,
 }
 EXTREMES: dict[str, Any] = {"count": 6, "sum": 7.5, "min": 0.5, "max": 3}
 EXEMPLARS = {
@@ -228,6 +228,30 @@ def test_envoys_microseconds_are_set_right(start: int, time: int, expected: int)
     point = NumberDataPoint(start_time_unix_nano=start, time_unix_nano=time)
     tables = point_tables([metrics(Metric(name="m", sum=Sum(data_points=[point])))])
     assert only(tables["otel_metrics_sum"])["StartTimeUnix"] == expected
+
+
+def test_no_recorded_value_is_no_zero() -> None:
+    """Prometheus' stale marker as a Collector sends it; a value that is there all the same stays."""
+    none: dict[str, Any] = {"time_unix_nano": TIME, "flags": 1}
+    tables = point_tables([
+        metrics(
+            Metric(name="a", gauge=Gauge(data_points=[NumberDataPoint(**none), NumberDataPoint(as_double=1.5, **none)])),
+            Metric(name="b", sum=Sum(data_points=[NumberDataPoint(as_int=0, **none)])),
+            Metric(name="c", histogram=Histogram(data_points=[HistogramDataPoint(**none)])),
+            Metric(name="d", summary=Summary(data_points=[SummaryDataPoint(**none)])),
+            Metric(name="e", gauge=Gauge(data_points=[NumberDataPoint(time_unix_nano=TIME)])),
+        )
+    ])  # fmt: skip
+    values = {
+        table: [str(value) for value in rows[column].to_pylist()]
+        for table, rows in tables.items()
+        for column in ("Value", "Sum")
+        if column in rows.column_names and rows.num_rows
+    }
+    assert {table: sorted(found) for table, found in values.items()} == {
+        "otel_metrics_gauge": ["0.0", "1.5", "nan"], "otel_metrics_sum": ["nan"], "otel_metrics_histogram": ["nan"],
+        "otel_metrics_summary": ["nan"],
+    }  # fmt: skip
 
 
 def test_a_log_record_column_by_column() -> None:

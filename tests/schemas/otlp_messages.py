@@ -41,7 +41,23 @@ uint32s = st.integers(0, 2**32 - 1)
 uint64s = st.integers(0, 2**64 - 1)
 trace_ids = st.binary(min_size=16, max_size=16) | st.sampled_from([b"", bytes(16), b"short"])
 span_ids = st.binary(min_size=8, max_size=8) | st.sampled_from([b"", bytes(8), b"long" * 4])
-texts = st.sampled_from(["true", "200", "404", "proxy", "-", "envoy"]) | st.text(max_size=12)
+texts = st.sampled_from(
+    [
+        "true",
+        "200",
+        "404",
+        "429",
+        "503",
+        "14",
+        "NOT_FOUND",
+        "send",
+        "receive",
+        "create",
+        "proxy",
+        "-",
+        "envoy",
+    ]
+) | st.text(max_size=12)
 any_values = st.recursive(
     st.builds(AnyValue)
     | st.builds(AnyValue, string_value=texts)

@@ -9,7 +9,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from schemas.errors import MalformedOtlp
 from schemas.histogram import UPPER_NS, bucket_of
-from schemas.otlp.semantics import MAX_TIME_NS, RESOURCE_KEYS, SPAN_KEYS
+from schemas.otlp.semantics import GRPC_STATUSES, MAX_TIME_NS, RESOURCE_KEYS, SPAN_KEYS
 from schemas.spans import RESOURCE_SCHEMA, SCOPE_SCHEMA, SPAN_SCHEMA
 from tests.schemas.otlp_messages import SPAN_ID, TRACE_ID, make_span, make_traces
 
@@ -137,7 +137,16 @@ def test_unknown_enum_numbers_read_as_zero(
     [
         field
         for field in SPAN_KEYS
-        if field not in ("http_status", "retry_count", "error", "component", "route")
+        if field
+        not in (
+            "http_status",
+            "retry_count",
+            "error",
+            "component",
+            "route",
+            "messaging_operation",
+            "grpc_status",
+        )
     ],
 )
 def test_each_key_of_a_text_field_and_their_order(decoder: ModuleType, field: str) -> None:
@@ -196,6 +205,70 @@ def test_errors(
     decoder: ModuleType, attributes: dict[str, Any], kind: Any, status: Any, expected: bool
 ) -> None:
     assert _row(decoder, attributes, kind=kind, status=Status(code=status))["error"] is expected
+
+
+@pytest.mark.parametrize(
+    ("attributes", "kind", "status", "expected"),
+    [
+        ({"http.response.status_code": 503}, SERVER, 0, True),
+        ({"http.status_code": "500"}, CLIENT, 0, True),
+        ({"http.status_code": "599"}, CLIENT, 0, True),
+        ({"http.status_code": "600"}, CLIENT, 0, False),
+        ({"http.status_code": "503"}, SERVER, 1, False),  # the application says that it is well
+        ({"http.status_code": "503"}, SERVER, 2, False),  # `error` says it
+        ({"http.status_code": "503"}, 1, 0, False),
+        ({"http.status_code": "429"}, SERVER, 0, False),
+        ({"http.status_code": "429"}, CLIENT, 0, True),
+        ({"http.status_code": "404"}, CLIENT, 0, False),
+        ({"http.status_code": "302"}, CLIENT, 0, False),
+        ({"http.status_code": "0"}, CLIENT, 0, False),
+        ({"rpc.grpc.status_code": 14}, SERVER, 0, True),
+        ({"rpc.grpc.status_code": 5}, SERVER, 0, False),
+        ({"rpc.grpc.status_code": 5}, CLIENT, 0, True),
+        ({"rpc.grpc.status_code": 16}, CLIENT, 0, True),
+        ({"rpc.grpc.status_code": 17}, CLIENT, 0, False),
+        ({"rpc.grpc.status_code": 0}, CLIENT, 0, False),
+        ({"rpc.response.status_code": "DEADLINE_EXCEEDED"}, SERVER, 0, True),
+        ({"rpc.response.status_code": "PERMISSION_DENIED"}, SERVER, 0, False),
+        ({"rpc.response.status_code": "PERMISSION_DENIED"}, CLIENT, 0, True),
+        ({"rpc.response.status_code": "OK"}, CLIENT, 0, False),
+        ({"rpc.response.status_code": "-32602"}, CLIENT, 0, False),
+        ({"grpc.status_code": "13"}, CLIENT, 0, True),
+        ({"grpc.status_code": "13", "http.status_code": "200"}, SERVER, 0, True),
+    ],
+)
+def test_code_errors(
+    decoder: ModuleType, attributes: dict[str, Any], kind: Any, status: Any, expected: bool
+) -> None:
+    """docs/http/http-spans.md and docs/rpc/grpc.md of the semantic conventions, status by status."""
+    assert _row(decoder, attributes, kind=kind, status=Status(code=status))["code_error"] is expected
+
+
+@pytest.mark.parametrize("code", range(17))
+def test_grpc_codes_have_their_names(decoder: ModuleType, code: int) -> None:
+    for kind in (SERVER, CLIENT):
+        by_number, by_name = (
+            _row(decoder, {"rpc.grpc.status_code": value}, kind=kind)["code_error"]
+            for value in (code, GRPC_STATUSES[code])
+        )
+        assert by_number is by_name
+
+
+@pytest.mark.parametrize(
+    ("kind", "operation", "expected"),
+    [
+        (4, None, 1), (4, "publish", 1), (4, "create", 0), (5, None, 2), (5, "process", 2), (3, "send", 1), (3, "publish", 1),
+        (3, "receive", 2), (3, "poll", 2), (3, "settle", 0), (3, None, 0), (1, "send", 0), (2, "receive", 0),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "key", ["messaging.operation.type", "messaging.operation", "messaging.operation.name"]
+)
+def test_messaging_roles(
+    decoder: ModuleType, kind: Any, operation: str | None, expected: int, key: str
+) -> None:
+    row = _row(decoder, {} if operation is None else {key: operation}, kind=kind)
+    assert row["messaging_role"] == expected
 
 
 def test_response_flags(decoder: ModuleType) -> None:

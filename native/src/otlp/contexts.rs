@@ -23,8 +23,6 @@ pub struct Place {
     pub resource: u32,
     /// Row of the scopes.
     pub scope: u32,
-    /// By all the bytes that the sender wrote of both.
-    pub bytes: [u8; 16],
     /// By the resource's attributes (and cluster), the scope's name and version.
     pub source: [u8; 16],
 }
@@ -42,8 +40,6 @@ pub struct Known {
 pub struct Set {
     /// Row of the attribute sets.
     pub row: u32,
-    /// Digest of its bytes.
-    pub bytes: [u8; 16],
     /// Digest of what it says, whatever the order.
     pub meaning: [u8; 16],
 }
@@ -98,7 +94,8 @@ pub struct Contexts<'t> {
     sets: HashMap<u128, Set>,
     recent: Recent,
     set_attributes: Maps,
-    seen: HashMap<u128, u64>,
+    parts: HashMap<u128, u64>,
+    next: u128,
     scratch: Vec<u8>,
 }
 
@@ -135,32 +132,42 @@ impl<'t> Contexts<'t> {
             sets: HashMap::new(),
             recent: Recent::default(),
             set_attributes: Maps::new(limits),
-            seen: HashMap::new(),
+            parts: HashMap::new(),
+            next: 0,
             scratch: Vec::new(),
         }
+    }
+
+    /// Begins a payload: equal parts are told apart within it by their count.
+    pub fn begin_payload(&mut self) {
+        if self.parts.capacity() > 1 << 12 {
+            self.parts = HashMap::new(); // clearing costs what it can hold
+        } else {
+            self.parts.clear();
+        }
+    }
+
+    /// Begins a part of the payload: a resource and its items. `body` is the bytes of both.
+    pub fn begin_part(&mut self, resource: Known, body: &[u8]) {
+        let own = digest(&[&resource.bytes.to_be_bytes(), body]);
+        let count = self.parts.entry(own).and_modify(|count| *count += 1).or_insert(1);
+        self.next = if *count == 1 { own } else { digest(&[&own.to_be_bytes(), &count.to_be_bytes()]) };
     }
 
     /// The place of items in a scope's container, which begins here; the scope's body is as [`super::containers::read_container`] gave it.
     pub fn begin(&mut self, resource: Known, scope: &[u8], scope_url: &[u8], depth: u32) -> Result<Place, Error> {
         let scope = self.scope(scope, scope_url, depth)?;
-        if self.seen.capacity() > 1 << 12 {
-            self.seen = HashMap::new(); // clearing costs what it can hold
-        } else {
-            self.seen.clear();
-        }
         Ok(Place {
             resource: resource.row,
             scope: scope.row,
-            bytes: digest(&[&resource.bytes.to_be_bytes(), &scope.bytes.to_be_bytes()]).to_be_bytes(),
             source: digest(&[&resource.meaning.to_be_bytes(), &scope.meaning.to_be_bytes()]).to_be_bytes(),
         })
     }
 
-    /// The identity of the next item of the place: equal items within it are told apart by their count.
-    pub fn identity(&mut self, parts: &[&[u8]]) -> (u64, u64) {
-        let own = digest(parts);
-        let count = self.seen.entry(own).and_modify(|count| *count += 1).or_insert(1);
-        let identity = if *count == 1 { own } else { digest(&[&own.to_be_bytes(), &count.to_be_bytes()]) };
+    /// The identity of the next item: its part, and its place in it.
+    pub fn identity(&mut self) -> (u64, u64) {
+        let identity = self.next;
+        self.next = identity.wrapping_add(1);
         ((identity >> 64) as u64, identity as u64)
     }
 
@@ -185,17 +192,16 @@ impl<'t> Contexts<'t> {
         let pairs = unique_attributes(bodies.iter().map(|body| key_value(body, depth)).collect::<Result<Vec<_>, Malformed>>()?);
         let meaning = self.meaning(&pairs, b"").to_be_bytes();
         self.set_attributes.push(&pairs)?;
-        let set = Set { row: self.set_attributes.len() as u32 - 1, bytes: bytes.to_be_bytes(), meaning };
+        let set = Set { row: self.set_attributes.len() as u32 - 1, meaning };
         self.sets.insert(bytes, set);
         Ok(set)
     }
 
     fn marked(&mut self, bodies: &[&[u8]], left: Left, depth: u32) -> Result<Set, Error> {
-        let bytes = framed(&mut self.scratch, bodies).to_be_bytes();
         let pairs = unique_attributes(bodies.iter().map(|body| key_value(body, depth)).collect::<Result<Vec<_>, Malformed>>()?);
         let meaning = self.meaning(&pairs, b"").to_be_bytes();
         self.set_attributes.push_marked(&pairs, left)?;
-        Ok(Set { row: self.set_attributes.len() as u32 - 1, bytes, meaning })
+        Ok(Set { row: self.set_attributes.len() as u32 - 1, meaning })
     }
 
     /// A resource, as [`super::containers::read_container`] gave it, of `cluster` unless it names its own.

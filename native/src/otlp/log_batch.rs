@@ -59,6 +59,7 @@ impl<'t> Decoder<'t> {
             return Err(Malformed.into()); // as protobuf has it
         }
         let mut attributes = Vec::new();
+        self.contexts.begin_payload();
         let mut reader = Reader(payload);
         while !reader.is_empty() {
             match reader.tag()? {
@@ -79,6 +80,7 @@ impl<'t> Decoder<'t> {
     ) -> Result<(), Error> {
         let (resource, resource_url) = read_container(body, &RESOURCE, depth)?;
         let resource = self.contexts.resource(&resource, resource_url, cluster, depth - 1)?;
+        self.contexts.begin_part(resource, body);
         each_child(body, |scope_logs| {
             let (scope, scope_url) = read_container(scope_logs, &SCOPE, depth - 1)?;
             let place = self.contexts.begin(resource, &scope, scope_url, depth - 2)?;
@@ -112,7 +114,7 @@ impl<'t> Decoder<'t> {
         event_name = self.limits.within(event_name, &mut left);
         left.bytes += self.columns.bodies.push_value_within(&text, self.limits.set_bytes)?;
         let set = self.contexts.attributes(attributes, left, deeper(depth)?)?;
-        let (identity_hi, identity_lo) = self.contexts.identity(&[&place.bytes, body]);
+        let (identity_hi, identity_lo) = self.contexts.identity();
         let (trace_hi, trace_lo) = ids::trace_id(trace_id).unwrap_or((0, 0));
         let columns = &mut self.columns;
         push_each(&mut columns.places, [record, place.resource, place.scope, set.row]);

@@ -86,6 +86,7 @@ impl<'t> Decoder<'t> {
             return Err(Malformed.into()); // as protobuf has it
         }
         let mut scratch = Scratch::default();
+        self.contexts.begin_payload();
         let mut reader = Reader(payload);
         while !reader.is_empty() {
             match reader.tag()? {
@@ -106,6 +107,7 @@ impl<'t> Decoder<'t> {
     ) -> Result<(), Error> {
         let (resource, resource_url) = read_container(body, &RESOURCE, depth)?;
         let resource = self.contexts.resource(&resource, resource_url, cluster, depth - 1)?;
+        self.contexts.begin_part(resource, body);
         each_child(body, |scope_metrics| {
             let (scope, scope_url) = read_container(scope_metrics, &SCOPE, depth - 1)?;
             let place = self.contexts.begin(resource, &scope, scope_url, depth - 2)?;
@@ -161,7 +163,7 @@ impl<'t> Decoder<'t> {
         }
         let left = Left { exemplars: bodies.exemplars.len() - few, ..head.left };
         let set = self.contexts.attributes(&bodies.attributes, left, deeper(depth)?)?;
-        let (identity_hi, identity_lo) = self.contexts.identity(&[&place.bytes, &head.digest, &set.bytes, &bodies.rest]);
+        let (identity_hi, identity_lo) = self.contexts.identity();
         let series = digest(&[&place.source, &head.digest, &set.meaning]);
         let points = &mut self.points;
         push_each(&mut points.places, [record, place.resource, place.scope, set.row]);

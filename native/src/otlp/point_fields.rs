@@ -135,19 +135,15 @@ impl Lists {
 pub struct Bodies<'a> {
     pub attributes: Vec<&'a [u8]>,
     pub exemplars: Vec<&'a [u8]>,
-    /// All fields but the attributes, end to end as they are.
-    pub rest: Vec<u8>,
 }
 
 /// Reads a point of this kind: numbers are returned, lists appended, submessages left in `bodies`.
 pub fn read_point<'a>(kind: usize, body: &'a [u8], bodies: &mut Bodies<'a>, lists: &mut Lists, depth: u32) -> Result<Point> {
     bodies.attributes.clear();
     bodies.exemplars.clear();
-    bodies.rest.clear();
     let mut point = Point::default();
     let mut reader = Reader(body);
     while !reader.is_empty() {
-        let (field, attributes) = (reader.0, bodies.attributes.len());
         match reader.tag()? {
             0x11 => point.start = reader.fixed64()?,
             0x19 => point.time = reader.fixed64()?,
@@ -158,14 +154,28 @@ pub fn read_point<'a>(kind: usize, body: &'a [u8], bodies: &mut Bodies<'a>, list
                 _ => point.number_field(tag, &mut reader, bodies, depth)?,
             },
         }
-        if bodies.attributes.len() == attributes {
-            bodies.rest.extend_from_slice(&field[..field.len() - reader.0.len()]);
-        }
     }
+    point.unrecord(kind);
     Ok(point)
 }
 
+/// OTLP DataPointFlags: the point says that there is no value, not that it is 0.
+const NO_RECORDED_VALUE: u32 = 1;
+
 impl Point {
+    /// Makes numbers NaN that are 0 as the point has none.
+    fn unrecord(&mut self, kind: usize) {
+        if self.flags & NO_RECORDED_VALUE == 0 {
+            return;
+        }
+        let numbers = if kind < HISTOGRAM_KIND { vec![&mut self.value] } else { vec![&mut self.sum, &mut self.min, &mut self.max] };
+        for number in numbers {
+            if *number == 0.0 {
+                *number = f64::NAN;
+            }
+        }
+    }
+
     fn number_field<'a>(&mut self, tag: u32, reader: &mut Reader<'a>, bodies: &mut Bodies<'a>, depth: u32) -> Result<()> {
         match tag {
             0x21 => self.value = double(reader)?,

@@ -19,6 +19,57 @@ pub fn bucket(upper_ns: &[u64], duration_ns: i64) -> i16 {
     octave as i16 + within - 1
 }
 
+const GRPC_STATUSES: [&[u8]; 17] = [
+    b"OK",
+    b"CANCELLED",
+    b"UNKNOWN",
+    b"INVALID_ARGUMENT",
+    b"DEADLINE_EXCEEDED",
+    b"NOT_FOUND",
+    b"ALREADY_EXISTS",
+    b"PERMISSION_DENIED",
+    b"RESOURCE_EXHAUSTED",
+    b"FAILED_PRECONDITION",
+    b"ABORTED",
+    b"OUT_OF_RANGE",
+    b"UNIMPLEMENTED",
+    b"INTERNAL",
+    b"UNAVAILABLE",
+    b"DATA_LOSS",
+    b"UNAUTHENTICATED",
+];
+
+/// A gRPC status by its name or number, 0 for none that gRPC knows.
+pub fn grpc_status(text: &[u8]) -> u16 {
+    let named = GRPC_STATUSES.iter().position(|name| *name == text).map(|place| place as u16);
+    let status = named.unwrap_or_else(|| number(text));
+    if usize::from(status) < GRPC_STATUSES.len() { status } else { 0 }
+}
+
+const SERVER: i32 = 2;
+const CLIENT: i32 = 3;
+const PRODUCER: i32 = 4;
+const CONSUMER: i32 = 5;
+
+/// Whether the codes of a span whose status is UNSET say that it failed, `semantics.CODE_RULE`; `grpc` is asked last.
+pub fn is_code_error(kind: i32, http_status: u16, grpc: impl FnOnce() -> u16) -> bool {
+    match kind {
+        SERVER => (500..600).contains(&http_status) || matches!(grpc(), 2 | 4 | 12..=15),
+        CLIENT => (400..600).contains(&http_status) && http_status != 404 || grpc() != 0,
+        _ => false,
+    }
+}
+
+/// `semantics.MESSAGING_RULE`: 1 sends, 2 receives.
+pub fn messaging_role(kind: i32, operation: &[u8]) -> u8 {
+    match (kind, operation) {
+        (PRODUCER, b"create") => 0,
+        (PRODUCER, _) | (CLIENT, b"send" | b"publish") => 1,
+        (CONSUMER, _) | (CLIENT, b"receive" | b"poll") => 2,
+        _ => 0,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -29,6 +80,14 @@ mod tests {
             [(b"200", 200), (b"65535", 65535), (b"65536", 0), (b"00404", 404), (b"000404", 0), (b"-1", 0), (b"", 0), (b"2x", 0)];
         for (text, expected) in cases {
             assert_eq!(number(text), expected);
+        }
+    }
+
+    #[test]
+    fn a_grpc_status_is_a_name_or_a_number_that_grpc_knows() {
+        let cases: [(&[u8], u16); 7] = [(b"0", 0), (b"14", 14), (b"UNAVAILABLE", 14), (b"16", 16), (b"17", 0), (b"-32602", 0), (b"ok", 0)];
+        for (text, expected) in cases {
+            assert_eq!(grpc_status(text), expected);
         }
     }
 }

@@ -50,7 +50,9 @@ pub struct Columns {
     pub codes: [Vec<u32>; 11], // from name to messaging_destination
     pub http_status: Vec<u16>,
     pub retry_count: Vec<u16>,
+    pub messaging_role: Vec<u8>,
     pub error: Bits,
+    pub code_error: Bits,
     pub proxy: Bits,
     pub positions: [Vec<u32>; 3],      // record, offset, length
     pub extras: Vec<(Vec<u32>, Bits)>, // code and validity
@@ -79,7 +81,8 @@ impl Columns {
         buffers.extend(self.times.into_iter().map(Buffer::I64));
         buffers.extend([Buffer::I16(self.bucket), Buffer::U8(self.kind), Buffer::U8(self.status)]);
         buffers.extend(self.places.into_iter().chain(self.codes).map(Buffer::U32));
-        buffers.extend([Buffer::U16(self.http_status), Buffer::U16(self.retry_count), self.error.finish(), self.proxy.finish()]);
+        buffers.extend([Buffer::U16(self.http_status), Buffer::U16(self.retry_count), Buffer::U8(self.messaging_role)]);
+        buffers.extend([self.error.finish(), self.code_error.finish(), self.proxy.finish()]);
         buffers.extend(self.positions.into_iter().map(Buffer::U32));
         buffers.extend(self.extras.into_iter().flat_map(|(codes, validity)| [Buffer::U32(codes), validity.finish()]));
         buffers

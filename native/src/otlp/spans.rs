@@ -12,14 +12,14 @@ use crate::otlp::containers::{attributes, each_child, read_container};
 use crate::otlp::descriptor::{EVENT, LINK, RESOURCE, SCOPE, validate};
 use crate::otlp::promoted::{Keys, Promoted};
 use crate::otlp::resources::{ResourceFields, SDK, Table, text_of};
-use crate::otlp::semantics::number;
+use crate::otlp::semantics::{grpc_status, is_code_error, messaging_role, number};
 use crate::otlp::span_columns::{Columns, Span, known, push_each};
 use crate::otlp::value::unique_attributes;
 use crate::otlp::weight::{DETAIL_BYTES, ITEM_BYTES};
 use crate::otlp::wire::{self, MAX_DEPTH, Malformed, Reader, deeper};
 
 /// The fields of `semantics.SPAN_KEYS`; their places here are what the constants below say.
-pub const SPAN_FIELDS: [&str; 12] = [
+pub const SPAN_FIELDS: [&str; 14] = [
     "response_flags",
     "upstream_cluster",
     "peer",
@@ -32,6 +32,8 @@ pub const SPAN_FIELDS: [&str; 12] = [
     "error",
     "component",
     "route",
+    "messaging_operation",
+    "grpc_status",
 ];
 const RESPONSE_FLAGS: usize = 0;
 /// From here to HTTP_STATUS: fields that become codes as they are.
@@ -41,6 +43,8 @@ const RETRY_COUNT: usize = 8;
 const ERROR: usize = 9;
 const COMPONENT: usize = 10;
 const ROUTE: usize = 11;
+const MESSAGING_OPERATION: usize = 12;
+const GRPC_STATUS: usize = 13;
 
 const CLIENT: i32 = 3;
 const STATUS_ERROR: i32 = 2;
@@ -229,6 +233,8 @@ impl<'t> Decoder<'t> {
         let http_status = number(promoted.text(HTTP_STATUS));
         let is_not_found = span.kind == CLIENT && http_status == 404;
         let is_error = promoted.text(ERROR) == b"true" || span.status_code == STATUS_ERROR && !is_not_found;
+        let is_unset = known(span.status_code, STATUS_ERROR) == 0;
+        let is_code_error = is_unset && is_code_error(span.kind, http_status, || grpc_status(promoted.text(GRPC_STATUS)));
         let is_proxy = resource.is_proxy || promoted.text(COMPONENT) == b"proxy";
 
         let columns = &mut self.columns;
@@ -239,7 +245,9 @@ impl<'t> Decoder<'t> {
         push_each(&mut columns.places, [span.flags, resource_row as u32, scope]);
         columns.http_status.push(http_status);
         columns.retry_count.push(number(promoted.text(RETRY_COUNT)));
+        columns.messaging_role.push(messaging_role(span.kind, promoted.text(MESSAGING_OPERATION)));
         columns.error.push(is_error);
+        columns.code_error.push(is_code_error);
         columns.proxy.push(is_proxy);
 
         let limit = self.limits.value_bytes; // details.rs marks and counts what is left out

@@ -221,7 +221,7 @@ fn write_double(number: f64, out: &mut Vec<u8>) {
     let text = if number.is_nan() {
         "NaN".into()
     } else if number.is_infinite() {
-        if number > 0.0 { "+Inf".into() } else { "-Inf".into() }
+        if number > 0.0 { "Infinity".into() } else { "-Infinity".into() }
     } else if magnitude >= 1e21 {
         format!("{number:e}").replace('e', "e+")
     } else if magnitude != 0.0 && magnitude < 1e-6 {
@@ -280,7 +280,7 @@ mod tests {
             (1e21, "1e+21"),
             (1e-6, "0.000001"),
             (-1.5e-7, "-1.5e-7"),
-            (f64::INFINITY, "+Inf"),
+            (f64::INFINITY, "Infinity"),
             (f64::NAN, "NaN"),
         ];
         for (number, expected) in cases {

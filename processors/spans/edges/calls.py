@@ -47,9 +47,9 @@ class Calls:
     """One pane's spans, each once, as possible callers and callees."""
 
     spans: pl.DataFrame
-    """``pane`` i64; ``key``, ``parent_key`` u64 (0: root); ``start_ns`` i64; ``slot`` u32; ``node``, ``via``
-    (Envoy's cluster; else, PEER_BIT set, the peer that a CLIENT names), ``flags`` u64 hashes (0: none);
-    ``bucket`` i16; ``kind`` u8; ``retry`` u16; and bools:
+    """``pane`` i64; ``key``, ``parent_key`` (0: root), ``span_key`` u64; ``start_ns`` i64; ``slot`` u32;
+    ``node``, ``via`` (Envoy's cluster; else, PEER_BIT set, the peer that a CLIENT names), ``flags`` u64
+    hashes (0: none); ``bucket`` i16; ``kind``, ``role`` (``messaging_role``) u8; ``retry`` u16; and bools:
 
     ``proxy``, ``error``, ``queue`` (names a queue), ``database`` (a CLIENT that names one), ``refused``
     (before it was sent, by its flags), ``caller`` (a CLIENT that counts as a call where nothing shows below
@@ -71,8 +71,8 @@ def calls_of(
 ) -> Calls:
     """The look-up rows of a pane.
 
-    ``spans``: SPAN_SCHEMA with ``key`` and ``parent_key``, each span once; ``first``: which of them are first
-    copies; ``slots``: of each.
+    ``spans``: SPAN_SCHEMA with ``key``, ``parent_key`` and ``span_key``, each span once; ``first``: which of
+    them are first copies; ``slots``: of each.
     """
     upstream, flags = labels.codes(spans["upstream_cluster"]), labels.codes(spans["response_flags"])
     client, proxy = spans["kind"] == CLIENT, _own(spans["proxy"])
@@ -101,7 +101,7 @@ def calls_of(
         }
         | {f"{name}_text": pl.Series(labels.text(resources[name]), dtype=pl.String) for name in IDENTITY}
     ).unique("node", keep="first", maintain_order=True)
-    queue = (spans["kind"] >= PRODUCER) & (
+    queue = (spans["messaging_role"] != 0) & (
         (spans["messaging_system"] != 0) | (spans["messaging_destination"] != 0)
     )
 
@@ -113,13 +113,14 @@ def calls_of(
 
     cluster = hashes[upstream] & ~PEER_BIT
     inbound = by_text(_INBOUND, upstream)
-    database = client & (spans["db_system"] != 0)
+    database = client & ((spans["db_system"] != 0) | (spans["db_name"] != 0))
     broken = by_text(_FAILED, flags)
     failed = _own(spans["error"]) | (spans["http_status"] >= 500) | broken
     refused = (client & by_text(_UNSENT_BY_CLIENT, flags)) | (proxy & by_text(_UNSENT, flags))
     name = labels.codes(spans["name"])
     look_up = pl.DataFrame({
-        "key": spans["key"], "parent_key": spans["parent_key"], "start_ns": _own(spans["start_ns"]), "slot": slots,
+        "key": spans["key"], "parent_key": spans["parent_key"], "span_key": spans["span_key"],
+        "start_ns": _own(spans["start_ns"]), "slot": slots, "role": _own(spans["messaging_role"]),
         "node": node[spans["resource"].to_numpy()],
         "via": np.where(peer != 0, hashes[peer] | PEER_BIT, cluster), "flags": hashes[flags],
         "bucket": _own(spans["bucket"]), "kind": _own(spans["kind"]), "retry": _own(spans["retry_count"]),

@@ -13,10 +13,19 @@ from processors.spans.edges.ways import find_ways, lead_out
 
 
 def childless_calls(
-    own: pl.DataFrame, pairs: pl.DataFrame, labels: Labels, window: Window, lookback: int
+    own: pl.DataFrame,
+    pairs: pl.DataFrame,
+    told: pl.DataFrame,
+    labels: Labels,
+    window: Window,
+    *,
+    lookback: int,
 ) -> list[Found]:
-    """Calls to databases, and calls with nothing below them. ``own``: the pane's first copies; ``pairs``:
-    what find_pairs made of them; ``lookback``: panes.
+    """Calls to databases, and calls with nothing below them. Of nested calls to databases (an ORM's above a
+    driver's) the inner ones count.
+
+    ``own``: the pane's first copies; ``pairs``: what find_pairs made of them; ``told``: parents of these that
+    were counted by themselves; ``lookback``: panes.
     """
     suspect = own["proxy"] & (own["kind"] == SERVER) & own["failed"] & (own["via"] != 0)
     asked = own["refused"] | own["database"] | own["caller"] | suspect
@@ -26,7 +35,7 @@ def childless_calls(
     found = []
     database = own["database"] & ~(own["refused"] & childless)
     if database.any():
-        found += _database_calls(own.filter(database), labels, window)
+        found += _database_calls(own.filter(database), told, labels, window)
     alone = own.filter(childless & ~database)
     if len(alone):
         found += _lone_calls(alone, window.about(window.pane, lookback // 2))
@@ -52,9 +61,11 @@ def taken_back(told: pl.DataFrame, window: Window, lookback: int) -> tuple[list[
     return found, told["key"].filter(stays)
 
 
-def _database_calls(callers: pl.DataFrame, labels: Labels, window: Window) -> list[Found]:
-    below = window.children_of(callers["key"], ("parent_key", "node"))
-    asked = callers.join(_other_services_below(callers, below, window), on="key", how="anti")
+def _database_calls(callers: pl.DataFrame, told: pl.DataFrame, labels: Labels, window: Window) -> list[Found]:
+    below = window.children_of(callers["key"], ("parent_key", "node", "database"))
+    asked = callers.join(_answered_below(callers, below, window), on="key", how="anti")
+    above = told.filter("database").select("service", parent_key="key")
+    asked = asked.join(above, on=["parent_key", "service"], how="anti", maintain_order="left")
     if asked.is_empty():
         return []
     asked, nodes = with_node(asked, labels, DATABASE_NAMES, DATABASE)
@@ -65,14 +76,14 @@ def _database_calls(callers: pl.DataFrame, labels: Labels, window: Window) -> li
     return [Found(rows, nodes)]
 
 
-def _other_services_below(callers: pl.DataFrame, below: pl.DataFrame, window: Window) -> pl.DataFrame:
-    """``key`` of callers with a child of another service."""
+def _answered_below(callers: pl.DataFrame, below: pl.DataFrame, window: Window) -> pl.DataFrame:
+    """``key`` of callers with a child of another service, or one that calls a database itself."""
     service = window.nodes_where("node", below["node"], ("node", "service")).rename({"service": "p_service"})
-    children = below.join(service, on="node").select(key="parent_key", p_service="p_service")
+    children = below.join(service, on="node").select("p_service", "database", key="parent_key")
     return (
         callers.select("key", "service")
         .join(children, on="key")
-        .filter(pl.col("service") != pl.col("p_service"))
+        .filter(pl.col("database") | (pl.col("service") != pl.col("p_service")))
         .select("key")
     )
 

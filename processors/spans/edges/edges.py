@@ -6,9 +6,9 @@ Rules for a span and its parent:
 - else another service, or another instance of the same service, is an edge, whatever the kinds of the two
   spans (so a gateway's CLIENT span below a CLIENT span counts, and a proxy's SERVER below a SERVER, which is
   what Envoy makes without ``spawn_upstream_span``);
-- a PRODUCER and a CONSUMER that names its queue have no edge: each has one with the queue. Databases are
-  nodes where a CLIENT span names one and no other service shows below it; a root SERVER span was called from
-  outside;
+- who sends and who receives have no edge where the latter names its queue: each has one with the queue.
+  Databases are nodes where a CLIENT span names one, and neither another service nor a further call to a
+  database shows below it; a root SERVER span was called from outside;
 - a CLIENT's span with nothing below it is a call by itself, to the service that other calls through its Envoy
   cluster (or to its peer) reached, else to a node of that name: ``unsent`` where its response flags say that
   it was refused before it was sent (UO, NR, UH, ...; of a proxy's SERVER span these three), ``unanswered``
@@ -89,7 +89,7 @@ def edges(
     links = links.filter(~links["parent_key"].is_in(kept.implode()))
     found = [
         Found(link_rows(links, window), OTHER_NODE),
-        *childless_calls(own, pairs, labels, window, lookback),
+        *childless_calls(own, pairs, told, labels, window, lookback=lookback),
         *taken,
         *queue_calls(own, pairs, labels),
         outside_calls(own),

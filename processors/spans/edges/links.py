@@ -3,7 +3,8 @@
 import polars as pl
 
 from processors.grouping import NO_BUCKET
-from processors.spans.edges.calls import CLIENT, CONSUMER, PEER_BIT, PRODUCER, SERVER, Window
+from processors.spans.edges.calls import CLIENT, PEER_BIT, PRODUCER, SERVER, Window
+from schemas.otlp.semantics import RECEIVES, SENDS
 
 CONNECTIONS = ("service", "database", "queue", "outside", "unknown", "external")
 SERVICE, DATABASE, QUEUE, OUTSIDE, UNKNOWN, EXTERNAL = range(6)
@@ -30,8 +31,23 @@ _CHILD = (
     "proxy",
     "error",
     "queue",
+    "role",
+    "database",
 )
-_PARENT = ("pane", "key", "node", "via", "flags", "bucket", "kind", "proxy", "error", "retry", "queue")
+_PARENT = (
+    "pane",
+    "key",
+    "node",
+    "via",
+    "flags",
+    "bucket",
+    "kind",
+    "proxy",
+    "error",
+    "retry",
+    "queue",
+    "role",
+)
 _TRACE = ("trace_hi", "trace_lo")
 _TOLD = {
     "pane": pl.Int64, "key": pl.UInt64, "parent_key": pl.UInt64, "slot": pl.UInt32, "node": pl.UInt64, "via": pl.UInt64,
@@ -78,8 +94,8 @@ def find_pairs(own: pl.DataFrame, window: Window) -> pl.DataFrame:
 
 def told_by_themselves(pairs: pl.DataFrame, window: Window) -> pl.DataFrame:
     """Callers of ``pairs`` that were counted by themselves, as their pane was decided before the child came:
-    nothing (below a call to a database: nothing of another service) had shown within the wait. Columns as
-    _TOLD.
+    nothing (below a call to a database: nothing of another service, and no call to a database) had shown
+    within the wait. Columns as _TOLD.
 
     ``seen``: the first pane before this one with a child of theirs that came too late, null for none.
     """
@@ -92,13 +108,13 @@ def told_by_themselves(pairs: pl.DataFrame, window: Window) -> pl.DataFrame:
     callers = callers.join(
         window.nodes_where("node", callers["node"], ("node", "service", "identity")), on="node"
     )
-    below = window.spans_where("parent_key", callers["key"], ("pane", "parent_key", "node"))
+    below = window.spans_where("parent_key", callers["key"], ("pane", "parent_key", "node", "database"))
     below = below.join(window.nodes_where("node", below["node"], ("node", "service")), on="node")
     below = below.join(
         _prefixed(callers.select("pane", "key", "database", "service")),
         left_on="parent_key",
         right_on="p_key",
-    ).filter(~pl.col("p_database") | (pl.col("service") != pl.col("p_service")))
+    ).filter(~pl.col("p_database") | pl.col("database") | (pl.col("service") != pl.col("p_service")))
     decided = pl.col("p_pane") + window.wait
     in_time = below.filter(pl.col("pane") <= decided)["parent_key"]
     seen = below.filter((pl.col("pane") > decided) & (pl.col("pane") < window.pane))
@@ -130,7 +146,7 @@ def find_links(pairs: pl.DataFrame, window: Window) -> pl.DataFrame:
     """Pairs that are an edge (the rules: ``processors.spans.edges.edges``), with both ends' ``service`` and
     ``identity``.
     """
-    told_by_queue = (pl.col("p_kind") == PRODUCER) & (pl.col("kind") == CONSUMER) & pl.col("queue")
+    told_by_queue = (pl.col("p_role") == SENDS) & (pl.col("role") == RECEIVES) & pl.col("queue")
     apart = pairs.filter((pl.col("node") != pl.col("p_node")) & ~told_by_queue)
     ends = pl.concat([apart["node"], apart["p_node"]])
     nodes = window.nodes_where("node", ends, ("node", "service", "identity", "instance", "pod"))

@@ -6,10 +6,11 @@ import polars as pl
 
 from processors.limits import Labels, Past
 from processors.settings import ProcessorSettings
-from processors.spans.deduplicate import PaneSpans
+from processors.spans.deduplicate import PaneSpans, SeenSpans
 from processors.spans.edges import calls
 from processors.spans.edges.calls import Calls, calls_of
 from processors.spans.edges.edges import edges
+from processors.spans.edges.shared_ids import told_apart
 from processors.spans.edges.virtual import virtual_ends
 from processors.spans.sampling.sampler import Sampler
 from processors.stage import PaneView, Tables, Window
@@ -55,6 +56,7 @@ class Edges:
             return {}
         seen = window.seen(Calls)
         around = calls.Window.of(pane.number, self._wait, pane.time, seen)
+        around = told_apart(around, spans.first, window.seen(SeenSpans), self._lookback_panes)
         met, own = pane.met(SeenEnds, self._lookback_panes // 2), pane.seen[SeenEnds].identities
         past = None
         if met is not None:

@@ -7,9 +7,10 @@ import polars as pl
 
 from processors.grouping import NO_BUCKET, hash_rows, hash_texts
 from processors.limits import IDENTITY, OTHER, Labels
-from processors.spans.edges.calls import CONSUMER, PEER_BIT, PRODUCER, SERVER, Calls
+from processors.spans.edges.calls import PEER_BIT, SERVER, Calls
 from processors.spans.edges.links import DATABASE, EXTERNAL, OUTSIDE, QUEUE, UNKNOWN, as_rows
 from processors.spans.edges.targets import read_peers, read_upstreams
+from schemas.otlp.semantics import RECEIVES, SENDS
 
 OUTSIDE_CLIENT = "outside"
 """The client of root SERVER spans."""
@@ -89,11 +90,11 @@ def outside_calls(own: pl.DataFrame) -> Found:
 
 
 def queue_calls(own: pl.DataFrame, pairs: pl.DataFrame, labels: Labels) -> list[Found]:
-    """PRODUCER -> queue and queue -> CONSUMER; of nested spans of one kind and process (receive, process) the
-    outer one counts.
+    """Who sends -> queue and queue -> who receives; of nested spans of one process that do the same (receive,
+    process) the outer one counts.
     """
     nested = pairs.filter(
-        (pl.col("kind") == pl.col("p_kind")) & pl.col("p_queue") & (pl.col("node") == pl.col("p_node"))
+        (pl.col("role") == pl.col("p_role")) & pl.col("p_queue") & (pl.col("node") == pl.col("p_node"))
     )["key"]
     spans = own.filter(pl.col("queue") & ~pl.col("key").is_in(nested.implode()))
     if spans.is_empty():
@@ -101,11 +102,11 @@ def queue_calls(own: pl.DataFrame, pairs: pl.DataFrame, labels: Labels) -> list[
     spans, nodes = with_node(spans, labels, _QUEUE_NAMES, QUEUE)
     fixed = {"connection": QUEUE, "upstream": 0, "unsent": False, "unanswered": False, "retry": False}
     sent = as_rows(
-        spans.filter(pl.col("kind") == PRODUCER), client=pl.col("identity"), server=pl.col("virtual"),
+        spans.filter(pl.col("role") == SENDS), client=pl.col("identity"), server=pl.col("virtual"),
         client_bucket=pl.col("bucket"), server_bucket=NO_BUCKET, **fixed,
     )  # fmt: skip
     received = as_rows(
-        spans.filter(pl.col("kind") == CONSUMER), client=pl.col("virtual"), server=pl.col("identity"),
+        spans.filter(pl.col("role") == RECEIVES), client=pl.col("virtual"), server=pl.col("identity"),
         client_bucket=NO_BUCKET, server_bucket=pl.col("bucket"), **fixed,
     )  # fmt: skip
     return [Found(sent, nodes), Found(received, nodes)]

@@ -33,6 +33,8 @@ _TRACE = ("trace_hi", "trace_lo")
 _RESOURCE_KEYS = ("service", "namespace", "cluster", "version")
 _STATUS_OK = 6  # after the classes 1xx .. 5xx
 _NS_PER_MS = 1_000_000
+_SPAN = pl.col("span_id") ^ (pl.col("kind").cast(pl.UInt64) * pl.lit(0x9E3779B97F4A7C15, pl.UInt64))
+"""What tells spans of a trace apart: client and server of a call may have one id."""
 
 
 class Sampler:
@@ -54,21 +56,21 @@ class Sampler:
         """One row per trace of a pane.
 
         ``spans`` has SPAN_SCHEMA's columns and ``attr:KEY`` for :attr:`attribute_keys`, with the codes of
-        ``batch``, each (trace id, span id) once. Columns: ``pane`` Int64, ``trace_hi``, ``trace_lo`` UInt64,
+        ``batch``, each span once. Columns: ``pane`` Int64, ``trace_hi``, ``trace_lo`` UInt64,
         ``start_ns``, ``end_ns`` Int64, ``error`` Boolean, ``explicit`` UInt64 (randomness from the trace
         state, null without), then what the policies need; rows in no particular order.
         """
         stated = spans.height > 0 and bool(spans["trace_state"].max())
         matches = {column: span_matches(policy, batch, spans) for column, policy in self._hits.items()}
         rows = spans.select(
-            *_TRACE, _begin(spans), "end_ns", "error", *(["span_id"] if self._counts_spans else []), **matches,
+            *_TRACE, _begin(spans), "end_ns", "error", *(["span_id", "kind"] if self._counts_spans else []), **matches,
             explicit=_explicit_randomness(batch, spans) if stated else pl.lit(None, dtype=pl.UInt64),
         )  # fmt: skip
         traces = rows.group_by(_TRACE).agg(
             pl.col("start_ns").min(), pl.col("end_ns").max(), pl.col("error").any(),
             pl.col("explicit").max() if stated else pl.lit(None, dtype=pl.UInt64).alias("explicit"),
             *(pl.col(column).any() for column in self._hits),
-            *([pl.col("span_id").alias("span_ids")] if self._counts_spans else []),
+            *([_SPAN.alias("span_ids")] if self._counts_spans else []),
         )  # fmt: skip
         traces = traces.insert_column(0, pl.lit(pane, dtype=pl.Int64).alias("pane"))
         return self._with_budgets(traces, batch, spans, pane) if self._budgets else traces
@@ -205,7 +207,7 @@ def _entries(
     where the texts are.
 
     It is the root; where the pane has none (its parent is outside the mesh, or came in another pane) the one
-    that started first.
+    that started first. Of two of one id it is the caller's.
     """
     known = {key: pl.Series(batch.resources.column(key)) for key in _RESOURCE_KEYS if key in keys}
     columns = {
@@ -222,6 +224,7 @@ def _entries(
         "span_id",
         "parent_id",
         "start_ns",
+        pl.col("kind").alias("side"),
         *(columns.get(key, pl.col(key)).alias(key) for key in keys),
     )
     roots = needed.filter(pl.col("parent_id") == 0)
@@ -230,5 +233,7 @@ def _entries(
         pl.concat([roots, needed.join(rootless, on=_TRACE, how="semi")]) if rootless.height else roots
     )
     if candidates.height > traces.height:
-        candidates = candidates.sort("start_ns", "span_id").unique(_TRACE, keep="first")
+        candidates = candidates.sort(
+            "start_ns", "span_id", "side", descending=[False, False, True], maintain_order=True
+        ).unique(_TRACE, keep="first", maintain_order=True)
     return candidates.select(*_TRACE, *keys)

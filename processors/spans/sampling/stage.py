@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from processors.settings import ProcessorSettings
-from processors.spans.deduplicate import PaneSpans
+from processors.spans.deduplicate import PaneSpans, Stored
 from processors.spans.sampling.sampler import Sampler
 from processors.stage import PaneView, Tables, Window
 from schemas.spans import SpanBatch
@@ -41,22 +41,22 @@ class Sample:
 
     def decide(self, pane: PaneView[SpanBatch], window: Window) -> Tables:
         """See processors.stage.Stage."""
-        spans, first = pane.own[PaneSpans].frame, pane.own[PaneSpans].first
+        spans, stored = pane.own[PaneSpans].frame, pane.own[Stored].rows
         if spans.is_empty():
             return {}
         summaries = [summary.traces for summary in window.seen(Summary).values()]
         decisions = self._sampler.decide(summaries, pane.number).rename({"error": "trace_error"})
-        kept = spans.filter(first).join(decisions, on=["trace_hi", "trace_lo"])
+        kept = spans.filter(stored).join(decisions, on=["trace_hi", "trace_lo"])
         kept = limit_traces(kept, self._sampler.settings.trace_spans)
         pane.own.leave(Kept(kept))
         pane.fates.kept += kept.height
-        pane.fates.dropped += int(first.sum()) - kept.height
+        pane.fates.dropped += int(stored.sum()) - kept.height
         return {}
 
 
 def limit_traces(kept: pl.DataFrame, limit: int) -> pl.DataFrame:
     """Of each trace the first ``limit`` spans, by start, then id: one that never ends would fill the store
-    (invariant 7).
+    (invariant 7). Of equal ones those that came first stay.
     """
     trace = ("trace_hi", "trace_lo")
     if kept.height <= limit or kept.group_by(trace).len()["len"].max() <= limit:  # type: ignore[operator]  # a count

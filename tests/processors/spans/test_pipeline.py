@@ -2,14 +2,17 @@
 the log's (5), copies (8).
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from processors.panes import Emit
 from processors.settings import ProcessorSettings
@@ -127,6 +130,12 @@ def logs(draw: st.DrawFn) -> list[Record]:
                 )
             )
     copies = draw(st.lists(st.sampled_from(spans), max_size=6))
+    for span in draw(st.lists(st.sampled_from(spans), max_size=4)):  # of equal id, or of the same span
+        copies.append(draw(st.sampled_from([
+            replace(span, service=draw(st.sampled_from(["b/1/pod", "c"]))),
+            replace(span, kind=draw(st.sampled_from([SERVER, CLIENT])), parent=draw(st.sampled_from([0, span.parent]))),
+            replace(span, duration_ms=draw(st.sampled_from([0, 7])), status=draw(st.sampled_from([0, 2]))),
+        ])))  # fmt: skip
     arrivals = [(draw(st.integers(0, 24)) / 2, span) for span in [*spans, *copies]]
     by_time = sorted(arrivals, key=lambda arrival: arrival[0])
     records = make_log(
@@ -172,20 +181,56 @@ def test_copies_and_parents_at_any_distance_give_equal_blocks_from_any_restart(d
         assert all(again[token].equals(found) for token, found in whole.items()), stop
 
 
-@examples(5)
+class Version(NamedTuple):
+    """A span as one record has it."""
+
+    pane: int
+    finished: bool
+    error: bool
+
+
+def counted(log: Sequence[Record], given_settings: ProcessorSettings) -> tuple[int, int, int, int]:
+    """Spans received, distinct, that may be stored, and failed, by the rules, record by record."""
+    versions: dict[tuple[object, ...], list[Version]] = defaultdict(list)
+    for record in log:
+        for resource_spans in TracesData.FromString(record.payload).resource_spans:
+            ((span,),) = [each.spans for each in resource_spans.scope_spans]
+            resource = {each.key: each.value.string_value for each in resource_spans.resource.attributes}
+            attributes = {each.key: each.value.string_value for each in span.attributes}
+            sender = (
+                resource["service.name"],
+                resource.get("service.instance.id") or resource.get("k8s.pod.name"),
+            )
+            side = (span.kind, sender, attributes.get("component"), span.start_time_unix_nano)
+            versions[span.trace_id, span.span_id, *side].append(
+                Version(
+                    (record.append_time_ns - T0_S * 10**9) // given_settings.pane_ns,
+                    span.end_time_unix_nano > span.start_time_unix_nano,
+                    span.status.code == 2 or attributes.get("error") == "true",
+                )
+            )
+    received = sum(map(len, versions.values()))
+    stored = errors = 0
+    for of_span in versions.values():
+        pane = of_span[0].pane
+        here = [each for each in of_span if each.pane == pane]
+        first = next((each for each in here if each.finished), here[0])
+        end = None if first.finished else next((each for each in of_span if each.finished), None)
+        stored += 2 if end and end.pane > pane + given_settings.wait else 1
+        errors += first.error or bool(end and end.error)
+    return received, len(versions), stored, errors
+
+
+@examples(8)
 @given(logs())
 def test_every_span_counts_once_and_the_ledger_balances(log: list[Record]) -> None:
     wide = SHORT.model_copy(update={"lookback": timedelta(seconds=60)})
     emits = process(log, wide, MIXED)
-    seen: set[bytes] = set()
-    received = 0
-    for record in log:
-        if record.payload:
-            received += 1
-            seen.add(record.payload)  # one span a record; a copy has equal bytes
+    received, spans, stored, errors = counted(log, wide)
     assert total(emits, "ledger", "received") == received
-    assert total(emits, "ledger", "duplicate") == received - len(seen)
-    assert total(emits, "red_10s", "requests") == len(seen)
+    assert total(emits, "ledger", "duplicate") == received - stored
+    assert total(emits, "red_10s", "requests") == spans
+    assert total(emits, "red_10s", "errors") == errors
     assert (
         total(emits, "ledger", "kept") == len(rows(emits, "otel_traces")) == total(emits, "ledger", "stored")
     )

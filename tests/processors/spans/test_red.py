@@ -37,7 +37,7 @@ def test_a_row_has_all_of_its_keys_and_values() -> None:
     spans = [
         proxy(
             "shop", n, kind=CLIENT, flags="UT", trace=n, duration_ms=n, version="v7", name="egress b", start_s=-1,
-            attributes={"http.status_code": "504", "envoy.route": "/cart", **({"error": "true"} if n == 2 else {})},
+            attributes={"http.status_code": "302", "envoy.route": "/cart", **({"error": "true"} if n == 2 else {})},
         )
         for n in (1, 2, 3)
     ]  # fmt: skip
@@ -45,7 +45,7 @@ def test_a_row_has_all_of_its_keys_and_values() -> None:
     buckets = sorted(bucket_of(n * 1_000_000) for n in (1, 2, 3))
     assert row == {
         "slot": T0_S - 10, "cluster": "", "namespace": "", "service": "shop", "version": "v7", "operation": "/cart", "kind": "Client",
-        "status_class": "5xx", "http_status": 504, "response_flags": "UT", "late": 0, "requests": 3, "errors": 1,
+        "status_class": "3xx", "http_status": 302, "response_flags": "UT", "late": 0, "requests": 3, "errors": 1,
         "duration_ns_sum": 6_000_000, "duration_ns_max": 3_000_000, "duration_histogram": [(bucket, 1) for bucket in buckets],
         "exemplar_trace_id": f"{2:032x}",
     }  # fmt: skip
@@ -66,6 +66,21 @@ def test_a_row_has_all_of_its_keys_and_values() -> None:
 def test_status_class(status: int, http: str, status_class: str) -> None:
     (row,) = red(Span("a", 1, status=status, attributes={"http.status_code": http} if http else {}))
     assert row["status_class"] == status_class
+
+
+@pytest.mark.parametrize(("from_codes", "errors"), [(True, 2), (False, 0)])
+def test_codes_of_spans_without_a_status_count_unless_the_setting_keeps_the_status_alone(
+    from_codes: bool,
+    errors: int,
+) -> None:
+    spans = (
+        Span("a", 1, attributes={"http.response.status_code": "503"}),
+        Span("a", 2, attributes={"http.response.status_code": "503"}, status=1),
+        Span("a", 3, attributes={"rpc.grpc.status_code": "14"}),
+        Span("a", 4, attributes={"http.response.status_code": "404"}),
+    )
+    found = red(*spans, settings=ONE.model_copy(update={"errors_from_codes": from_codes}))
+    assert sum(row["errors"] for row in found) == errors  # type: ignore[misc]  # counts
 
 
 def test_exemplar_is_the_slowest_failed_span_then_the_slowest_then_the_smallest_trace_id() -> None:
