@@ -30,7 +30,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from processors.grouping import NO_BUCKET, U64, Groups, hash_rows
-from processors.limits import IDENTITY, Labels, Past
+from processors.limits import IDENTITY, Labels
 from processors.settings import LabelLimits
 from processors.slots import LEVELS, PaneTime
 from processors.spans.edges.calls import Window
@@ -68,16 +68,15 @@ def edges(
     limits: LabelLimits,
     *,
     lookback: int,
-    own_ends: pl.Series | None = None,
-    past: Past | None = None,
+    new_ends: pl.Series | None = None,
 ) -> dict[str, pa.Table]:
     """Rows of ``edges_10s`` of the window's pane; late ones also of ``edges_1m`` and ``edges_1h``. Tables
     without rows are left out.
 
     ``spans``: the pane's SPAN_SCHEMA columns, row by row those of its Calls; ``first``: which of them are
-    first copies; ``lookback``: in panes; ``own_ends``: what ends the pane's spans name; ``past``: those of
-    earlier panes, None where there are too few of these to know. Ends over the limit of nodes, those with the
-    fewest calls, are ``other``; so are both ends of the smallest rows over that of series.
+    first copies; ``lookback``: in panes; ``new_ends``: those that may be few, None where there are too few
+    earlier panes to know. Ends over the limit of nodes, those with the fewest
+    calls, are ``other``; so are both ends of the smallest rows over that of series.
     """
     calls, time = window.calls, window.time
     known = calls.nodes.select("node", "service", "identity")
@@ -99,8 +98,8 @@ def edges(
     if rows.is_empty():
         return {}
     rows = _named(rows, limits.nodes)
-    if own_ends is not None and past is not None:
-        rows = _few_new(rows, own_ends, past, limits.new_services)
+    if new_ends is not None:
+        rows = _few_new(rows, new_ends, limits.new_services)
     tables = {"edges_10s": _table(rows, names, window, limits.series)}
     late = time.late(rows["slot"].to_numpy())
     if late.any():
@@ -126,11 +125,10 @@ def _named(rows: pl.DataFrame, limit: int) -> pl.DataFrame:
     )
 
 
-def _few_new(rows: pl.DataFrame, own: pl.Series, past: Past, limit: int) -> pl.DataFrame:
-    """The rows with those of the pane's ``own`` ends that are new by ``past`` made ``other``,
-    but for the ``limit`` busiest; of equal ones those of the smaller hash stay.
+def _few_new(rows: pl.DataFrame, new: pl.Series, limit: int) -> pl.DataFrame:
+    """The rows with ``new`` ends made ``other``, but for the ``limit`` busiest; of equal ones those of the
+    smaller hash stay.
     """
-    new = past.new(own, limit)
     if len(new) <= limit:
         return rows
     ends = pl.concat([rows["client"], rows["server"].rename("client")])

@@ -1,17 +1,18 @@
 """Edges as a stage: look-up rows when a pane closes, edges when its window is complete."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
 from processors.limits import Labels, Past
-from processors.settings import ProcessorSettings
+from processors.settings import LabelLimits, ProcessorSettings
 from processors.spans.deduplicate import PaneSpans, SeenSpans
 from processors.spans.edges import calls
 from processors.spans.edges.calls import Calls, calls_of
 from processors.spans.edges.edges import edges
 from processors.spans.edges.shared_ids import told_apart
-from processors.spans.edges.virtual import virtual_ends
+from processors.spans.edges.virtual import ends_of_ways, virtual_ends, ways_out
 from processors.spans.sampling.sampler import Sampler
 from processors.stage import PaneView, Tables, Window
 from schemas.spans import SpanBatch
@@ -22,12 +23,31 @@ class SeenEnds:
     """A note for later panes: the ends that edges of a pane's spans may have."""
 
     identities: pl.Series
-    """Of services by version, databases, queues and upstream clusters, each once."""
+    """Of services by version, databases and queues, each once."""
+    ways: pl.Series
+    """What is written on ways that may lead out of the mesh, each once."""
 
     @classmethod
     def of(cls, spans: pl.DataFrame, found: Calls, labels: Labels) -> "SeenEnds":
         """Of a pane's spans, row by row those of ``found``."""
-        return cls(pl.concat([found.nodes["identity"].unique(), virtual_ends(spans, found, labels)]))
+        named = pl.concat([found.nodes["identity"].unique(), virtual_ends(spans, found, labels)])
+        return cls(named, ways_out(found))
+
+    def new(
+        self, met: Sequence["SeenEnds"], settled_panes: int, limits: LabelLimits, own: Calls
+    ) -> pl.Series:
+        """The ends that are new by what earlier panes met, where these are more than may be."""
+        most = limits.new_services
+        named = Past([ends.identities for ends in met], settled_panes, limits.nodes).new(
+            self.identities, most
+        )
+        ways = Past([ends.ways for ends in met], settled_panes, limits.nodes).new(self.ways, most)
+        found = [self.identities.clear()]
+        if len(named) > most:
+            found.append(named)
+        if len(ways) > most:
+            found.append(ends_of_ways(ways, own))
+        return pl.concat(found)
 
 
 class Edges:
@@ -57,10 +77,10 @@ class Edges:
         seen = window.seen(Calls)
         around = calls.Window.of(pane.number, self._wait, pane.time, seen)
         around = told_apart(around, spans.first, window.seen(SeenSpans), self._lookback_panes)
-        met, own = pane.met(SeenEnds, self._lookback_panes // 2), pane.seen[SeenEnds].identities
-        past = None
-        if met is not None:
-            past = Past([ends.identities for ends in met], self._lookback_panes // 2, self._limits.nodes)
+        half = self._lookback_panes // 2
+        new_ends = None
+        if (met := pane.met(SeenEnds, half)) is not None:
+            new_ends = pane.seen[SeenEnds].new(met, half, self._limits, seen[pane.number])
         return edges(
             spans.frame,
             spans.first,
@@ -68,6 +88,5 @@ class Edges:
             around,
             self._limits,
             lookback=self._lookback_panes,
-            own_ends=own,
-            past=past,
+            new_ends=new_ends,
         )

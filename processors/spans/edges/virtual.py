@@ -56,8 +56,8 @@ OTHER_NODE = named_nodes(pl.Series([OTHER]), UNKNOWN)
 
 
 def virtual_ends(spans: pl.DataFrame, calls: Calls, labels: Labels) -> pl.Series:
-    """The identities of all virtual nodes that a pane's spans name, each once; ``calls`` are
-    of these spans, row by row.
+    """The identities of the databases and queues that a pane's spans name, each once; ``calls`` are of these
+    spans, row by row.
     """
     made = [
         _nodes_of(
@@ -69,14 +69,20 @@ def virtual_ends(spans: pl.DataFrame, calls: Calls, labels: Labels) -> pl.Series
         )
         if calls.spans[column].any()
     ]
-    lone = calls.spans["refused"] | calls.spans["caller"]
-    if lone.any():
-        ways = calls.spans["via"].filter(lone).unique().alias("via").to_frame()
-        texts = way_texts(ways, calls.words)
-        peer = (ways["via"] & int(PEER_BIT)) != 0
-        named = (read_upstreams(texts.filter(~peer)), read_peers(texts.filter(peer)))
-        made += [named_nodes(each["service_text"], EXTERNAL)["identity"] for each in named]
     return pl.concat([_OUTSIDE_NODE["identity"].clear(), *made]).unique()
+
+
+def ways_out(calls: Calls) -> pl.Series:
+    """What is written on the ways of a pane's spans that may lead out of the mesh (``via``), each once."""
+    return calls.spans["via"].filter(calls.spans["refused"] | calls.spans["caller"]).unique()
+
+
+def ends_of_ways(ways: pl.Series, calls: Calls) -> pl.Series:
+    """The identities of the virtual nodes that ways lead to."""
+    texts = way_texts(ways.alias("via").to_frame(), calls.words)
+    peer = (ways & int(PEER_BIT)) != 0
+    named = (read_upstreams(texts.filter(~peer)), read_peers(texts.filter(peer)))
+    return pl.concat([named_nodes(each["service_text"], EXTERNAL)["identity"] for each in named]).unique()
 
 
 def outside_calls(own: pl.DataFrame) -> Found:
