@@ -74,8 +74,8 @@ CODE_RULE = (
     "status other than OK, a SERVER with UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE or "
     "DATA_LOSS"
 )
-"""What ``code_error`` says: what the semantic conventions ask a status ERROR for (docs/http/http-spans.md,
-docs/rpc/grpc.md); a CLIENT's 404 is left out as in ERROR_RULE. A status OK is the application's word, and
+"""What ``code_error`` says: what the semantic conventions ask a status ERROR for (http/http-spans.md,
+rpc/grpc.md); a CLIENT's 404 is left out as in ERROR_RULE. A status OK is the application's word, and
 stays.
 """
 

@@ -240,7 +240,7 @@ def test_errors(
 def test_code_errors(
     decoder: ModuleType, attributes: dict[str, Any], kind: Any, status: Any, expected: bool
 ) -> None:
-    """docs/http/http-spans.md and docs/rpc/grpc.md of the semantic conventions, status by status."""
+    """http/http-spans.md and rpc/grpc.md of the semantic conventions, status by status."""
     assert _row(decoder, attributes, kind=kind, status=Status(code=status))["code_error"] is expected
 
 
