@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from tests.e2e.damaged_up import CAPTURE, SPANS, Damaged, assert_plain, make, trial
+from tests.e2e.damaged_up import CAPTURE, SPANS, Damaged, assert_plain, make
 from tests.support.damage import flip, garble, truncate
 from tests.support.up import replay
 
@@ -78,7 +78,3 @@ def test_a_damaged_definition_is_one_line_everywhere_and_repaired(made: Path, tm
         assert damaged.up.count("SELECT count() FROM red_10s") > 0
     finally:
         damaged.end()
-
-
-def test_the_first_trial_of_the_campaign(made: Path, tmp_path: Path) -> None:
-    trial(made, tmp_path, seed=1)
