@@ -19,8 +19,8 @@ CODE = pa.uint32()
 ROW = pa.uint32()
 
 ITEM_RESOURCE_SCHEMA = batch_schema(
-    **{name: CODE for name in RESOURCE_SCHEMA.names if name != "attributes"},
-    service_name=CODE,  # the attribute service.name as it is, "" where there is none
+    **{name: CODE for name in RESOURCE_SCHEMA.names if name not in ("gateway", "base", "attributes")},
+    service_name=CODE,  # the attribute service.name as it is; without it: of Envoy's resource its service, of others ""
     schema_url=CODE,
     identity=pa.uint64(),  # hash of attributes (whatever their order) and cluster
     attributes=ATTRIBUTES,

@@ -39,9 +39,7 @@ SPAN_SCHEMA = pa.schema(
             "response_flags", pa.uint32(), nullable=False
         ),  # code: Envoy's "UO", "URX,UT"; "-" reads as ""
         pa.field("upstream_cluster", pa.uint32(), nullable=False),
-        pa.field(
-            "peer", pa.uint32(), nullable=False
-        ),  # code: peer.service, else server.address and what schemas.otlp.semantics names
+        pa.field("peer", pa.uint32(), nullable=False),  # code: see schemas.otlp.semantics.PEER_RULE
         pa.field("db_system", pa.uint32(), nullable=False),
         pa.field("db_name", pa.uint32(), nullable=False),
         pa.field("messaging_system", pa.uint32(), nullable=False),
@@ -80,12 +78,16 @@ RESOURCE_SCHEMA = pa.schema(
         pa.field("instance", pa.uint32(), nullable=False),
         pa.field(
             "pod", pa.uint32(), nullable=False
-        ),  # k8s.pod.name, else host.name: where a sidecar and its app meet
-        pa.field("attributes", ATTRIBUTES, nullable=False),
+        ),  # k8s.pod.name, else host.name, else of Istio's node id: where a sidecar and its app meet
+        pa.field("address", pa.uint32(), nullable=False),  # the pod's IP
+        pa.field("gateway", pa.uint8(), nullable=False),  # 1: an Istio gateway
+        pa.field("base", pa.uint32(), nullable=False),  # the row that has the resource's attributes
+        pa.field("attributes", ATTRIBUTES, nullable=False),  # empty where base is another row
     ]
 )
-"""One row per distinct resource of the batch (distinct by the bytes of its Resource message and schema
-URL, and the cluster of its payload).
+"""One row per distinct resource of the batch (distinct by the bytes of its Resource message and schema URL,
+and the cluster of its payload) and distinct tags of its spans that say who made them: see
+``schemas.otlp.semantics.IDENTITY_RULE``. Resources without spans have none.
 """
 
 SCOPE_SCHEMA = pa.schema(

@@ -87,7 +87,9 @@ def write_traces(
         "SpanName": shared(names, spans["name"].to_arrow()),
         "SpanKind": shared(pa.array(KINDS), spans["kind"].to_arrow()),
         "ServiceName": shared(names, batch.resources.column("service").take(resource)),
-        "ResourceAttributes": shared(batch.resources.column("attributes"), resource),
+        "ResourceAttributes": shared(
+            batch.resources.column("attributes"), batch.resources.column("base").take(resource)
+        ),
         "ScopeName": shared(batch.scopes.column("name"), scope),
         "ScopeVersion": shared(batch.scopes.column("version"), scope),
         "Duration": spans["duration_ns"].to_arrow().cast(pa.uint64()),

@@ -16,7 +16,14 @@ from schemas.errors import BatchTooLarge, MalformedOtlp
 from schemas.histogram import UPPER_NS
 from schemas.logs import LOG_SCHEMA, LogBatch
 from schemas.otlp.limits import DEFAULT_LIMITS, Limits, Weight
-from schemas.otlp.semantics import NO_FLAGS, RESOURCE_KEYS, SPAN_KEYS, UNKNOWN_SERVICE
+from schemas.otlp.semantics import (
+    NO_FLAGS,
+    PROXY_KEYS,
+    RESOURCE_KEYS,
+    SPAN_KEYS,
+    SPAN_PARTS,
+    UNKNOWN_SERVICE,
+)
 from schemas.points import DISTRIBUTION_SCHEMA, EXEMPLAR_SCHEMA, POINT_SCHEMA, PointBatch
 from schemas.spans import DETAIL_SCHEMA, RESOURCE_SCHEMA, SCOPE_SCHEMA, SPAN_SCHEMA
 
@@ -24,7 +31,13 @@ _Memory = Sequence[Buffer]
 _Rows = tuple[int, _Memory]
 
 _decoder = Decoder(
-    dict(SPAN_KEYS), dict(RESOURCE_KEYS), UNKNOWN_SERVICE, NO_FLAGS, UPPER_NS, MalformedOtlp, BatchTooLarge
+    {**SPAN_KEYS, **SPAN_PARTS},
+    {**RESOURCE_KEYS, **PROXY_KEYS},
+    UNKNOWN_SERVICE,
+    NO_FLAGS,
+    UPPER_NS,
+    MalformedOtlp,
+    BatchTooLarge,
 )
 _SPLITTERS = {
     topics.SPANS: _decoder.split_spans,

@@ -5,7 +5,7 @@ About 25 times slower than native. What counts as well-formed is what protobuf's
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 
 from schemas.histogram import bucket_of
 from schemas.ids import is_valid
+from schemas.otlp.identity import TAGS, host_of, identity
 from schemas.otlp.limits import DEFAULT_LIMITS, DETAIL_BYTES, ITEM_BYTES, Cutter, Left, Limits
 from schemas.otlp.reference_items import (
     Strings,
@@ -37,6 +38,7 @@ from schemas.otlp.semantics import (
     RECEIVES,
     SENDS,
     SPAN_KEYS,
+    SPAN_PARTS,
 )
 from schemas.otlp.text import attribute_texts
 from schemas.otlp.wire import joined, submessages
@@ -79,9 +81,16 @@ def decode_details(
 
 @dataclass(slots=True)
 class _Resource:
-    row: int
+    number: int
     attributes: dict[str, str]
-    is_proxy: bool
+    texts: dict[str, str]
+    cluster: str
+    rows: dict[tuple[str, ...], int] = field(default_factory=dict)
+    """By tags; the first one has the attributes."""
+
+    @property
+    def is_proxy(self) -> bool:
+        return self.texts["sdk"] == "envoy"
 
 
 class _Batch:
@@ -134,16 +143,22 @@ class _Batch:
         if known:
             return known
         attributes = attribute_texts(Resource.FromString(data).attributes)
-        texts = resource_texts(attributes, cluster)
-        codes = [
-            self._strings.code(self._cutter.text(texts[field.name]))
-            for field in RESOURCE_SCHEMA
-            if field.name != "attributes"
-        ]
-        self._resource_rows.append((*codes, list(self._cutter.attributes(attributes).items())))
-        resource = _Resource(len(self._resources), attributes, texts["sdk"] == "envoy")
+        resource = _Resource(len(self._resources), attributes, resource_texts(attributes), cluster)
         self._resources[data, schema_url, cluster] = resource
         return resource
+
+    def _row(self, resource: _Resource, tags: dict[str, str]) -> int:
+        """The row of a resource with a span's tags."""
+        key = tuple(tags.values())
+        if key not in resource.rows:
+            *texts, gateway = identity(resource.texts, tags, resource.cluster)
+            row = len(self._resource_rows)
+            base = next(iter(resource.rows.values()), row)
+            codes = [self._strings.code(self._cutter.text(text)) for text in texts]
+            attributes = self._cutter.attributes(resource.attributes if base == row else {})
+            self._resource_rows.append((*codes, gateway, base, list(attributes.items())))
+            resource.rows[key] = row
+        return resource.rows[key]
 
     def _scope(self, data: bytes) -> int:
         if data not in self._scopes:
@@ -156,7 +171,10 @@ class _Batch:
         self, span: Span, resource: _Resource, scope: int, position: tuple[int, int, int]
     ) -> tuple[Any, ...]:
         attributes = attribute_texts(span.attributes)
-        texts = {field: first_text(attributes, keys) for field, keys in SPAN_KEYS.items()}
+        texts = {name: first_text(attributes, keys) for name, keys in {**SPAN_KEYS, **SPAN_PARTS}.items()}
+        row = self._row(resource, {name: texts[name] for name in TAGS})
+        if span.kind == Span.SPAN_KIND_CLIENT:
+            texts["peer"] = texts["peer"] or host_of(texts["url"]) or texts["peer_address"]
         code, unmarked = self._strings.code, Left()  # decode_details marks and counts what is left out
         name, trace_state, message = (
             self._cutter.own_text(text, unmarked)
@@ -180,7 +198,7 @@ class _Batch:
             span.kind if 0 <= span.kind <= 5 else 0,
             span.status.code if 0 <= span.status.code <= 2 else 0,
             span.flags,
-            resource.row,
+            row,
             scope,
             code(name),
             code((is_proxy and texts["route"]) or name),
@@ -188,8 +206,8 @@ class _Batch:
             code(message),
             code("" if texts["response_flags"] == NO_FLAGS else texts["response_flags"]),
             *(
-                code(texts[field])
-                for field in (
+                code(texts[name])
+                for name in (
                     "upstream_cluster",
                     "peer",
                     "db_system",

@@ -20,6 +20,7 @@ from schemas.contexts import ATTRIBUTE_SET_SCHEMA, ITEM_RESOURCE_SCHEMA, ITEM_SC
 from schemas.errors import MalformedOtlp
 from schemas.ids import is_valid
 from schemas.logs import LOG_SCHEMA, LogBatch
+from schemas.otlp.identity import NO_TAGS, identity
 from schemas.otlp.limits import (
     DEFAULT_LIMITS,
     DETAIL_BYTES,
@@ -29,7 +30,7 @@ from schemas.otlp.limits import (
     Left,
     Limits,
 )
-from schemas.otlp.semantics import MAX_TIME_NS, RESOURCE_KEYS, UNKNOWN_SERVICE
+from schemas.otlp.semantics import MAX_TIME_NS, PROXY_KEYS, RESOURCE_KEYS
 from schemas.otlp.text import attribute_texts, value_text
 from schemas.otlp.wire import Field, joined, submessages
 from schemas.points import (
@@ -94,12 +95,9 @@ def first_text(attributes: Mapping[str, str], keys: tuple[str, ...]) -> str:
     return next((text for key in keys if (text := attributes.get(key))), "")
 
 
-def resource_texts(attributes: Mapping[str, str], cluster: str) -> dict[str, str]:
-    """The text of each field of RESOURCE_KEYS, with its default."""
-    texts = {field: first_text(attributes, keys) for field, keys in RESOURCE_KEYS.items()}
-    texts["service"] = texts["service"] or UNKNOWN_SERVICE
-    texts["cluster"] = texts["cluster"] or cluster
-    return texts
+def resource_texts(attributes: Mapping[str, str]) -> dict[str, str]:
+    """The text of each field of RESOURCE_KEYS and PROXY_KEYS; "" for none."""
+    return {field: first_text(attributes, keys) for field, keys in {**RESOURCE_KEYS, **PROXY_KEYS}.items()}
 
 
 class Strings:
@@ -200,9 +198,11 @@ class _Tables:
         if known:
             return known
         attributes = attribute_texts(Resource.FromString(data).attributes)
-        used = "" if first_text(attributes, RESOURCE_KEYS["cluster"]) else cluster
-        texts = resource_texts(attributes, cluster) | {
-            "service_name": attributes.get("service.name", ""),
+        named = resource_texts(attributes)
+        used = "" if named["cluster"] else cluster
+        own = identity(named, NO_TAGS, cluster)
+        texts = own._asdict() | {
+            "service_name": attributes.get("service.name", "") or (own.service if named["node"] else ""),
             "schema_url": url,
         }
         codes = [
@@ -211,8 +211,8 @@ class _Tables:
             if name not in ("identity", "attributes")
         ]
         meaning = _meaning(attributes, used)
-        identity = int.from_bytes(meaning[:8], "big")
-        self._rows[0].append((*codes, identity, self.limited(attributes)))
+        digest = int.from_bytes(meaning[:8], "big")
+        self._rows[0].append((*codes, digest, self.limited(attributes)))
         known = _Known(len(self._resources), _digest(_framed(data, url.encode(), used.encode())), meaning)
         self._resources[data, url, cluster] = known
         return known

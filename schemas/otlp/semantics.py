@@ -21,7 +21,6 @@ SPAN_KEYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "server.address",
             "net.peer.name",
             "net.sock.peer.name",
-            "network.peer.address",
             "peer.address",
         ),
         "db_system": ("db.system.name", "db.system", "db.type"),
@@ -45,6 +44,20 @@ SPAN_KEYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 CODE_RULE.
 """
 
+SPAN_PARTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "url": ("url.full", "http.url"),
+        "peer_address": ("network.peer.address", "net.sock.peer.addr", "net.peer.ip"),
+        "istio_service": ("istio.canonical_service",),
+        "istio_version": ("istio.canonical_revision",),
+        "istio_namespace": ("istio.namespace",),
+        "istio_cluster": ("istio.cluster_id",),
+        "istio_mesh": ("istio.mesh_id",),
+        "node_id": ("node_id",),
+    }
+)
+"""Attributes of a span that columns are made of together with others: see PEER_RULE and IDENTITY_RULE."""
+
 RESOURCE_KEYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "service": ("service.name", "istio.canonical_service"),
@@ -57,6 +70,34 @@ RESOURCE_KEYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 """Attributes of a resource. ``sdk`` is not a column: see PROXY_RULE."""
+
+PROXY_KEYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "address": ("k8s.pod.ip",),
+        "mesh": ("istio.mesh_id",),
+        "node": ("node_name",),
+        "proxy_service": ("cluster_name",),
+    }
+)
+"""Further attributes of a resource; the last two are Envoy's, of its access logs: see IDENTITY_RULE."""
+
+IDENTITY_RULE = """\
+Of service, namespace, cluster, version, instance, pod and address each by the first that names it:
+1. the resource (RESOURCE_KEYS, PROXY_KEYS);
+2. the span's own tags (istio_... of SPAN_PARTS);
+3. the proxy's node id (the span's node_id, else the resource's node_name), where it is Istio's:
+   TYPE~ADDRESS~POD.NAMESPACE~DOMAIN, TYPE sidecar, router, waypoint or ztunnel;
+4. for an instance the pod; for a cluster the record's label, then the mesh.
+A service name that begins with unknown_service is none, nor is istio-proxy where istio_service is there. Of spans with
+a tag istio_..., and where the node id is Istio's, a service NAME.NAMESPACE is NAME in NAMESPACE, unless another
+namespace is known. Where nothing names a service: the resource's cluster_name where it has a node_name, then the pod
+without what Kubernetes appended to its workload's name.
+A gateway is a router, or Istio's service istio-ingressgateway.
+"""
+"""Who made a span, or a log record. Istio's resource has a service name only, and one for all clusters."""
+
+PEER_RULE = "peer, else of a CLIENT's span the host of its url, else its peer_address"
+"""Whom a span names as its peer."""
 
 UNKNOWN_SERVICE = "unknown_service"
 """The service of a resource that names none (as OpenTelemetry's resource conventions say)."""

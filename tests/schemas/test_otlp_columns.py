@@ -27,7 +27,8 @@ def _rows(decoder: ModuleType, *payloads: bytes, extra_keys: tuple[str, ...] = (
             row[name] = None if row[name] is None else texts[row[name]]
         resource = resources.slice(row["resource"], 1).to_pylist()[0]
         row["resource"] = {
-            name: value if name == "attributes" else texts[value] for name, value in resource.items()
+            name: value if name in ("gateway", "base", "attributes") else texts[value]
+            for name, value in resource.items()
         }
     return rows
 
@@ -84,7 +85,8 @@ def test_absent_fields(decoder: ModuleType) -> None:
     assert resource == {
         "service": "unknown_service",
         "attributes": [],
-        **dict.fromkeys(["namespace", "cluster", "version", "instance", "pod"], ""),
+        **dict.fromkeys(["namespace", "cluster", "version", "instance", "pod", "address"], ""),
+        **dict.fromkeys(["gateway", "base"], 0),
     }
 
 
@@ -343,3 +345,55 @@ def test_malformed_records_are_named(decoder: ModuleType) -> None:
     with pytest.raises(MalformedOtlp) as error:
         decoder.decode_spans([make_traces(make_span()), b"\x0a\x05"], [])
     assert error.value.record == 1
+
+
+_ISTIO = {
+    "node_id": "sidecar~10.0.0.7~reviews-v1-545db77b95-2ps7q.shop~shop.svc.cluster.local",
+    "istio.canonical_service": "reviews",
+    "istio.canonical_revision": "v1",
+    "istio.namespace": "shop",
+    "istio.cluster_id": "one",
+    "istio.mesh_id": "mesh",
+}
+
+
+@pytest.mark.parametrize(
+    ("resource", "tags", "expected"),
+    [
+        ({"service.name": "reviews.shop"}, _ISTIO, ("reviews", "shop", "one", "v1", "10.0.0.7", 0)),
+        ({"service.name": "own", "k8s.cluster.name": "c"}, _ISTIO, ("own", "shop", "c", "v1", "10.0.0.7", 0)),
+        ({"service.name": "a.other"}, _ISTIO, ("a.other", "shop", "one", "v1", "10.0.0.7", 0)),
+        ({"service.name": "a.shop"}, {}, ("a.shop", "", "", "", "", 0)),
+        ({"service.name": "a.shop"}, {"istio.mesh_id": "m"}, ("a", "shop", "m", "", "", 0)),
+        ({"service.name": "unknown_service:envoy"}, _ISTIO, ("reviews", "shop", "one", "v1", "10.0.0.7", 0)),
+        ({"service.name": "istio-proxy.shop"}, _ISTIO, ("reviews", "shop", "one", "v1", "10.0.0.7", 0)),
+        ({}, {"node_id": _ISTIO["node_id"]}, ("reviews-v1", "shop", "", "", "10.0.0.7", 0)),
+        ({}, {"node_id": "router~10.0.0.8~gw-0.infra~x"}, ("gw-0", "infra", "", "", "10.0.0.8", 1)),
+        ({}, {"node_id": "sidecar~10.0.0.8~gw-0~x"}, ("unknown_service", "", "", "", "", 0)),
+        ({"service.name": "s"}, {"node_id": "front-0"}, ("s", "", "", "", "", 0)),
+    ],
+)
+def test_who_made_a_span(
+    decoder: ModuleType, resource: dict[str, str], tags: dict[str, str], expected: tuple[object, ...]
+) -> None:
+    (row,) = _rows(decoder, make_traces(make_span(tags), resource=resource))
+    fields = ("service", "namespace", "cluster", "version", "address", "gateway")
+    assert tuple(row["resource"][field] for field in fields) == expected
+
+
+def test_a_resource_has_a_row_for_each_of_its_spans_tags_and_its_attributes_once(decoder: ModuleType) -> None:
+    spans = [make_span({"istio.cluster_id": name}) for name in ("a", "b", "a")]
+    table, resources, *_ = decoder.decode_spans([make_traces(*spans, resource={"service.name": "s"})], [])
+    assert table["resource"].to_pylist() == [0, 1, 0]
+    assert resources["base"].to_pylist() == [0, 0]
+    assert resources["attributes"].to_pylist() == [[("service.name", "s")], []]
+
+
+def test_a_clients_peer_is_named_by_its_url_before_an_address(decoder: ModuleType) -> None:
+    named = {"http.url": "http://a.example:80/x", "network.peer.address": "10.0.0.7"}
+    assert _row(decoder, named, kind=Span.SPAN_KIND_CLIENT)["peer"] == "a.example"
+    assert (
+        _row(decoder, named | {"url.full": "no url", "http.url": ""}, kind=Span.SPAN_KIND_CLIENT)["peer"]
+        == "10.0.0.7"
+    )
+    assert _row(decoder, named)["peer"] == ""

@@ -12,7 +12,7 @@ _CODES = (
     "name", "operation", "trace_state", "status_message", "response_flags", "upstream_cluster", "peer", "db_system", "db_name",
     "messaging_system", "messaging_destination",
 )  # fmt: skip
-_RESOURCE_CODES = ("service", "namespace", "cluster", "version", "instance", "pod")
+_RESOURCE_CODES = ("service", "namespace", "cluster", "version", "instance", "pod", "address")
 
 
 class _Texts:
@@ -50,6 +50,8 @@ def make_batch(
     attributes = [
         [(key, value) for key, value in row.items() if key not in _RESOURCE_CODES] for row in resources
     ]
+    resource_columns.append(pa.array([0] * len(attributes), pa.uint8()))
+    resource_columns.append(pa.array(range(len(attributes)), pa.uint32()))
     resource_columns.append(pa.array(attributes, RESOURCE_SCHEMA.field("attributes").type))
     return SpanBatch(
         pa.record_batch(arrays),

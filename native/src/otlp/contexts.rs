@@ -12,7 +12,8 @@ use crate::arrow::strings::Strings;
 use crate::otlp::containers::attributes;
 use crate::otlp::descriptor::{RESOURCE, SCOPE, validate};
 use crate::otlp::digest::{digest, frame};
-use crate::otlp::resources::{CLUSTER, ResourceFields, Table, text_of};
+use crate::otlp::identity::{CLUSTER, Identities, NODE, SERVICE, TAGS, identity, resource_texts};
+use crate::otlp::resources::{Table, text_of};
 use crate::otlp::value::{Any, key_value, unique_attributes};
 use crate::otlp::wire::{Malformed, Reader};
 
@@ -82,7 +83,7 @@ pub struct Contexts<'t> {
     /// The batch's strings.
     pub strings: Strings,
     resources: HashMap<(u128, u32), Known>,
-    resource_fields: ResourceFields,
+    resource_fields: Identities,
     service_names: Vec<u32>,
     resource_urls: Vec<u32>,
     identities: Vec<u64>,
@@ -120,7 +121,7 @@ impl<'t> Contexts<'t> {
             table,
             strings: Strings::default(),
             resources: HashMap::new(),
-            resource_fields: ResourceFields::default(),
+            resource_fields: Identities::default(),
             service_names: Vec::new(),
             resource_urls: Vec::new(),
             identities: Vec::new(),
@@ -213,10 +214,15 @@ impl<'t> Contexts<'t> {
         }
         validate(&RESOURCE, body, depth)?;
         let pairs = unique_attributes(attributes(body, 1, depth)?);
-        let texts = self.resource_fields.push(self.table, &pairs, cluster, &mut self.strings, &mut self.resource_attributes)?;
+        let texts = resource_texts(&self.table.resource_keys, &pairs);
+        let own = identity(&texts, [b""; TAGS], cluster.as_bytes(), self.table.unknown_service.as_bytes());
+        self.resource_fields.push(&own, &mut self.strings, &mut self.resource_attributes)?;
         let used = if texts[CLUSTER].is_empty() { cluster } else { "" };
         let meaning = self.meaning(&pairs, used.as_bytes());
-        let service = text_of(&pairs, "service.name").unwrap_or_default();
+        let service = match text_of(&pairs, "service.name").unwrap_or_default() {
+            name if name.is_empty() && !texts[NODE].is_empty() => own.texts[SERVICE].to_vec(),
+            name => name,
+        };
         self.service_names.push(self.strings.code(self.resource_attributes.within(&service))?);
         self.resource_urls.push(self.strings.code(self.resource_attributes.within(url))?);
         self.identities.push((meaning >> 64) as u64);

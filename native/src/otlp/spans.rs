@@ -10,16 +10,19 @@ use crate::arrow::maps::{Limits, Maps};
 use crate::arrow::strings::Strings;
 use crate::otlp::containers::{attributes, each_child, read_container};
 use crate::otlp::descriptor::{EVENT, LINK, RESOURCE, SCOPE, validate};
+use crate::otlp::digest::frame;
+use crate::otlp::identity::{Identities, ResourceTexts, Rows, SDK, TAGS, identity, resource_texts};
+use crate::otlp::peers::host_of;
 use crate::otlp::promoted::{Keys, Promoted};
-use crate::otlp::resources::{ResourceFields, SDK, Table, text_of};
+use crate::otlp::resources::{Table, text_of};
 use crate::otlp::semantics::{grpc_status, is_code_error, messaging_role, number};
 use crate::otlp::span_columns::{Columns, Span, known, push_each};
 use crate::otlp::value::unique_attributes;
 use crate::otlp::weight::{DETAIL_BYTES, ITEM_BYTES};
 use crate::otlp::wire::{self, MAX_DEPTH, Malformed, Reader, deeper};
 
-/// The fields of `semantics.SPAN_KEYS`; their places here are what the constants below say.
-pub const SPAN_FIELDS: [&str; 14] = [
+/// The fields of `semantics.SPAN_KEYS`, then those of `semantics.SPAN_PARTS`; their places here are what the constants below say.
+pub const SPAN_FIELDS: [&str; 22] = [
     "response_flags",
     "upstream_cluster",
     "peer",
@@ -34,10 +37,19 @@ pub const SPAN_FIELDS: [&str; 14] = [
     "route",
     "messaging_operation",
     "grpc_status",
+    "url",
+    "peer_address",
+    "istio_service",
+    "istio_version",
+    "istio_namespace",
+    "istio_cluster",
+    "istio_mesh",
+    "node_id",
 ];
 const RESPONSE_FLAGS: usize = 0;
 /// From here to HTTP_STATUS: fields that become codes as they are.
 const UPSTREAM_CLUSTER: usize = 1;
+const PEER: usize = 2;
 const HTTP_STATUS: usize = 7;
 const RETRY_COUNT: usize = 8;
 const ERROR: usize = 9;
@@ -45,6 +57,10 @@ const COMPONENT: usize = 10;
 const ROUTE: usize = 11;
 const MESSAGING_OPERATION: usize = 12;
 const GRPC_STATUS: usize = 13;
+const URL: usize = 14;
+const PEER_ADDRESS: usize = 15;
+/// From here on: what says who made a span.
+const TAG: usize = 16;
 
 const CLIENT: i32 = 3;
 const STATUS_ERROR: i32 = 2;
@@ -71,6 +87,10 @@ pub struct SpanBatch {
 
 struct Resource {
     is_proxy: bool,
+    texts: ResourceTexts,
+    cluster: String,
+    /// The row that has its attributes, once there is one.
+    row: Option<u32>,
     /// Per extra key what the resource has of it.
     extras: Vec<Option<Extra>>,
 }
@@ -112,7 +132,11 @@ pub struct Decoder<'t> {
     strings: Strings,
     resources: HashMap<OwnedResourceBytes, usize>,
     known_resources: Vec<Resource>,
-    resource_fields: ResourceFields,
+    tags: Vec<u8>,
+    rows: Rows,
+    row_fields: Identities,
+    row_gateways: Vec<u8>,
+    row_bases: Vec<u32>,
     resource_attributes: Maps,
     scopes: HashMap<Vec<u8>, u32>,
     scope_texts: [Texts; 2],
@@ -134,7 +158,11 @@ impl<'t> Decoder<'t> {
             strings: Strings::default(),
             resources: HashMap::new(),
             known_resources: Vec::new(),
-            resource_fields: ResourceFields::default(),
+            tags: Vec::new(),
+            rows: Rows::default(),
+            row_fields: Identities::default(),
+            row_gateways: Vec::new(),
+            row_bases: Vec::new(),
             resource_attributes: Maps::new(limits),
             scopes: HashMap::new(),
             scope_texts: Default::default(),
@@ -175,33 +203,67 @@ impl<'t> Decoder<'t> {
         let resource = self.resource(&own, schema_url, cluster, depth - 1)?;
         each_child(body, |scope_spans| {
             let depth = depth - 1;
-            let (own, _) = read_container(scope_spans, &SCOPE, depth)?;
-            let scope = self.scope(&own, depth - 1)?;
+            let (of_scope, _) = read_container(scope_spans, &SCOPE, depth)?;
+            let scope = self.scope(&of_scope, depth - 1)?;
             each_child(scope_spans, |body| {
                 let offset = body.as_ptr() as usize - payload.as_ptr() as usize;
                 self.columns.push_position([record, offset as u32, body.len() as u32]);
                 promoted.begin_span();
                 let span = read_span(promoted, body, depth - 1)?;
-                self.push_span(promoted, &span, resource, scope)?;
+                let row = self.row(promoted, resource, &own)?;
+                self.push_span(promoted, &span, (resource, row), scope)?;
                 self.details += span.details;
                 self.limits.check(self.columns.bucket.len() * ITEM_BYTES + self.details * DETAIL_BYTES)
             })
         })
     }
 
-    /// The row of a resource.
+    /// The number of a resource.
     fn resource(&mut self, body: &[u8], schema_url: &[u8], cluster: &str, depth: u32) -> Result<usize, Error> {
-        if let Some(row) = self.resources.get(&ResourceBytes(body, schema_url, cluster)) {
-            return Ok(*row);
+        if let Some(number) = self.resources.get(&ResourceBytes(body, schema_url, cluster)) {
+            return Ok(*number);
         }
         validate(&RESOURCE, body, depth)?;
         let attributes = unique_attributes(attributes(body, 1, depth)?);
-        let texts = self.resource_fields.push(self.table, &attributes, cluster, &mut self.strings, &mut self.resource_attributes)?;
+        let texts = resource_texts(&self.table.resource_keys, &attributes);
         let extras = self.extra_keys.iter().map(|key| text_of(&attributes, key).map(|text| Extra { text, code: None })).collect();
-        self.resource_attributes.push(&attributes)?;
-        self.known_resources.push(Resource { is_proxy: texts[SDK] == b"envoy", extras });
-        let row = self.resources.len();
-        self.resources.insert((body.to_vec(), schema_url.to_vec(), cluster.to_owned()), row);
+        self.known_resources.push(Resource {
+            is_proxy: texts[SDK] == b"envoy",
+            texts,
+            cluster: cluster.to_owned(),
+            row: None,
+            extras,
+        });
+        let number = self.resources.len();
+        self.resources.insert((body.to_vec(), schema_url.to_vec(), cluster.to_owned()), number);
+        Ok(number)
+    }
+
+    /// The row of a resource, whose message is `body`, with the tags of a span.
+    #[inline]
+    fn row(&mut self, promoted: &mut Promoted<'_>, resource: usize, body: &[u8]) -> Result<u32, Error> {
+        self.tags.clear();
+        for field in TAG..TAG + TAGS {
+            frame(&mut self.tags, promoted.text(field));
+        }
+        match self.rows.get(resource, &self.tags) {
+            Some(row) => Ok(row),
+            None => self.new_row(resource, body),
+        }
+    }
+
+    fn new_row(&mut self, resource: usize, body: &[u8]) -> Result<u32, Error> {
+        let row = self.rows.add(resource, &self.tags);
+        let of = &mut self.known_resources[resource];
+        let own = identity(&of.texts, unframed(&self.tags), of.cluster.as_bytes(), self.table.unknown_service.as_bytes());
+        self.row_fields.push(&own, &mut self.strings, &mut self.resource_attributes)?;
+        self.row_gateways.push(own.is_gateway.into());
+        self.row_bases.push(of.row.unwrap_or(row));
+        match of.row {
+            Some(_) => self.resource_attributes.push(&[])?,
+            None => self.resource_attributes.push(&unique_attributes(attributes(body, 1, MAX_DEPTH)?))?,
+        }
+        of.row.get_or_insert(row);
         Ok(row)
     }
 
@@ -228,8 +290,14 @@ impl<'t> Decoder<'t> {
         Ok(row)
     }
 
-    fn push_span(&mut self, promoted: &mut Promoted<'_>, span: &Span<'_>, resource_row: usize, scope: u32) -> Result<(), Error> {
-        let resource = &mut self.known_resources[resource_row];
+    fn push_span(
+        &mut self,
+        promoted: &mut Promoted<'_>,
+        span: &Span<'_>,
+        (resource, row): (usize, u32),
+        scope: u32,
+    ) -> Result<(), Error> {
+        let resource = &mut self.known_resources[resource];
         let http_status = number(promoted.text(HTTP_STATUS));
         let is_not_found = span.kind == CLIENT && http_status == 404;
         let is_error = promoted.text(ERROR) == b"true" || span.status_code == STATUS_ERROR && !is_not_found;
@@ -242,7 +310,7 @@ impl<'t> Decoder<'t> {
         columns.push_times(span, &self.table.upper_ns);
         columns.kind.push(known(span.kind, 5));
         columns.status.push(known(span.status_code, 2));
-        push_each(&mut columns.places, [span.flags, resource_row as u32, scope]);
+        push_each(&mut columns.places, [span.flags, row, scope]);
         columns.http_status.push(http_status);
         columns.retry_count.push(number(promoted.text(RETRY_COUNT)));
         columns.messaging_role.push(messaging_role(span.kind, promoted.text(MESSAGING_OPERATION)));
@@ -262,7 +330,10 @@ impl<'t> Decoder<'t> {
         let is_none = response_flags == self.table.no_flags.as_bytes();
         flags.push(self.strings.code(if is_none { b"" } else { response_flags })?);
         for (field, codes) in (UPSTREAM_CLUSTER..HTTP_STATUS).zip(rest) {
-            codes.push(self.strings.code(promoted.text(field))?);
+            codes.push(match field {
+                PEER => peer(&mut self.strings, promoted, span.kind == CLIENT)?,
+                _ => self.strings.code(promoted.text(field))?,
+            });
         }
         for (index, (codes, validity)) in columns.extras.iter_mut().enumerate() {
             let code = match promoted.only_text(SPAN_FIELDS.len() + index) {
@@ -282,13 +353,39 @@ impl<'t> Decoder<'t> {
             cut: self.resource_attributes.cut(),
             span_count: self.columns.bucket.len(),
             spans: self.columns.finish(),
-            resource_count: self.known_resources.len(),
-            resources: self.resource_fields.finish().chain(self.resource_attributes.finish()).collect(),
+            resource_count: self.rows.len(),
+            resources: self
+                .row_fields
+                .finish()
+                .chain([Buffer::U8(self.row_gateways), Buffer::U32(self.row_bases)])
+                .chain(self.resource_attributes.finish())
+                .collect(),
             scope_count: self.scopes.len(),
             scopes: names.finish().into_iter().chain(versions.finish()).collect(),
             strings: self.strings.finish().into(),
         }
     }
+}
+
+/// `semantics.PEER_RULE`.
+fn peer(strings: &mut Strings, promoted: &mut Promoted<'_>, is_client: bool) -> Result<u32, Error> {
+    match strings.code(promoted.text(PEER))? {
+        0 if is_client => match strings.code(host_of(promoted.text(URL)))? {
+            0 => strings.code(promoted.text(PEER_ADDRESS)),
+            code => Ok(code),
+        },
+        code => Ok(code),
+    }
+}
+
+/// The tags that were framed.
+fn unframed(mut framed: &[u8]) -> [&[u8]; TAGS] {
+    [(); TAGS].map(|()| {
+        let (length, rest) = framed.split_at(size_of::<u64>());
+        let (tag, rest) = rest.split_at(u64::from_be_bytes(length.try_into().expect("eight bytes")) as usize);
+        framed = rest;
+        tag
+    })
 }
 
 /// Reads all of a span: its own fields are returned, attributes go to their slots.

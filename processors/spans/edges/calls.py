@@ -61,7 +61,8 @@ class Calls:
     """The loose ones of ``spans``: few, where panes are longer than traces."""
     nodes: pl.DataFrame
     """``node`` -> ``service`` (of its cluster and namespace), ``name`` (the service's, alone), ``identity``,
-    ``instance``, ``pod`` (hashes, 0: none) and IDENTITY's texts."""
+    ``instance``, ``pod``, ``cluster``, ``namespace``, ``address`` (hashes, 0: none), ``gateway`` bool, and
+    IDENTITY's texts."""
     words: pl.DataFrame
     """``hash`` -> ``text`` of ``via`` and of ``flags``."""
 
@@ -78,7 +79,8 @@ def calls_of(
     client, proxy = spans["kind"] == CLIENT, _own(spans["proxy"])
     peer = np.where((client & ~proxy).to_numpy() & (upstream == 0), labels.codes(spans["peer"]), 0)
     resources = {
-        name: labels.codes(pl.Series(batch.resources[name])) for name in (*IDENTITY, "instance", "pod")
+        name: labels.codes(pl.Series(batch.resources[name]))
+        for name in (*IDENTITY, "instance", "pod", "address")
     }
     hashes = np.zeros(len(labels.strings), np.uint64)
     for codes in (upstream, flags, peer, *resources.values()):
@@ -98,6 +100,10 @@ def calls_of(
             "identity": identity,
             "instance": part["instance"],
             "pod": part["pod"],
+            "cluster": part["cluster"],
+            "namespace": part["namespace"],
+            "address": part["address"],
+            "gateway": pl.Series(batch.resources["gateway"]) != 0,
         }
         | {f"{name}_text": pl.Series(labels.text(resources[name]), dtype=pl.String) for name in IDENTITY}
     ).unique("node", keep="first", maintain_order=True)

@@ -3,12 +3,14 @@
 Rules for a span and its parent:
 - a sidecar and its app are one node: where exactly one of the two is a proxy, there is no edge within a pod,
   nor within a service (unless both name a pod, and the pods differ);
+- a CLIENT and a SERVER of one service of which neither names an instance are an edge;
 - else another service, or another instance of the same service, is an edge, whatever the kinds of the two
   spans (so a gateway's CLIENT span below a CLIENT span counts, and a proxy's SERVER below a SERVER, which is
   what Envoy makes without ``spawn_upstream_span``);
 - who sends and who receives have no edge where the latter names its queue: each has one with the queue.
   Databases are nodes where a CLIENT span names one, and neither another service nor a further call to a
-  database shows below it; a root SERVER span was called from outside;
+  database shows below it; a root SERVER span was called from outside, and so was a
+  root span of an Istio gateway;
 - a CLIENT's span with nothing below it is a call by itself, to the service that other calls through its Envoy
   cluster (or to its peer) reached, else to a node of that name: ``unsent`` where its response flags say that
   it was refused before it was sent (UO, NR, UH, ...; of a proxy's SERVER span these three), ``unanswered``
@@ -79,7 +81,7 @@ def edges(
     calls, are ``other``; so are both ends of the smallest rows over that of series.
     """
     calls, time = window.calls, window.time
-    known = calls.nodes.select("node", "service", "identity")
+    known = calls.nodes.select("node", "service", "identity", "gateway")
     own = calls.spans.hstack(spans.select(_OWN)).filter(first).join(known, on="node", maintain_order="left")
     pairs = find_pairs(own, window)
     told = told_by_themselves(pairs, window)

@@ -147,11 +147,37 @@ def find_links(pairs: pl.DataFrame, window: Window) -> pl.DataFrame:
     ``identity``.
     """
     told_by_queue = (pl.col("p_role") == SENDS) & (pl.col("role") == RECEIVES) & pl.col("queue")
-    apart = pairs.filter((pl.col("node") != pl.col("p_node")) & ~told_by_queue)
+    called = (pl.col("p_kind") == CLIENT) & (pl.col("kind") == SERVER)
+    apart = pairs.filter(((pl.col("node") != pl.col("p_node")) | called) & ~told_by_queue)
     ends = pl.concat([apart["node"], apart["p_node"]])
-    nodes = window.nodes_where("node", ends, ("node", "service", "identity", "instance", "pod"))
+    nodes = window.nodes_where("node", ends, ("node", "service", "name", "identity", "instance", "pod"))
     named = apart.join(nodes, on="node").join(_prefixed(nodes), on="p_node")
-    return named.filter(_crosses()).drop("instance", "pod", "p_instance", "p_pod")
+    kin = _kin(named, window)
+    return named.filter(_crosses() & ~named["key"].is_in(kin.implode())).drop(
+        "name", "instance", "pod", "p_name", "p_instance", "p_pod"
+    )
+
+
+def _kin(named: pl.DataFrame, window: Window) -> pl.Series:
+    """Keys of children that are of their parent's service, as far as both say: one of the two is a proxy, the
+    services have one name, and clusters and namespaces that both name are equal. Not where both name a pod.
+    """
+    mixed = named.filter(
+        (named["proxy"] != named["p_proxy"])
+        & (named["service"] != named["p_service"])
+        & (named["name"] == named["p_name"])
+        & ((named["pod"] == 0) | (named["p_pod"] == 0) | (named["pod"] == named["p_pod"]))
+    ).select("key", "service", "p_service")
+    if mixed.is_empty():
+        return mixed["key"]
+    services = pl.concat([mixed["service"], mixed["p_service"]])
+    parts = window.nodes_where("service", services, ("service", "cluster", "namespace"))
+    both = mixed.join(parts, on="service").join(_prefixed(parts), on="p_service")
+    agree = [
+        (pl.col(part) == pl.col(f"p_{part}")) | (pl.col(part) == 0) | (pl.col(f"p_{part}") == 0)
+        for part in ("cluster", "namespace")
+    ]
+    return both.filter(*agree)["key"]
 
 
 def link_rows(links: pl.DataFrame, window: Window) -> pl.DataFrame:
@@ -211,6 +237,8 @@ def _crosses() -> pl.Expr:
     other_pod = pods_known & (pl.col("pod") != pl.col("p_pod"))
     instances_known = (pl.col("instance") != 0) & (pl.col("p_instance") != 0)
     other_instance = instances_known & (pl.col("instance") != pl.col("p_instance"))
+    itself = (pl.col("instance") == 0) & (pl.col("p_instance") == 0)
+    itself &= (pl.col("p_kind") == CLIENT) & (pl.col("kind") == SERVER)
     return (
         pl.when(one_proxy & same_pod)
         .then(pl.lit(value=False))
@@ -218,7 +246,7 @@ def _crosses() -> pl.Expr:
         .then(pl.lit(value=True))
         .when(one_proxy)
         .then(other_pod)
-        .otherwise(other_instance)
+        .otherwise(other_instance | itself)
     )
 
 

@@ -112,12 +112,19 @@ def _reached(ways: pl.DataFrame, window: Window) -> pl.DataFrame:
 
 
 def _known_peers(ways: pl.DataFrame, found: pl.DataFrame, window: Window) -> pl.DataFrame:
-    """Peers that have a service's name: the one nearest to the client; columns as of ``found``."""
+    """Peers that have a pod's address, or a service's name: the one nearest to the client; columns as of
+    ``found``.
+    """
     asked = ways.filter((pl.col("via") & int(PEER_BIT)) != 0).join(found, on=_WAY, how="anti")
     asked = asked.with_columns(name=pl.Series(hash_texts(asked["service_text"]), dtype=pl.UInt64))
-    nodes = window.around.nodes.select("service", "name", *_SERVICE_TEXTS)
-    nodes = nodes.filter(nodes["name"].is_in(asked["name"].implode())).unique("service")
-    nodes = nodes.rename({"service": "server_service"})
+    around = window.around.nodes
+    nodes = pl.concat(
+        around.select("service", *_SERVICE_TEXTS, name=column).filter(
+            around[column].is_in(asked["name"].implode())
+        )
+        for column in ("address", "name")
+    )
+    nodes = nodes.unique(("service", "name")).rename({"service": "server_service"})
     pairs = asked.select(*_WAY, "name", "own_namespace", named="namespace_text", own_cluster="cluster_text")
     pairs = pairs.join(nodes, on="name")
     ranked = pairs.filter((pl.col("named") == "") | (pl.col("named") == pl.col("namespace_text"))).sort(

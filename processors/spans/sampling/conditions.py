@@ -132,5 +132,6 @@ def _attribute_matches(key: str, batch: SpanBatch, spans: pl.DataFrame, match: T
     values: pa.StringArray = pc.map_lookup(batch.resources.column("attributes"), pa.scalar(key), "first")
     if values.null_count == len(values):
         return on_span
-    resources = match(pl.Series(values)).fill_null(value=False).arg_true()
+    matched = match(pl.Series(values)).fill_null(value=False)
+    resources = matched.gather(pl.Series(batch.resources.column("base"))).arg_true()
     return on_span | pl.col("resource").is_in(resources.implode()) if len(resources) else on_span
