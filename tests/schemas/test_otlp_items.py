@@ -259,3 +259,24 @@ def test_a_metrics_texts_and_a_points_exemplars_are_cut_and_marked(decoder: Modu
     ]
     assert batch.exemplars["value"].to_pylist() == [0.0, 1.0]
     assert batch.contexts.cut == 2
+
+
+@pytest.mark.parametrize(
+    ("resource", "service", "namespace"),
+    [
+        ({"cluster_name": "reviews.shop", "node_name": "sidecar~10.0.0.7~r-0.shop~x"}, "reviews", "shop"),
+        ({"cluster_name": "front", "node_name": "front-0"}, "front", ""),
+        ({"cluster_name": "", "node_name": "sidecar~10.0.0.7~r-v1-545db77b95-2ps7q.shop~x"}, "r-v1", "shop"),
+        ({"cluster_name": "kubernetes"}, "", ""),
+        ({"service.name": "own", "cluster_name": "front", "node_name": "front-0"}, "own", ""),
+    ],
+)
+def test_envoys_access_logs_have_their_service(
+    decoder: ModuleType, resource: dict[str, str], service: str, namespace: str
+) -> None:
+    of_resource = ResourceLogs(
+        resource=Resource(attributes=key_values(resource)), scope_logs=[ScopeLogs(log_records=[LogRecord()])]
+    )
+    batch = decoder.decode_logs([LogsData(resource_logs=[of_resource]).SerializeToString()])
+    codes = [batch.contexts.resources[name][0].as_py() for name in ("service_name", "namespace")]
+    assert [batch.contexts.strings[code].as_py() for code in codes] == [service, namespace]

@@ -74,7 +74,7 @@ class _Trace:
         self._spans = 0
 
     def proxy(
-        self, service: str, namespace: str, kind: "Span.SpanKind", parent: int, upstream: str,
+        self, service: str, namespace: str, kind: int, parent: int, upstream: str,
         code: str = "200", flags: str = "-", *, node: str = "sidecar",
     ) -> int:  # fmt: skip
         """Add a span of a sidecar or gateway; its id."""
@@ -96,7 +96,7 @@ class _Trace:
             {"service.name": f"{service}.{namespace}", "telemetry.sdk.name": "envoy"}, kind, parent, tags
         )
 
-    def app(self, service: str, kind: "Span.SpanKind", parent: int) -> int:
+    def app(self, service: str, kind: int, parent: int) -> int:
         """Add a span of an application's SDK; its id."""
         resource = {
             "service.name": service,
@@ -105,7 +105,7 @@ class _Trace:
         }
         return self._add(resource, kind, parent, {"server.address": "reviews", "http.request.method": "GET"})
 
-    def _add(self, resource: dict[str, str], kind: "Span.SpanKind", parent: int, tags: dict[str, str]) -> int:
+    def _add(self, resource: dict[str, str], kind: int, parent: int, tags: dict[str, str]) -> int:
         self._spans += 1
         of_resource = self.request.resource_spans.add()
         of_resource.resource.attributes.extend(_attributes(resource))
@@ -115,7 +115,7 @@ class _Trace:
                 span_id=self._spans.to_bytes(8, "big"),
                 parent_span_id=parent.to_bytes(8, "big") if parent else b"",
                 name="request",
-                kind=kind,
+                kind=kind,  # type: ignore[arg-type]  # an enum's number
                 start_time_unix_nano=self._start_ns + self._spans * _MS,
                 end_time_unix_nano=self._start_ns + (40 - self._spans) * _MS,
                 attributes=_attributes(tags),
