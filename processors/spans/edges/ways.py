@@ -157,10 +157,10 @@ def _links_of(callers: pl.DataFrame, spans: pl.DataFrame, window: Window) -> pl.
     after all others.
     """
     bad = callers["failed"] | callers["refused"]
-    asked = callers.select("key", "node", "via", "role", "proxy")
+    asked = callers.select("key", "node", "via", "kind", "role", "proxy")
     asked = pl.concat([asked.filter(~bad), asked.filter(bad)])
     asked = asked.group_by("node", "via", maintain_order=True).head(_ASKED).unique("key")
     below = spans.filter(spans["parent_key"].is_in(asked["key"].implode()))
-    below = below.select("key", "parent_key", "node", "role", "proxy", "queue").unique("key")
+    below = below.select("key", "parent_key", "node", "kind", "role", "proxy", "queue").unique("key")
     asked = asked.rename(lambda name: f"p_{name}")
     return find_links(below.join(asked, left_on="parent_key", right_on="p_key"), window)
