@@ -144,10 +144,10 @@ impl Rows {
     /// The row, if there is one.
     #[inline]
     pub fn get(&mut self, resource: usize, tags: &[u8]) -> Option<u32> {
-        if let Some(Some((known, row))) = self.last.get(resource) {
-            if known == tags {
-                return Some(*row);
-            }
+        if let Some(Some((known, row))) = self.last.get(resource)
+            && known == tags
+        {
+            return Some(*row);
         }
         let row = *self.rows.get(&(resource as u32, tags.to_vec()))?;
         self.last[resource] = Some((tags.to_vec(), row));
@@ -164,7 +164,7 @@ impl Rows {
     }
 
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.rows.len()
     }
 }
@@ -192,11 +192,7 @@ impl Identities {
 pub fn resource_texts(keys: &[Vec<String>], attributes: &[(&[u8], Any<'_>)]) -> ResourceTexts {
     let mut texts = ResourceTexts::default();
     for (text, keys) in texts.iter_mut().zip(keys) {
-        *text = keys
-            .iter()
-            .filter_map(|key| text_of(attributes, key))
-            .find(|text| !text.is_empty())
-            .unwrap_or_default();
+        *text = keys.iter().filter_map(|key| text_of(attributes, key)).find(|text| !text.is_empty()).unwrap_or_default();
     }
     texts
 }

@@ -227,13 +227,7 @@ impl<'t> Decoder<'t> {
         let attributes = unique_attributes(attributes(body, 1, depth)?);
         let texts = resource_texts(&self.table.resource_keys, &attributes);
         let extras = self.extra_keys.iter().map(|key| text_of(&attributes, key).map(|text| Extra { text, code: None })).collect();
-        self.known_resources.push(Resource {
-            is_proxy: texts[SDK] == b"envoy",
-            texts,
-            cluster: cluster.to_owned(),
-            row: None,
-            extras,
-        });
+        self.known_resources.push(Resource { is_proxy: texts[SDK] == b"envoy", texts, cluster: cluster.to_owned(), row: None, extras });
         let number = self.resources.len();
         self.resources.insert((body.to_vec(), schema_url.to_vec(), cluster.to_owned()), number);
         Ok(number)
@@ -290,13 +284,7 @@ impl<'t> Decoder<'t> {
         Ok(row)
     }
 
-    fn push_span(
-        &mut self,
-        promoted: &mut Promoted<'_>,
-        span: &Span<'_>,
-        (resource, row): (usize, u32),
-        scope: u32,
-    ) -> Result<(), Error> {
+    fn push_span(&mut self, promoted: &mut Promoted<'_>, span: &Span<'_>, (resource, row): (usize, u32), scope: u32) -> Result<(), Error> {
         let resource = &mut self.known_resources[resource];
         let http_status = number(promoted.text(HTTP_STATUS));
         let is_not_found = span.kind == CLIENT && http_status == 404;
@@ -353,7 +341,7 @@ impl<'t> Decoder<'t> {
             cut: self.resource_attributes.cut(),
             span_count: self.columns.bucket.len(),
             spans: self.columns.finish(),
-            resource_count: self.rows.len(),
+            resource_count: self.rows.count(),
             resources: self
                 .row_fields
                 .finish()
