@@ -40,7 +40,7 @@ class SecureCluster(Cluster):
         store = issued.certificate.with_name("broker.store.pem")
         store.write_text(issued.key.read_text() + issued.certificate.read_text())
         within = reserve_port()
-        self._settings = {
+        self.settings = {
             "listeners": (
                 f"SASL_SSL://127.0.0.1:{node.port},PLAINTEXT://127.0.0.1:{within},CONTROLLER://127.0.0.1:{node.controller_port}"
             ),

@@ -47,10 +47,11 @@ async def test_what_transactions_leave_between_records_is_no_loss(broker: Cluste
     writer = await place.open_writer(TOPICS)
     producer = AIOKafkaProducer(bootstrap_servers=broker.bootstrap, transactional_id=place.prefix)
     await producer.start()
-    ours = otlp.split(SPANS, part(), 1).items
+    same = part()
+    ours = otlp.split(SPANS, same, 1).items
     for _ in range(20):
         async with producer.transaction():
-            await producer.send_and_wait(place.prefix + SPANS, part(), partition=0)
+            await producer.send_and_wait(place.prefix + SPANS, same, partition=0)
     await producer.stop()
     worker = Worker(
         place, store, ProcessorSettings.model_validate({**SETTINGS.model_dump(), "lookback": "2m"})
