@@ -34,7 +34,11 @@ from tests.support.stores import ChdbPlace, opened, write
 
 NOW_NS = time.time_ns()  # what is older than its TTL would expire under the test
 SETTINGS = ProcessorSettings(partitions=1)
-ODD: dict[str, Any] = {"start_time_unix_nano": 10**16 - 1, "time_unix_nano": 2**64 - 1, "flags": 2**32 - 1}
+ODD: dict[str, Any] = {
+    "start_time_unix_nano": 10**16 - 1,
+    "time_unix_nano": 2**64 - 1,
+    "flags": 2**32 - 2,
+}  # all but NO_RECORDED_VALUE
 TOTALS: dict[str, Any] = {"count": 2**64 - 1, "sum": math.nan}
 BUCKETS = ExponentialHistogramDataPoint.Buckets(offset=-(2**31), bucket_counts=[2**64 - 1, 0])
 
@@ -109,7 +113,7 @@ def test_odd_values_are_stored(tmp_path: Path) -> None:
                 (2**64 - 1, [2**64 - 1], 2**31 - 1)
             ]
             assert rows("Scale, ZeroCount, NegativeOffset, Flags", "otel_metrics_exponential_histogram") == [
-                (-(2**31), 2**64 - 1, -(2**31), 2**32 - 1)
+                (-(2**31), 2**64 - 1, -(2**31), 2**32 - 2)
             ]
             assert rows("Count", "otel_metrics_summary") == [(2**64 - 1,)]
             assert sorted(rows("SeverityNumber", "otel_logs")) == [(25,), (255,), (255,)]
