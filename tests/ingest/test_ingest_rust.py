@@ -88,7 +88,9 @@ async def test_parts_that_would_be_too_many_are_not_made() -> None:
         assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert "buffer_size" in (error.value.details() or "")
         assert retry_delay_s(error.value) is None
-        assert server.held_bytes == 0
+        async with asyncio.timeout(60):
+            while server.held_bytes:  # what was on its way when the answer went is let go as it comes
+                await asyncio.sleep(0.01)
         assert await export(channel, traces(40, 4)) == b""
     assert sorted(log.span_ids()) == span_ids(40, 4)
     assert counted("meshflow_ingest_refused_items_total", topic=topics.SPANS) == before, (
