@@ -441,7 +441,9 @@ CUT_OFF = {
 """Floods that end the connection; of the others all is read, and the connection goes on."""
 
 KEPT_PACE = {"grpcio": set[str](), "native": {"rapid resets"}}
-"""Floods that end the connection only where they come faster than they are read: a busy machine may read all."""
+"""Floods that end the connection only where they come faster than they are read; a busy machine
+may read all.
+"""
 
 CALMED = {"grpcio": {"pings"}, "native": set[str]()}
 """Floods that are answered with GOAWAY (11: ENHANCE_YOUR_CALM), and it is up to the peer to go; or that end

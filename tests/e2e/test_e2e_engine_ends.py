@@ -81,7 +81,8 @@ def test_a_query_that_does_not_end_does_not_hold_up_the_end(tmp_path: Path) -> N
         assert up.stop() == 0
         asking.join()
         assert any(
-            way in up.said() for way in ("a query does not end when it is interrupted", "did not end within 10 s")
+            way in up.said()
+            for way in ("a query does not end when it is interrupted", "did not end within 10 s")
         )
         assert not alive(back)
         up.start()

@@ -89,7 +89,7 @@ async def test_parts_that_would_be_too_many_are_not_made() -> None:
         assert "buffer_size" in (error.value.details() or "")
         assert retry_delay_s(error.value) is None
         async with asyncio.timeout(60):
-            while server.held_bytes:  # what was on its way when the answer went is let go as it comes
+            while server.held_bytes:  # noqa: ASYNC110 - what was on its way is let go as it comes
                 await asyncio.sleep(0.01)
         assert await export(channel, traces(40, 4)) == b""
     assert sorted(log.span_ids()) == span_ids(40, 4)

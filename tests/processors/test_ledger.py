@@ -13,7 +13,9 @@ TP = TopicPartition("otlp_spans", 3)
 
 def test_received_is_the_sum_of_fates() -> None:
     pane = Pane(7, 35 * NS_PER_S + 1, 100, bytes=9, rejected=2, refused=4, repaired=7, lost=1)
-    table = ledger(TP, pane, Fates(rejected=1, duplicate=5, kept=10, dropped=20, late=3, stored=10, repaired=2))
+    table = ledger(
+        TP, pane, Fates(rejected=1, duplicate=5, kept=10, dropped=20, late=3, stored=10, repaired=2)
+    )
     assert table.schema.equals(SCHEMAS["ledger"])
     assert table.to_pylist() == [
         {
