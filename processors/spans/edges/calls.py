@@ -6,7 +6,7 @@ hash with a probability of 3e-8. Rows that come out get their texts from the pan
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -170,6 +170,9 @@ def _own(column: pl.Series) -> pl.Series:
     return pl.Series(column.to_numpy().copy())
 
 
+CLAIM = {"pane": pl.Int64, "parent_key": pl.UInt64, "node": pl.UInt64, "database": pl.Boolean}
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """The panes around the one that is decided: [pane - lookback, pane + wait]."""
@@ -185,6 +188,10 @@ class Window:
     loose: pl.DataFrame
     """The loose spans of the other panes, in the order of the log."""
     panes: Mapping[int, Calls]
+    claims: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=CLAIM))
+    """Children that a span had when its own pane was decided, and that were another's later, as that one came
+    in time for them only (of spans that share an id): CLAIM.
+    """
 
     @classmethod
     def of(cls, pane: int, wait: int, time: PaneTime, calls: Mapping[int, Calls]) -> "Window":

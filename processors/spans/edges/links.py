@@ -3,7 +3,7 @@
 import polars as pl
 
 from processors.grouping import NO_BUCKET
-from processors.spans.edges.calls import CLIENT, PEER_BIT, PRODUCER, SERVER, Window
+from processors.spans.edges.calls import CLAIM, CLIENT, PEER_BIT, PRODUCER, SERVER, Window
 from schemas.otlp.semantics import RECEIVES, SENDS
 
 CONNECTIONS = ("service", "database", "queue", "outside", "unknown", "external")
@@ -108,7 +108,10 @@ def told_by_themselves(pairs: pl.DataFrame, window: Window) -> pl.DataFrame:
     callers = callers.join(
         window.nodes_where("node", callers["node"], ("node", "service", "identity")), on="node"
     )
-    below = window.spans_where("parent_key", callers["key"], ("pane", "parent_key", "node", "database"))
+    below = window.spans_where("parent_key", callers["key"], tuple(CLAIM))
+    below = pl.concat(
+        [below, window.claims.filter(window.claims["parent_key"].is_in(callers["key"].implode()))]
+    )
     below = below.join(window.nodes_where("node", below["node"], ("node", "service")), on="node")
     below = below.join(
         _prefixed(callers.select("pane", "key", "database", "service")),

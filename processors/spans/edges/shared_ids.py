@@ -20,11 +20,11 @@ import polars as pl
 
 from processors.grouping import hash_rows
 from processors.spans.deduplicate import SPAN, UNFINISHED, SeenSpans
-from processors.spans.edges.calls import CLIENT, CONSUMER, PRODUCER, SERVER, Calls, Window
+from processors.spans.edges.calls import CLAIM, CLIENT, CONSUMER, PRODUCER, SERVER, Calls, Window
 
 _OF_AN_END = ("slot", "flags", "bucket", "error", "refused", "failed", "broken", "status")
 """What a span says when it has ended."""
-_COLUMNS = ("span", "key", "parent_key", "pane", "start_ns", "node", "kind", "proxy")
+_COLUMNS = ("span", "key", "parent_key", "pane", "start_ns", "node", "kind", "proxy", "database")
 
 
 def told_apart(window: Window, first: pl.Series, seen: Mapping[int, SeenSpans], lookback: int) -> Window:
@@ -41,8 +41,9 @@ def told_apart(window: Window, first: pl.Series, seen: Mapping[int, SeenSpans], 
     spans = window.around.spans.rechunk()
     if len(ends):
         spans = _ended(spans, ends)
+    claims = window.claims
     if len(shared):
-        spans = _resolved(spans, shared.unique(), first, window, lookback)
+        spans, claims = _resolved(spans, shared.unique(), first, window, lookback)
     loose = spans.filter("loose")
     ours = pl.col("pane") == window.pane
     own = Calls(spans.filter(ours), loose.filter(ours), window.calls.nodes, window.calls.words)
@@ -53,7 +54,7 @@ def told_apart(window: Window, first: pl.Series, seen: Mapping[int, SeenSpans], 
         )
         for number, part in window.panes.items()
     }
-    return replace(window, calls=own, around=around, loose=loose.filter(~ours), panes=panes)
+    return replace(window, calls=own, around=around, loose=loose.filter(~ours), panes=panes, claims=claims)
 
 
 def _ended(spans: pl.DataFrame, ends: pl.Series) -> pl.DataFrame:
@@ -70,21 +71,27 @@ def _ended(spans: pl.DataFrame, ends: pl.Series) -> pl.DataFrame:
 
 def _resolved(
     spans: pl.DataFrame, shared: pl.Series, first: pl.Series, window: Window, lookback: int
-) -> pl.DataFrame:
-    """The spans with ``key``, ``parent_key`` and ``loose`` of those that share an id or are below such."""
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The spans with ``key``, ``parent_key`` and ``loose`` of those that share an id or are below such; and
+    the claims of callers whose children are another's.
+    """
     spans = spans.with_columns(span=pl.Series(spans["span_key"].to_numpy() & SPAN))
     members = _versions_once(spans.filter(spans["key"].is_in(shared.implode())))
     members = members.filter(pl.col("key").is_duplicated())
     if members.is_empty():
-        return spans.drop("span")
+        return spans.drop("span"), window.claims
     below = _versions_once(spans.filter(spans["parent_key"].is_in(members["key"].implode())))
     asking = pl.concat([members, below]).unique("span", keep="first", maintain_order=True)
     services = window.nodes_where("node", asking["node"], ("node", "service"))
     asking, members = (part.join(services, on="node", how="left") for part in (asking, members))
     own_keys = members.select("span", own_key=_own_key(members))
-    parents = _parents(asking, members, spans, window, lookback).join(
-        own_keys.rename({"span": "p_span", "own_key": "p_own_key"}), on="p_span", how="left"
+    ranked = _parents(asking, members, spans, window, lookback).join(
+        own_keys.rename({"span": "p_span", "own_key": "p_own_key"}),
+        on="p_span",
+        how="left",
+        maintain_order="left",
     )
+    parents = ranked.unique("span", keep="first", maintain_order=True)
     found = (
         asking.select("span", "key", "parent_key")
         .join(own_keys, on="span", how="left")
@@ -101,7 +108,17 @@ def _resolved(
     )
     rows = values["row"].to_numpy()
     spans = _put(spans, rows, values.select("key", "parent_key", "loose"))
-    return _with_own_loose(spans, rows, first, window.pane).drop("span")
+    return _with_own_loose(spans, rows, first, window.pane).drop("span"), _claims(ranked, window.wait)
+
+
+def _claims(ranked: pl.DataFrame, wait: int) -> pl.DataFrame:
+    """Children of those who were the best parent when their own pane was decided, and are not any more: the
+    better one came after that.
+    """
+    better = pl.col("p_pane").cum_min().shift(1).over("span")
+    decided = pl.col("p_pane") + wait
+    claims = ranked.filter((better > decided) & (pl.col("pane") <= decided))
+    return claims.with_columns(parent_key=pl.coalesce("p_own_key", "p_key")).select(tuple(CLAIM))
 
 
 def _with_own_loose(
@@ -119,7 +136,9 @@ def _with_own_loose(
 def _parents(
     asking: pl.DataFrame, members: pl.DataFrame, spans: pl.DataFrame, window: Window, lookback: int
 ) -> pl.DataFrame:
-    """``span`` -> ``p_span``, ``p_key``: the parent of each that has one in the window."""
+    """``span`` -> ``p_span``, ``p_key``, ``p_pane``: who could be the parent of each, of what came in
+    time for it, the best first.
+    """
     above = members.rename(lambda name: f"p_{name}")
     half = asking.join(above, left_on="key", right_on="p_key").filter(_is_above())
     half = half.with_columns(p_key=pl.col("key"), half=pl.lit(value=True))
@@ -140,10 +159,9 @@ def _parents(
     in_time = (pl.col("p_pane") <= until) & (
         (pl.col("parent_key") != 0) | (until == pl.col("pane") + window.wait)
     )
-    ranked = found.filter(in_time).sort(
+    return found.filter(in_time).sort(
         "half", *_preference(), "p_span", descending=[True, *(True for _ in _preference()), False]
     )
-    return ranked.unique("span", keep="first", maintain_order=True).select("span", "p_span", "p_key")
 
 
 def _is_above() -> pl.Expr:

@@ -599,11 +599,14 @@ class Oracle:
         self.spans = spans
         self.parent = {id(span): self.parent_of(span) for span in spans}
 
-    def parent_of(self, span: Span) -> Span | None:
-        """The parent, by what had come when the span's pane was decided, else by what came first."""
+    def parent_of(self, span: Span, known: int = 100) -> Span | None:
+        """The parent, by what had come when the span's pane was decided, else by what came first; of what is
+        ``known``: up to that pane.
+        """
         found = [
             each
             for each in self.spans
+            if self.pane[id(each)] <= known
             if is_above(each, span) or (span.parent and each.id == span.parent and each is not span)
         ]
         in_time = [each for each in found if self.pane[id(each)] <= self.pane[id(span)] + SECONDS.wait]
@@ -625,7 +628,12 @@ class Oracle:
         """The node that a span counts a call to by itself, or "": what had come below it when its pane was
         decided says so.
         """
-        below = [child for child in self.children(span) if not self.late(child, span)]
+        known = self.pane[id(span)] + SECONDS.wait
+        below = [
+            child
+            for child in self.spans
+            if not self.late(child, span) and self.parent_of(child, known) is span
+        ]
         if not below and "response_flags" in span.attributes and (span.kind == CLIENT or is_proxy(span)):
             return "unknown"
         if any(child.service[0] != span.service[0] or is_database(child) for child in below):

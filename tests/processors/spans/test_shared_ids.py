@@ -207,6 +207,17 @@ def test_producer_and_consumer_of_one_id_have_their_queue_between_them() -> None
     }
 
 
+def test_a_call_whose_child_became_its_proxys_later_counts_once() -> None:
+    """The call had a child when it was decided, so it was not counted by itself: nothing is taken back."""
+    call = replace(proxy("a", 1, kind=CLIENT, cluster="c"), parent=0)
+    app, sidecar = Span("b", 1, 0, SERVER), replace(proxy("b", 1), parent=0, start_s=1)
+    app = replace(app, start_s=2)
+    emits = process(make_log((1, [call]), (3, [app]), (5, [sidecar])), SECONDS)
+    assert [
+        (row["client_service"], row["server_service"], row["calls"]) for row in rows(emits, "edges_10s")
+    ] == [("a", "b", 1)]
+
+
 def test_the_callers_half_stands_for_its_trace_in_budgets() -> None:
     few = SamplingSettings(
         policies=(
