@@ -257,7 +257,11 @@ def test_sigterm_finishes_what_writes_and_ends_what_reads(server: StoreServer) -
         eventually(lambda: is_busy(server, "reading"), "the query runs")
         insert = b"INSERT INTO calls (n) SELECT number FROM numbers(20) WHERE sleepEachRow(1) = 0 SETTINGS max_block_size = 1"
         writing, written = in_thread(lambda: in_session(server, "writing", insert))
-        eventually(lambda: is_busy(server, "writing"), "the insert runs")
+        eventually(lambda: is_busy(server, "writing"), "the insert is taken")
+        # It is judged first, by questions that a stop ends as it ends all reading: so are these.
+        for number in range(20):
+            assert send(server, f"SELECT count() + {number} FROM calls".encode())[0] == 200
+        assert is_busy(server, "writing")
     assert server.stop() == 0
     writing.join()
     reading.join()
