@@ -51,11 +51,17 @@ SPAN_SCHEMA = pa.schema(
         pa.field(
             "messaging_role", pa.uint8(), nullable=False
         ),  # 1: sends, 2: receives; see schemas.otlp.semantics.MESSAGING_RULE
+        pa.field(
+            "protocol", pa.uint8(), nullable=False
+        ),  # index of schemas.otlp.semantics.PROTOCOLS; see PROTOCOL_RULE there
+        pa.field("request_bytes", pa.uint64(), nullable=False),  # 0: unknown; see BYTES_RULE there
+        pa.field("response_bytes", pa.uint64(), nullable=False),
         pa.field("error", pa.bool_(), nullable=False),  # see schemas.otlp.semantics.ERROR_RULE
         pa.field("code_error", pa.bool_(), nullable=False),  # see schemas.otlp.semantics.CODE_RULE
         pa.field(
             "proxy", pa.bool_(), nullable=False
         ),  # made by a sidecar or gateway: component=proxy or telemetry.sdk.name=envoy
+        pa.field("mirrored", pa.bool_(), nullable=False),  # see schemas.otlp.semantics.MIRROR_RULE
         pa.field("record", pa.uint32(), nullable=False),  # index into the records given to decode_spans
         pa.field(
             "offset", pa.uint32(), nullable=False

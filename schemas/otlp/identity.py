@@ -78,11 +78,16 @@ def identity(resource: Mapping[str, str], tags: Mapping[str, str], cluster: str)
     )
 
 
-def host_of(url: str) -> str:
-    """PEER_RULE: the host of a URL, "" where it has none."""
+def authority_of(url: str) -> str:
+    """Host and port of a URL, "" where it has none."""
     _, scheme, rest = url.partition("://")
     authority = re.split("[/?#]", rest, maxsplit=1)[0] if scheme else ""
-    host = authority.rpartition("@")[2]
+    return authority.rpartition("@")[2]
+
+
+def host_of(url: str) -> str:
+    """PEER_RULE: the host of a URL, "" where it has none."""
+    host = authority_of(url)
     if host.startswith("["):
         address, end, _ = host[1:].partition("]")
         return address if end else ""

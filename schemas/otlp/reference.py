@@ -16,7 +16,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 
 from schemas.histogram import bucket_of
 from schemas.ids import is_valid
-from schemas.otlp.identity import TAGS, host_of, identity
+from schemas.otlp.identity import TAGS, authority_of, host_of, identity
 from schemas.otlp.limits import DEFAULT_LIMITS, DETAIL_BYTES, ITEM_BYTES, Cutter, Left, Limits
 from schemas.otlp.reference_items import (
     Strings,
@@ -33,10 +33,14 @@ from schemas.otlp.semantics import (
     CLIENT_OPERATIONS,
     GRPC_SERVER_ERRORS,
     GRPC_STATUSES,
+    MAX_BYTES,
     MAX_TIME_NS,
+    MIRROR_NAME,
     NO_FLAGS,
+    PROTOCOLS,
     RECEIVES,
     SENDS,
+    SHADOW_SUFFIX,
     SPAN_KEYS,
     SPAN_PARTS,
 )
@@ -185,6 +189,8 @@ class _Batch:
         duration = max(0, end - start)
         http_status = _number(texts["http_status"])
         is_proxy = resource.is_proxy or texts["component"] == "proxy"
+        hosts = [authority_of(texts["url"]), *(attributes.get(key, "") for key in SPAN_PARTS["host"])]
+        mirrors = is_proxy and span.kind == Span.SPAN_KIND_CLIENT and name == MIRROR_NAME
         failed = span.status.code == 2 and not (span.kind == Span.SPAN_KIND_CLIENT and http_status == 404)
         return (
             int.from_bytes(span.trace_id[:8], "big") if is_trace_id else 0,
@@ -219,9 +225,13 @@ class _Batch:
             http_status,
             _number(texts["retry_count"]),
             _messaging_role(span.kind, texts["messaging_operation"]),
+            _protocol(texts),
+            _bytes(texts["request_bytes"]),
+            _bytes(texts["response_bytes"]),
             texts["error"] == "true" or failed,
             span.status.code not in (1, 2) and _code_error(span.kind, http_status, texts["grpc_status"]),
             is_proxy,
+            mirrors or any(map(_is_shadow, hosts)),
             *position,
             *(self._extra(key, attributes, resource) for key in self._extra_keys),
         )
@@ -243,6 +253,26 @@ def _number(text: str) -> int:
     is_number = len(text) <= 5 and text.isascii() and text.isdigit()
     number = int(text) if is_number else 0
     return number if number <= 65535 else 0
+
+
+def _bytes(text: str) -> int:
+    """semantics.BYTES_RULE."""
+    is_number = len(text) <= 13 and text.isascii() and text.isdigit()
+    number = int(text) if is_number else 0
+    return number if number <= MAX_BYTES else 0
+
+
+def _protocol(texts: dict[str, str]) -> int:
+    """semantics.PROTOCOL_RULE."""
+    if texts["rpc_system"] == "grpc" or texts["grpc"]:
+        return PROTOCOLS.index("grpc")
+    return PROTOCOLS.index("http" if texts["http"] or texts["http_status"] or texts["url"] else "")
+
+
+def _is_shadow(authority: str) -> bool:
+    """semantics.MIRROR_RULE: whether a host, with its port or without, ends with the suffix."""
+    host, _, port = authority.rpartition(":")
+    return (host if port.isascii() and port.isdigit() else authority).endswith(SHADOW_SUFFIX)
 
 
 def _messaging_role(kind: int, operation: str) -> int:

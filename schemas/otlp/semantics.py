@@ -54,9 +54,33 @@ SPAN_PARTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "istio_cluster": ("istio.cluster_id",),
         "istio_mesh": ("istio.mesh_id",),
         "node_id": ("node_id",),
+        "host": ("http.host", "server.address", "net.host.name", "grpc.authority"),
+        "rpc_system": ("rpc.system.name", "rpc.system"),
+        "grpc": (
+            "rpc.grpc.status_code",
+            "grpc.status_code",
+            "grpc.path",
+            "grpc.authority",
+            "grpc.content_type",
+        ),
+        "http": ("http.request.method", "http.method", "http.protocol", "http.flavor"),
+        "request_bytes": (
+            "request_size",
+            "http.request.body.size",
+            "http.request_content_length",
+            "http.request.size",
+        ),
+        "response_bytes": (
+            "response_size",
+            "http.response.body.size",
+            "http.response_content_length",
+            "http.response.size",
+        ),
     }
 )
-"""Attributes of a span that columns are made of together with others: see PEER_RULE and IDENTITY_RULE."""
+"""Attributes of a span that columns are made of, together with others: see PEER_RULE, IDENTITY_RULE,
+PROTOCOL_RULE, BYTES_RULE and MIRROR_RULE.
+"""
 
 RESOURCE_KEYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -142,6 +166,33 @@ CLIENT_OPERATIONS: Mapping[str, int] = MappingProxyType(
     {"send": SENDS, "publish": SENDS, "receive": RECEIVES, "poll": RECEIVES}
 )
 """What a CLIENT's operation says."""
+
+PROTOCOLS = ("", "http", "grpc")
+"""``protocol`` is an index of these."""
+
+PROTOCOL_RULE = "grpc where rpc_system is 'grpc' or a key of grpc has a text; else http where http, http_status or url has one"
+"""Envoy writes ``grpc.path``, ``grpc.authority`` and ``grpc.content_type`` where the request is gRPC, and
+``grpc.status_code`` where the response is; ``http.protocol`` also on the span of each attempt
+(``spawn_upstream_span``).
+"""
+
+BYTES_RULE = "1 to 13 digits, at most MAX_BYTES; anything else is 0: unknown"
+"""How ``request_bytes`` and ``response_bytes`` are read from an attribute's text."""
+
+MAX_BYTES = 2**40
+"""More is no size of a request: sums of 2**23 of them stay below 2**63."""
+
+MIRROR_RULE = (
+    "the authority of its url, or any of its hosts, ends with -shadow before the port; or a proxy's CLIENT span is "
+    "named mirror"
+)
+"""``mirrored``. Envoy appends ``-shadow`` to the Host of a mirrored request, before a port of digits
+(``shadow_writer_impl.cc``), unless ``disable_shadow_host_suffix_append`` is set; the span that the mirroring
+proxy makes of it has no host, and is named ``mirror`` (``router.cc``). A service whose own name ends like
+that is taken for a mirror too.
+"""
+
+SHADOW_SUFFIX, MIRROR_NAME = "-shadow", "mirror"
 
 PROXY_RULE = "span attribute component=proxy, or resource attribute telemetry.sdk.name=envoy"
 """What makes a span one of a sidecar or gateway."""

@@ -16,7 +16,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import MetricsData
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from schemas import topics
-from schemas.otlp.semantics import RESOURCE_KEYS, SPAN_KEYS
+from schemas.otlp.semantics import PROXY_KEYS, RESOURCE_KEYS, SPAN_KEYS, SPAN_PARTS
 
 MESSAGES: dict[str, type[Message]] = {
     topics.SPANS: TracesData,
@@ -24,9 +24,13 @@ MESSAGES: dict[str, type[Message]] = {
     topics.LOGS: LogsData,
 }
 
-_KEYS = [key for keys in (*SPAN_KEYS.values(), *RESOURCE_KEYS.values()) for key in keys] + [
+_KEYS = [
+    key
+    for table in (SPAN_KEYS, SPAN_PARTS, RESOURCE_KEYS, PROXY_KEYS)
+    for keys in table.values()
+    for key in keys
+] + [
     "k",
-    "http.method",
     "",
     "größe",
     "x" * 200,
@@ -45,6 +49,14 @@ _TEXTS = [
     "proxy",
     "envoy",
     "UO",
+    "grpc",
+    "mirror",
+    "a-shadow",
+    "a-shadow:80",
+    "http://b@a-shadow:8/x",
+    "1099511627777",
+    "4096",
+    "sidecar~1.2.3.4~a-0.b~c",
     "a",
     "größe",
     '\u2028"\\\n\x01',

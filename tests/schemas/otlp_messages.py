@@ -31,10 +31,15 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status, TracesData
 
-from schemas.otlp.semantics import RESOURCE_KEYS, SPAN_KEYS
+from schemas.otlp.semantics import PROXY_KEYS, RESOURCE_KEYS, SPAN_KEYS, SPAN_PARTS
 
 TRACE_ID, SPAN_ID = bytes(range(16)), bytes(range(1, 9))
-_KEYS = [key for keys in (*SPAN_KEYS.values(), *RESOURCE_KEYS.values()) for key in keys]
+_KEYS = [
+    key
+    for table in (SPAN_KEYS, SPAN_PARTS, RESOURCE_KEYS, PROXY_KEYS)
+    for keys in table.values()
+    for key in keys
+]
 
 keys = st.sampled_from([*_KEYS, "k"]) | st.text(max_size=5)
 uint32s = st.integers(0, 2**32 - 1)
@@ -56,6 +61,13 @@ texts = st.sampled_from(
         "proxy",
         "-",
         "envoy",
+        "grpc",
+        "mirror",
+        "a-shadow:80",
+        "http://a-shadow/",
+        "1099511627777",
+        "4096",
+        "sidecar~1.2.3.4~a-0.b~c",
     ]
 ) | st.text(max_size=12)
 any_values = st.recursive(

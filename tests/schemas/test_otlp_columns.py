@@ -9,7 +9,15 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from schemas.errors import MalformedOtlp
 from schemas.histogram import UPPER_NS, bucket_of
-from schemas.otlp.semantics import GRPC_STATUSES, MAX_TIME_NS, RESOURCE_KEYS, SPAN_KEYS
+from schemas.otlp.semantics import (
+    GRPC_STATUSES,
+    MAX_BYTES,
+    MAX_TIME_NS,
+    PROTOCOLS,
+    RESOURCE_KEYS,
+    SPAN_KEYS,
+    SPAN_PARTS,
+)
 from schemas.spans import RESOURCE_SCHEMA, SCOPE_SCHEMA, SPAN_SCHEMA
 from tests.schemas.otlp_messages import SPAN_ID, TRACE_ID, make_span, make_traces
 
@@ -271,6 +279,113 @@ def test_messaging_roles(
 ) -> None:
     row = _row(decoder, {} if operation is None else {key: operation}, kind=kind)
     assert row["messaging_role"] == expected
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({}, ""),
+        ({"db.system": "redis", "server.address": "cache"}, ""),
+        ({"messaging.system": "kafka", "messaging.operation.type": "send"}, ""),
+        ({"component": "proxy", "upstream_cluster": "tcp", "response_flags": "UF"}, ""),
+        ({"http.method": ""}, ""),
+        ({"http.request.method": "GET"}, "http"),
+        ({"http.method": "GET"}, "http"),
+        ({"http.status_code": "0"}, "http"),  # what Envoy writes of a reset
+        ({"http.response.status_code": 200}, "http"),
+        ({"http.protocol": "HTTP/1.1", "component": "proxy"}, "http"),  # Envoy's span of one attempt
+        ({"http.flavor": "2.0"}, "http"),
+        ({"http.url": "http://a/b"}, "http"),
+        ({"url.full": "http://a/b"}, "http"),
+        ({"db.system.name": "elasticsearch", "url.full": "http://search/_bulk"}, "http"),
+        ({"rpc.system": "connect_rpc", "http.request.method": "POST"}, "http"),
+        ({"rpc.system": "apache_dubbo"}, ""),
+        ({"rpc.system": "grpc"}, "grpc"),
+        ({"rpc.system.name": "grpc"}, "grpc"),
+        ({"rpc.grpc.status_code": 0}, "grpc"),
+        ({"grpc.status_code": "0", "http.protocol": "HTTP/2", "http.status_code": "200"}, "grpc"),
+        ({"grpc.path": "/a.B/C", "http.method": "POST"}, "grpc"),
+        ({"grpc.authority": "a:80"}, "grpc"),
+        ({"grpc.content_type": "application/grpc"}, "grpc"),
+    ],
+)
+def test_protocols(decoder: ModuleType, attributes: dict[str, Any], expected: str) -> None:
+    assert PROTOCOLS[_row(decoder, attributes)["protocol"]] == expected
+
+
+@pytest.mark.parametrize("field", ["request_bytes", "response_bytes"])
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("43", 43),
+        (43, 43),
+        ("0", 0),
+        (str(MAX_BYTES), MAX_BYTES),
+        (MAX_BYTES + 1, 0),
+        (2**63 - 1, 0),
+        ("9" * 400, 0),
+        (-1, 0),
+        ("-1", 0),
+        ("1e3", 0),
+        ("12 B", 0),
+        ("٣", 0),
+        (True, 0),
+        (["5"], 0),
+    ],
+)
+def test_bytes(decoder: ModuleType, field: str, value: Any, expected: int) -> None:
+    for key in SPAN_PARTS[field]:
+        row = _row(decoder, {key: value})
+        assert (row[field], row["request_bytes"] + row["response_bytes"]) == (expected, expected)
+
+
+def test_the_bytes_of_a_body_count_before_those_of_a_message(decoder: ModuleType) -> None:
+    sizes = {
+        "http.request.size": 900,
+        "http.request.body.size": 700,
+        "http.response.size": 90,
+        "response_size": "70",
+    }
+    row = _row(decoder, sizes)
+    assert (row["request_bytes"], row["response_bytes"]) == (700, 70)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("reviews-shadow", True),
+        ("reviews.shop.svc.cluster.local-shadow:9080", True),
+        ("[::1]-shadow:80", True),
+        ("reviews", False),
+        ("reviews-shadow.shop", False),
+        ("reviews-shadowed:80", False),
+        ("reviews-shadow:", False),
+        ("reviews-shadow:http", False),
+        ("reviews:80-shadow", True),
+        ("", False),
+    ],
+)
+def test_mirrored_requests_are_told_by_their_host(decoder: ModuleType, host: str, expected: bool) -> None:
+    assert [_row(decoder, {key: host, "k": "v"})["mirrored"] for key in SPAN_PARTS["host"]] == [expected] * 4
+    for url in (f"http://{host}/a-shadow", f"https://user@{host}?b=c-shadow", f"http://{host}"):
+        assert [_row(decoder, {key: url})["mirrored"] for key in SPAN_PARTS["url"]] == [expected] * 2
+    assert _row(decoder, {"http.host": "a", "server.address": host})["mirrored"] is expected
+    assert _row(decoder, {"peer.service": host, "k": [host]})["mirrored"] is False
+
+
+@pytest.mark.parametrize(
+    ("component", "kind", "name", "expected"),
+    [
+        ("proxy", 3, "mirror", True),
+        ("proxy", 3, "mirrors", False),
+        ("proxy", 2, "mirror", False),
+        ("app", 3, "mirror", False),
+    ],
+)
+def test_the_span_that_a_mirroring_proxy_makes_is_told_by_its_name(
+    decoder: ModuleType, component: str, kind: Any, name: str, expected: bool
+) -> None:
+    assert _row(decoder, {"component": component}, kind=kind, name=name)["mirrored"] is expected
 
 
 def test_response_flags(decoder: ModuleType) -> None:

@@ -131,6 +131,13 @@ impl<'a> Promoted<'a> {
         &self.scratch
     }
 
+    /// Whether any key of a field has such a text; asked of strings only.
+    #[inline]
+    pub fn any_string(&self, field: usize, is: impl Fn(&[u8]) -> bool) -> bool {
+        let mut slots = self.keys.of_field(field).iter().map(|slot| &self.slots[*slot]);
+        slots.any(|slot| slot.generation == self.generation && matches!(slot.value, Any::Text(text) if is(text)))
+    }
+
     /// The text of a field's only key, None when the span does not have it.
     pub fn only_text(&mut self, field: usize) -> Option<&[u8]> {
         let slot = &self.slots[self.keys.of_field(field)[0]];

@@ -70,6 +70,24 @@ pub fn messaging_role(kind: i32, operation: &[u8]) -> u8 {
     }
 }
 
+/// `semantics.BYTES_RULE`.
+pub fn bytes(text: &[u8]) -> u64 {
+    const MOST: u64 = 1 << 40;
+    if text.len() > 13 || !text.iter().all(u8::is_ascii_digit) {
+        return 0;
+    }
+    let number = text.iter().fold(0u64, |number, digit| number * 10 + u64::from(digit - b'0'));
+    if number <= MOST { number } else { 0 }
+}
+
+/// `semantics.MIRROR_RULE`: whether a host, with its port or without, ends with the suffix.
+pub fn is_shadow(authority: &[u8]) -> bool {
+    let port = authority.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let rest = &authority[..authority.len() - port];
+    let host = if port == 0 { authority } else { rest.strip_suffix(b":").unwrap_or(authority) };
+    host.ends_with(b"-shadow")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,6 +98,33 @@ mod tests {
             [(b"200", 200), (b"65535", 65535), (b"65536", 0), (b"00404", 404), (b"000404", 0), (b"-1", 0), (b"", 0), (b"2x", 0)];
         for (text, expected) in cases {
             assert_eq!(number(text), expected);
+        }
+    }
+
+    #[test]
+    fn bytes_are_decimal_and_no_more_than_a_request_has() {
+        let cases: [(&[u8], u64); 8] = [
+            (b"0", 0),
+            (b"1099511627776", 1 << 40),
+            (b"1099511627777", 0),
+            (b"0000000000042", 42),
+            (b"00000000000042", 0),
+            (b"-1", 0),
+            (b"", 0),
+            (b"1e3", 0),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(bytes(text), expected);
+        }
+    }
+
+    #[test]
+    fn a_shadow_ends_before_its_port() {
+        for shadow in ["a-shadow", "a.b-shadow:80", "[::1]-shadow:80", "-shadow"] {
+            assert!(is_shadow(shadow.as_bytes()), "{shadow}");
+        }
+        for host in ["", "a", "a:80", "80", ":", "a-shadow:", "a-shadow:x", "a-shadow.b", "a-shadow80", "a-shadow:1:2", "a:-shadow2"] {
+            assert!(!is_shadow(host.as_bytes()), "{host}");
         }
     }
 

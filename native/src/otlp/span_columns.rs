@@ -51,9 +51,12 @@ pub struct Columns {
     pub http_status: Vec<u16>,
     pub retry_count: Vec<u16>,
     pub messaging_role: Vec<u8>,
+    pub protocol: Vec<u8>,
+    pub sizes: [Vec<u64>; 2], // bytes of request and response
     pub error: Bits,
     pub code_error: Bits,
     pub proxy: Bits,
+    pub mirrored: Bits,
     pub positions: [Vec<u32>; 3],      // record, offset, length
     pub extras: Vec<(Vec<u32>, Bits)>, // code and validity
 }
@@ -82,7 +85,9 @@ impl Columns {
         buffers.extend([Buffer::I16(self.bucket), Buffer::U8(self.kind), Buffer::U8(self.status)]);
         buffers.extend(self.places.into_iter().chain(self.codes).map(Buffer::U32));
         buffers.extend([Buffer::U16(self.http_status), Buffer::U16(self.retry_count), Buffer::U8(self.messaging_role)]);
-        buffers.extend([self.error.finish(), self.code_error.finish(), self.proxy.finish()]);
+        buffers.push(Buffer::U8(self.protocol));
+        buffers.extend(self.sizes.into_iter().map(Buffer::U64));
+        buffers.extend([self.error, self.code_error, self.proxy, self.mirrored].map(Bits::finish));
         buffers.extend(self.positions.into_iter().map(Buffer::U32));
         buffers.extend(self.extras.into_iter().flat_map(|(codes, validity)| [Buffer::U32(codes), validity.finish()]));
         buffers

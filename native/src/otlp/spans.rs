@@ -12,17 +12,17 @@ use crate::otlp::containers::{attributes, each_child, read_container};
 use crate::otlp::descriptor::{EVENT, LINK, RESOURCE, SCOPE, validate};
 use crate::otlp::digest::frame;
 use crate::otlp::identity::{Identities, ResourceTexts, Rows, SDK, TAGS, identity, resource_texts};
-use crate::otlp::peers::host_of;
+use crate::otlp::peers::{authority_of, host_of};
 use crate::otlp::promoted::{Keys, Promoted};
 use crate::otlp::resources::{Table, text_of};
-use crate::otlp::semantics::{grpc_status, is_code_error, messaging_role, number};
+use crate::otlp::semantics::{bytes, grpc_status, is_code_error, is_shadow, messaging_role, number};
 use crate::otlp::span_columns::{Columns, Span, known, push_each};
 use crate::otlp::value::unique_attributes;
 use crate::otlp::weight::{DETAIL_BYTES, ITEM_BYTES};
 use crate::otlp::wire::{self, MAX_DEPTH, Malformed, Reader, deeper};
 
 /// The fields of `semantics.SPAN_KEYS`, then those of `semantics.SPAN_PARTS`; their places here are what the constants below say.
-pub const SPAN_FIELDS: [&str; 22] = [
+pub const SPAN_FIELDS: [&str; 28] = [
     "response_flags",
     "upstream_cluster",
     "peer",
@@ -45,6 +45,12 @@ pub const SPAN_FIELDS: [&str; 22] = [
     "istio_cluster",
     "istio_mesh",
     "node_id",
+    "host",
+    "rpc_system",
+    "grpc",
+    "http",
+    "request_bytes",
+    "response_bytes",
 ];
 const RESPONSE_FLAGS: usize = 0;
 /// From here to HTTP_STATUS: fields that become codes as they are.
@@ -59,8 +65,14 @@ const MESSAGING_OPERATION: usize = 12;
 const GRPC_STATUS: usize = 13;
 const URL: usize = 14;
 const PEER_ADDRESS: usize = 15;
-/// From here on: what says who made a span.
+/// From here to HOST: what says who made a span.
 const TAG: usize = 16;
+const HOST: usize = TAG + TAGS;
+const RPC_SYSTEM: usize = HOST + 1;
+const GRPC: usize = HOST + 2;
+const HTTP: usize = HOST + 3;
+const REQUEST_BYTES: usize = HOST + 4;
+const RESPONSE_BYTES: usize = HOST + 5;
 
 const CLIENT: i32 = 3;
 const STATUS_ERROR: i32 = 2;
@@ -302,9 +314,12 @@ impl<'t> Decoder<'t> {
         columns.http_status.push(http_status);
         columns.retry_count.push(number(promoted.text(RETRY_COUNT)));
         columns.messaging_role.push(messaging_role(span.kind, promoted.text(MESSAGING_OPERATION)));
+        columns.protocol.push(protocol(promoted));
+        push_each(&mut columns.sizes, [bytes(promoted.text(REQUEST_BYTES)), bytes(promoted.text(RESPONSE_BYTES))]);
         columns.error.push(is_error);
         columns.code_error.push(is_code_error);
         columns.proxy.push(is_proxy);
+        columns.mirrored.push(is_mirrored(promoted, is_proxy && span.kind == CLIENT && span.name == b"mirror"));
 
         let limit = self.limits.value_bytes; // details.rs marks and counts what is left out
         let name = self.strings.code(within(span.name, limit))?;
@@ -364,6 +379,18 @@ fn peer(strings: &mut Strings, promoted: &mut Promoted<'_>, is_client: bool) -> 
         },
         code => Ok(code),
     }
+}
+
+/// `semantics.PROTOCOL_RULE`.
+fn protocol(promoted: &mut Promoted<'_>) -> u8 {
+    let is_grpc = promoted.text(RPC_SYSTEM) == b"grpc" || !promoted.text(GRPC).is_empty();
+    let is_http = is_grpc || [HTTP, HTTP_STATUS, URL].into_iter().any(|field| !promoted.text(field).is_empty());
+    u8::from(is_http) + u8::from(is_grpc)
+}
+
+/// `semantics.MIRROR_RULE`.
+fn is_mirrored(promoted: &mut Promoted<'_>, is_mirror: bool) -> bool {
+    is_mirror || is_shadow(authority_of(promoted.text(URL))) || promoted.any_string(HOST, is_shadow)
 }
 
 /// The tags that were framed.
