@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from schemas.otlp.limits import DEFAULT_LIMITS, Limits
 from schemas.topics import LOGS, METRICS, SPANS
@@ -185,6 +185,29 @@ class AttributeLimits(BaseModel):
     )
 
 
+class HeadSampling(BaseModel):
+    """A share of traces that was let through before spans came here, and whose it is; without ``service`` and
+    ``cluster``: everybody's.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    service: str | None = Field(
+        default=None, min_length=1, description="service.name of the spans' resource, as it came."
+    )
+    cluster: str | None = Field(default=None, min_length=1, description="Cluster of the spans' resource.")
+    probability: float = Field(
+        ge=1e-6,
+        le=1,
+        allow_inf_nan=False,
+        description="Share of the traces that is let through: 0.01 is 1 %.",
+    )
+
+    def covers(self, other: "HeadSampling") -> bool:
+        """Whether all that another rule matches is matched by this one."""
+        return self.service in (None, other.service) and self.cluster in (None, other.cluster)
+
+
 class ProcessorSettings(BaseModel):
     """Panes, windows and limits of processing."""
 
@@ -228,6 +251,11 @@ class ProcessorSettings(BaseModel):
         default=True,
         description="Whether HTTP and gRPC codes of SERVER and CLIENT spans without a status count as errors; false: the status alone.",
     )
+    head_sampling: tuple[HeadSampling, ...] = Field(
+        default=(),
+        max_length=1_000,
+        description="Tables (`probability`, optional `service`, `cluster`) of how traces were sampled before; first match, else `ot=th`.",
+    )
     labels: LabelLimits = Field(
         default=LabelLimits(), description="Bounds on services, operations, rows and the length of labels."
     )
@@ -237,6 +265,16 @@ class ProcessorSettings(BaseModel):
         if to_ns(self.pane) < 1_000_000 or self.lookback < timedelta(0) or self.rollup_grace < timedelta(0):
             raise ValueError("pane must be at least 1ms; lookback and rollup_grace cannot be negative")
         return self
+
+    @field_validator("head_sampling")
+    @classmethod
+    def _each_matches_something(cls, rules: tuple[HeadSampling, ...]) -> tuple[HeadSampling, ...]:
+        for place, rule in enumerate(rules):
+            if any(earlier.covers(rule) for earlier in rules[:place]):
+                raise ValueError(
+                    f"table {place + 1} never matches, as an earlier one matches all that it does; put the narrower one first"
+                )
+        return rules
 
     @property
     def limits(self) -> Limits:

@@ -23,6 +23,7 @@ from processors.grouping import NO_BUCKET, U64, Flags, hash_rows, hash_texts
 from processors.limits import Codes, Labels
 from processors.settings import ProcessorSettings
 from processors.spans.sampling.sampler import Sampler
+from processors.spans.weights import weights_of
 from processors.stage import PaneView, Tables, Window
 from schemas.spans import SpanBatch
 from schemas.units import NS_PER_S
@@ -47,7 +48,7 @@ class PaneSpans:
     labels: Labels
     frame: pl.DataFrame
     """SPAN_SCHEMA (``error`` with what codes say, so no ``code_error``), ``key``, ``parent_key``,
-    ``span_key``; an unknown duration is 0, its bucket NO_BUCKET.
+    ``span_key``, ``weight`` (``processors.spans.weights``); an unknown duration is 0, its bucket NO_BUCKET.
     """
     first: pl.Series
     """Which of ``frame`` are in no earlier pane of the lookback, in any version (bool)."""
@@ -110,6 +111,7 @@ class Deduplicate:
     def __init__(self, settings: ProcessorSettings, sampler: Sampler) -> None:  # noqa: ARG002 - as every stage
         self._label_length = settings.labels.label_length
         self._errors_from_codes = settings.errors_from_codes
+        self._head_sampling = settings.head_sampling
 
     def close(self, pane: PaneView[SpanBatch]) -> Tables:
         """See processors.stage.Stage."""
@@ -118,6 +120,7 @@ class Deduplicate:
             identified = identified.with_columns(error=pl.col("error") | pl.col("code_error"))
         keyed = with_span_keys(with_keys(identified.drop("code_error")), pane.batch)
         frame, shared = drop_copies(keyed)
+        frame = frame.with_columns(weights_of(frame, pane.batch, self._head_sampling))
         first, ends, more = compare(frame, list(pane.looked_back(SeenSpans)))
         slots = pane.time.slots(frame["end_ns"].to_numpy())
         pane.own.leave(PaneSpans(Labels.of(pane.batch, self._label_length), frame, first, slots, ends))
