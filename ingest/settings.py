@@ -74,7 +74,7 @@ class IngestSettings(BaseModel):
 
     receiver: Literal["auto", "native", "grpcio"] = Field(
         "auto",
-        description="Who receives OTLP/gRPC: native (Rust), or grpcio (no native code, no zstd and snappy); auto: native if built.",
+        description="Who receives OTLP/gRPC: native (Rust), or grpcio (no native code; fails zstd, snappy); auto: native if built.",
     )
     receiver_threads: int = Field(
         1, ge=1, le=64, description="Threads of the native receiver; one carries 50K spans/s and more."

@@ -47,6 +47,22 @@ def _go_missing() -> str:
     return missing()
 
 
+def _node_missing() -> str:
+    from tests.support.node import missing  # noqa: PLC0415 - asked for here alone
+
+    return missing()
+
+
+def _java_missing() -> str:
+    from tests.support.java import missing  # noqa: PLC0415 - asked for here alone
+
+    return missing()
+
+
+def _curl_missing() -> str:
+    return "" if shutil.which("curl") else "curl is not there"
+
+
 def _loader_missing() -> str:
     from benchmarks.peers.loader import missing  # noqa: PLC0415 - asked for here alone
 
@@ -66,6 +82,9 @@ COMPONENTS: dict[str, Callable[[], str]] = {
     "kafka": _kafka_missing,
     "collector": _collector_missing,
     "go": _go_missing,
+    "node": _node_missing,
+    "java": _java_missing,
+    "curl": _curl_missing,
     "loader": _loader_missing,
 }
 """Component name to a question that answers "" or why the component is missing."""

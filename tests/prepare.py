@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from benchmarks.peers import loader
 from tests.console import go_client
-from tests.support import go
+from tests.support import go, java, node
 from tests.support.collector import build as collector
 from tests.support.kafka import broker
 
@@ -17,6 +17,8 @@ STEPS = (
     go_client.build,
     lambda: go.build("go_client"),
     lambda: go.build("telemetrygen"),
+    java.build,
+    node.build,
 )
 
 

@@ -2,7 +2,6 @@
 source speaks with.
 """
 
-import hashlib
 import json
 import os
 import subprocess
@@ -10,6 +9,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.support.cache import place
 
 SOURCES = Path(__file__).parent / "clickhouse_go"
 
@@ -44,12 +45,7 @@ def ask(
 
 def build() -> Path:
     """The binary; built when it is not there yet. Takes minutes where Go's own cache is empty."""
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(SOURCES.iterdir()))).hexdigest()
-    path = (
-        Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-        / "meshflow"
-        / f"clickhouse_go-{digest[:12]}"
-    )
+    path = place("clickhouse_go", SOURCES)
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,12 +2,13 @@
 OpenTelemetry's ``telemetrygen``.
 """
 
-import hashlib
 import os
 import shutil
 import subprocess
 from contextlib import suppress
 from pathlib import Path
+
+from tests.support.cache import place
 
 SOURCES = Path(__file__).parent / "go_client"
 PACKAGES = {
@@ -51,7 +52,4 @@ def build(name: str) -> Path:
 
 
 def _path(name: str) -> Path:
-    """Where a binary of these sources is, once it is built."""
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(SOURCES.iterdir()))).hexdigest()
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    return cache / "meshflow" / f"{name}-{digest[:12]}"
+    return place(name, SOURCES)

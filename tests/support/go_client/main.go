@@ -2,6 +2,7 @@
 //
 //	go_client sdk     sends -spans spans through the SDK's exporter of -protocol; prints their ids
 //	go_client calls   makes one call of each kind; prints name and status of each
+//	go_client noise   sends a trace of -service with a text that is not UTF-8
 //	go_client stream  sends requests, each until it is acknowledged or failed for good, until standard input ends; prints their ids
 package main
 
@@ -24,13 +25,14 @@ import (
 type options struct {
 	grpc, http, protocol  string
 	ca, cert, key, token  string
-	gzip                  bool
+	gzip, raw             bool
+	service               string
 	spans, senders, first int
 }
 
 func main() {
 	if len(os.Args) < 2 {
-		fail(fmt.Errorf("say sdk, calls or stream"))
+		fail(fmt.Errorf("say sdk, calls, noise or stream"))
 	}
 	var o options
 	flags := flag.NewFlagSet(os.Args[1], flag.ExitOnError)
@@ -42,11 +44,13 @@ func main() {
 	flags.StringVar(&o.key, "key", "", "file of its key")
 	flags.StringVar(&o.token, "token", "", "bearer token")
 	flags.BoolVar(&o.gzip, "gzip", false, "compress requests")
+	flags.BoolVar(&o.raw, "raw", false, "put the byte into what the SDK has written")
+	flags.StringVar(&o.service, "service", "go_client", "service.name of the resource")
 	flags.IntVar(&o.spans, "spans", 1000, "how many spans the SDK makes")
 	flags.IntVar(&o.senders, "senders", 4, "how many requests are under way at once")
 	flags.IntVar(&o.first, "first", 1, "number of the first span")
 	_ = flags.Parse(os.Args[2:])
-	run, known := map[string]func(context.Context, options) error{"sdk": sdk, "calls": calls, "stream": stream}[os.Args[1]]
+	run, known := map[string]func(context.Context, options) error{"sdk": sdk, "calls": calls, "noise": noise, "stream": stream}[os.Args[1]]
 	if !known {
 		fail(fmt.Errorf("no command %q", os.Args[1]))
 	}
