@@ -57,3 +57,10 @@ def table_of(name: str, columns: Mapping[str, pa.Array]) -> pa.Table:
     """The columns of ``SCHEMAS[name]``, in its order."""
     names = SCHEMAS[name].names
     return pa.table([columns[column] for column in names], names=names)
+
+
+def no_dimensions(rows: int) -> pa.MapArray:
+    """Empty maps, one a row, as ``dimensions`` of RED and edges has them."""
+    return pa.MapArray.from_arrays(
+        pa.array(np.zeros(rows + 1, np.int32)), pa.array([], pa.string()), pa.array([], pa.string())
+    )

@@ -17,6 +17,9 @@ HISTOGRAM = pa.map_(pa.int16(), pa.uint64())
 
 _TEXT = pa.string()
 _COUNT = pa.uint64()
+_ESTIMATE = (
+    pa.float64()
+)  # a sum of head weights (processors.spans.weights), multiples of 2^-20: exact in any order
 _LOG_TIME = SLOT  # start of the pane: what otel_* tables are partitioned and expire by, whatever times the sender wrote
 
 
@@ -36,6 +39,10 @@ _RED_KEYS = {
     "http_status": pa.uint16(),
     "response_flags": _TEXT,
     "late": pa.uint8(),  # 1: came after its hour was rolled up, and is in every level itself
+    "entered": pa.uint8(),  # 1: requests entered a node (service, pod) here, 2: they did not, 0: a row of before, by its kind
+    "apart": _TEXT,  # "" | injected (a fault filter's) | mirrored: counted apart from rates
+    "protocol": _TEXT,  # http | grpc | ""
+    "dimensions": ATTRIBUTES,  # processing.dimensions: name -> value
 }
 _RED_VALUES = {
     "requests": _COUNT,
@@ -44,6 +51,11 @@ _RED_VALUES = {
     "duration_ns_max": _COUNT,
     "duration_histogram": HISTOGRAM,
     "exemplar_trace_id": _TEXT,  # 32 hex digits, "" none
+    "requests_estimated": _ESTIMATE,
+    "errors_estimated": _ESTIMATE,
+    "request_bytes": _COUNT,  # of those that say so
+    "response_bytes": _COUNT,
+    "roots": _COUNT,  # of requests: spans without a parent
 }
 
 _EDGE_KEYS = {
@@ -60,6 +72,9 @@ _EDGE_KEYS = {
     "upstream_cluster": _TEXT,  # the caller's Envoy cluster, "" when it has none
     "response_flags": _TEXT,
     "late": pa.uint8(),
+    "apart": _TEXT,  # as RED's
+    "protocol": _TEXT,
+    "dimensions": ATTRIBUTES,
 }
 _EDGE_VALUES = {
     "calls": _COUNT,  # attempts that reached the server
@@ -70,6 +85,11 @@ _EDGE_VALUES = {
     "client_histogram": HISTOGRAM,
     "server_histogram": HISTOGRAM,
     "exemplar_trace_id": _TEXT,
+    "calls_estimated": _ESTIMATE,
+    "errors_estimated": _ESTIMATE,
+    "request_bytes": _COUNT,
+    "response_bytes": _COUNT,
+    "overhead_histogram": HISTOGRAM,  # caller's duration less callee's, of calls that show at both ends
 }
 
 _DETAILS = {field.name: field.type for field in DETAIL_SCHEMA}

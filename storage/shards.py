@@ -30,6 +30,8 @@ _SHARDED_BY = (
 _CREATE = re.compile(r"CREATE TABLE IF NOT EXISTS (\w+)")
 _ALTER = re.compile(r"ALTER TABLE (\w+)")
 _COLUMNS_CHANGE = re.compile(r"\b(ADD|DROP|MODIFY|RENAME) COLUMN\b")
+_ORDER_CHANGE = re.compile(r",\s*MODIFY ORDER BY \(.*\)$", re.MULTILINE)
+"""A Distributed table has no sorting key."""
 _ORDER_BY = re.compile(r"^(?:PRIMARY KEY .*\n)?ORDER BY \(?(?:\w+\([^()]*\), )*(\w+)", re.MULTILINE)
 
 
@@ -64,7 +66,7 @@ def spread(statement: str, settings: StorageSettings) -> list[str]:
         return [f"CREATE TABLE IF NOT EXISTS {local}{statement[created.end() :]}", over]
     if altered := _ALTER.match(statement):
         inner = f"ALTER TABLE {altered[1]}{LOCAL}{statement[altered.end() :]}"
-        return [inner, statement] if _COLUMNS_CHANGE.search(statement) else [inner]
+        return [inner, _ORDER_CHANGE.sub("", statement)] if _COLUMNS_CHANGE.search(statement) else [inner]
     return [statement]
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from processors.grouping import NO_BUCKET, U64, Flags, Groups, pack
 from processors.limits import Codes, Identities, PastNames, SeenServices, identities, name_spans
+from processors.rows import no_dimensions
 from processors.settings import LabelLimits, ProcessorSettings
 from processors.slots import LEVELS, PaneTime
 from processors.spans.deduplicate import PaneSpans
@@ -128,6 +129,7 @@ def _rows(
     hi, lo = spans["trace_hi"].to_numpy(), spans["trace_lo"].to_numpy()
     exemplar = groups.best(duration | error.astype(np.uint64) << np.uint64(63), hi, lo)
     key = keys.take(groups.first)
+    requests, errors = groups.sizes() if new.all() else groups.sum(new), groups.sum(error)
     identity = {name: labels.text(codes[key.identity]) for name, codes in known.columns.items()}
     columns = {
         "slot": key.slot,
@@ -138,12 +140,21 @@ def _rows(
         "http_status": key.http_status,
         "response_flags": labels.text(key.flags),
         "late": time.late(key.slot).astype(np.uint8),
-        "requests": groups.sizes() if new.all() else groups.sum(new),
-        "errors": groups.sum(error),
+        "entered": np.zeros(len(groups), np.uint8),
+        "apart": pa.repeat("", len(groups)),
+        "protocol": pa.repeat("", len(groups)),
+        "dimensions": no_dimensions(len(groups)),
+        "requests": requests,
+        "errors": errors,
         "duration_ns_sum": groups.sum(duration),
         "duration_ns_max": groups.max(duration),
         "duration_histogram": groups.histogram(bucket, bucket > NO_BUCKET),
         "exemplar_trace_id": hex_trace_ids(hi[exemplar], lo[exemplar]),
+        "requests_estimated": requests.astype(np.float64),
+        "errors_estimated": errors.astype(np.float64),
+        "request_bytes": np.zeros(len(groups), np.uint64),
+        "response_bytes": np.zeros(len(groups), np.uint64),
+        "roots": groups.sum(new & (spans["parent_key"].to_numpy() == 0)),
     }
     schema = SCHEMAS["red_10s"]
     return pa.Table.from_arrays([pa.array(columns[name]) for name in schema.names], schema=schema)

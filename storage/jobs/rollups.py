@@ -38,6 +38,7 @@ _AGGREGATES = {
     "duration_histogram": "sumMap",
     "client_histogram": "sumMap",
     "server_histogram": "sumMap",
+    "overhead_histogram": "sumMap",
 }
 
 

@@ -33,6 +33,7 @@ import pyarrow.compute as pc
 
 from processors.grouping import NO_BUCKET, U64, Groups, hash_rows
 from processors.limits import IDENTITY, Labels
+from processors.rows import no_dimensions
 from processors.settings import LabelLimits
 from processors.slots import LEVELS, PaneTime
 from processors.spans.edges.calls import Window
@@ -172,6 +173,7 @@ def _table(rows: pl.DataFrame, names: pl.DataFrame, window: Window, limit: int) 
             found.offsets, found.keys, np.where(negative, np.negative(counts), counts), type=found.type
         )
 
+    calls, errors = groups.sum(~(unsent | unanswered)), groups.sum(error)
     columns = {
         "slot": keys["slot"].to_arrow(),
         **_identities(keys, names, window),
@@ -179,17 +181,25 @@ def _table(rows: pl.DataFrame, names: pl.DataFrame, window: Window, limit: int) 
         "upstream_cluster": _words(keys["upstream"], words),
         "response_flags": _words(keys["flags"], words),
         "late": pa.array(time.late(keys["slot"].to_numpy()).astype(np.uint8)),
-        "calls": signed(groups.sum(~(unsent | unanswered))),
+        "apart": pa.repeat("", len(groups)),
+        "protocol": pa.repeat("", len(groups)),
+        "dimensions": no_dimensions(len(groups)),
+        "calls": signed(calls),
         "unsent": signed(groups.sum(unsent)),
         "unanswered": signed(groups.sum(unanswered)),
-        "errors": signed(groups.sum(error)),
+        "errors": signed(errors),
         "retries": signed(groups.sum(rows["retry"].to_numpy())),
         "client_histogram": histogram(client_bucket),
         "server_histogram": histogram(server_bucket),
         "exemplar_trace_id": pc.if_else(pa.array(taken), "", hex_trace_ids(hi[exemplar], lo[exemplar])),
+        "calls_estimated": np.where(taken, -1.0, 1.0) * calls,
+        "errors_estimated": np.where(taken, -1.0, 1.0) * errors,
+        "request_bytes": np.zeros(len(groups), np.uint64),
+        "response_bytes": np.zeros(len(groups), np.uint64),
+        "overhead_histogram": groups.histogram(client_bucket, np.zeros(rows.height, np.bool_)),
     }
     schema = SCHEMAS["edges_10s"]
-    return pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
+    return pa.Table.from_arrays([pa.array(columns[name]) for name in schema.names], schema=schema)
 
 
 def _packed(rows: pl.DataFrame) -> U64:

@@ -29,3 +29,22 @@ CREATE TABLE IF NOT EXISTS edges_10s ON CLUSTER mesh AS edges_10s_local
 ENGINE = Distributed('mesh', 'meshflow', 'edges_10s_local', cityHash64(client_service));
 ALTER TABLE edges_10s_local ON CLUSTER mesh ADD COLUMN IF NOT EXISTS unanswered SimpleAggregateFunction(sum, UInt64) CODEC(T64, ZSTD(1)) AFTER unsent;
 ALTER TABLE edges_10s ON CLUSTER mesh ADD COLUMN IF NOT EXISTS unanswered SimpleAggregateFunction(sum, UInt64) CODEC(T64, ZSTD(1)) AFTER unsent;
+ALTER TABLE edges_10s_local ON CLUSTER mesh
+    ADD COLUMN IF NOT EXISTS apart LowCardinality(String) CODEC(ZSTD(1)) AFTER late,
+    ADD COLUMN IF NOT EXISTS protocol LowCardinality(String) CODEC(ZSTD(1)) AFTER apart,
+    ADD COLUMN IF NOT EXISTS dimensions Map(LowCardinality(String), String) CODEC(ZSTD(1)) AFTER protocol,
+    ADD COLUMN IF NOT EXISTS calls_estimated SimpleAggregateFunction(sum, Float64) CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS errors_estimated SimpleAggregateFunction(sum, Float64) CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS request_bytes SimpleAggregateFunction(sum, UInt64) CODEC(T64, ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS response_bytes SimpleAggregateFunction(sum, UInt64) CODEC(T64, ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS overhead_histogram SimpleAggregateFunction(sumMap, Map(Int16, UInt64)) CODEC(ZSTD(1)),
+    MODIFY ORDER BY (toStartOfHour(slot), client_service, server_service, connection, upstream_cluster, response_flags, client_cluster, client_namespace, client_version, server_cluster, server_namespace, server_version, late, slot, apart, protocol, dimensions);
+ALTER TABLE edges_10s ON CLUSTER mesh
+    ADD COLUMN IF NOT EXISTS apart LowCardinality(String) CODEC(ZSTD(1)) AFTER late,
+    ADD COLUMN IF NOT EXISTS protocol LowCardinality(String) CODEC(ZSTD(1)) AFTER apart,
+    ADD COLUMN IF NOT EXISTS dimensions Map(LowCardinality(String), String) CODEC(ZSTD(1)) AFTER protocol,
+    ADD COLUMN IF NOT EXISTS calls_estimated SimpleAggregateFunction(sum, Float64) CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS errors_estimated SimpleAggregateFunction(sum, Float64) CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS request_bytes SimpleAggregateFunction(sum, UInt64) CODEC(T64, ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS response_bytes SimpleAggregateFunction(sum, UInt64) CODEC(T64, ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS overhead_histogram SimpleAggregateFunction(sumMap, Map(Int16, UInt64)) CODEC(ZSTD(1));

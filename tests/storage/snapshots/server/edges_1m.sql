@@ -26,3 +26,13 @@ ORDER BY (toStartOfHour(slot), client_service, server_service, connection, upstr
 TTL slot + toIntervalSecond(1209600)
 SETTINGS index_granularity = 8192, min_parts_to_merge_at_once = 10, materialize_ttl_recalculate_only = 1, non_replicated_deduplication_window = 20000, replicated_deduplication_window = 20000, fsync_after_insert = 1, fsync_part_directory = 1, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1;
 ALTER TABLE edges_1m  ADD COLUMN IF NOT EXISTS unanswered SimpleAggregateFunction(sum, UInt64) CODEC(T64, ZSTD(1)) AFTER unsent;
+ALTER TABLE edges_1m 
+    ADD COLUMN IF NOT EXISTS apart LowCardinality(String) CODEC(ZSTD(1)) AFTER late,
+    ADD COLUMN IF NOT EXISTS protocol LowCardinality(String) CODEC(ZSTD(1)) AFTER apart,
+    ADD COLUMN IF NOT EXISTS dimensions Map(LowCardinality(String), String) CODEC(ZSTD(1)) AFTER protocol,
+    ADD COLUMN IF NOT EXISTS calls_estimated SimpleAggregateFunction(sum, Float64) CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS errors_estimated SimpleAggregateFunction(sum, Float64) CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS request_bytes SimpleAggregateFunction(sum, UInt64) CODEC(T64, ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS response_bytes SimpleAggregateFunction(sum, UInt64) CODEC(T64, ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS overhead_histogram SimpleAggregateFunction(sumMap, Map(Int16, UInt64)) CODEC(ZSTD(1)),
+    MODIFY ORDER BY (toStartOfHour(slot), client_service, server_service, connection, upstream_cluster, response_flags, client_cluster, client_namespace, client_version, server_cluster, server_namespace, server_version, late, slot, apart, protocol, dimensions);

@@ -22,3 +22,14 @@ PRIMARY KEY (toDate(slot), service, operation)
 ORDER BY (toDate(slot), service, operation, kind, status_class, http_status, response_flags, cluster, namespace, version, late, slot)
 TTL slot + toIntervalSecond(7776000)
 SETTINGS index_granularity = 8192, min_parts_to_merge_at_once = 10, materialize_ttl_recalculate_only = 1, non_replicated_deduplication_window = 20000, replicated_deduplication_window = 20000, fsync_after_insert = 1, fsync_part_directory = 1, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1;
+ALTER TABLE red_1h 
+    ADD COLUMN IF NOT EXISTS entered UInt8 CODEC(ZSTD(1)) AFTER late,
+    ADD COLUMN IF NOT EXISTS apart LowCardinality(String) CODEC(ZSTD(1)) AFTER entered,
+    ADD COLUMN IF NOT EXISTS protocol LowCardinality(String) CODEC(ZSTD(1)) AFTER apart,
+    ADD COLUMN IF NOT EXISTS dimensions Map(LowCardinality(String), String) CODEC(ZSTD(1)) AFTER protocol,
+    ADD COLUMN IF NOT EXISTS requests_estimated SimpleAggregateFunction(sum, Float64) CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS errors_estimated SimpleAggregateFunction(sum, Float64) CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS request_bytes SimpleAggregateFunction(sum, UInt64) CODEC(T64, ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS response_bytes SimpleAggregateFunction(sum, UInt64) CODEC(T64, ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS roots SimpleAggregateFunction(sum, UInt64) CODEC(T64, ZSTD(1)),
+    MODIFY ORDER BY (toDate(slot), service, operation, kind, status_class, http_status, response_flags, cluster, namespace, version, late, slot, entered, apart, protocol, dimensions);
