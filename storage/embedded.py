@@ -11,8 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import chdb
-
 from schemas.errors import SinkUnusable
 from storage import damage
 
@@ -47,7 +45,7 @@ def connect(directory: str | Path) -> Any:
             raise _unguarded(f"{_CONFIGURATION} is missing")
         with _said() as said:
             try:
-                connection = chdb.connect(f"{name_of(folder)}?config-file={_CONFIGURATION}")
+                connection = _engine().connect(f"{name_of(folder)}?config-file={_CONFIGURATION}")
             except ERRORS as error:
                 raise RuntimeError(
                     f"{said() or text_of(error)}".replace(name_of(folder), str(folder))
@@ -63,7 +61,16 @@ def connect(directory: str | Path) -> Any:
 
 def connect_again(directory: str | Path) -> Any:
     """A further connection to the engine that this process has open by :func:`connect`; not checked again."""
-    return chdb.connect(name_of(directory))
+    return _engine().connect(name_of(directory))
+
+
+def _engine() -> Any:
+    """chdb, loaded when the first store is opened: it maps 200 MiB, which a process in front of a server does
+    not need.
+    """
+    import chdb  # noqa: PLC0415 - see above
+
+    return chdb
 
 
 def name_of(directory: str | Path) -> str:

@@ -39,7 +39,8 @@ EXPORT_METRICS = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Expor
 EXPORT_LOGS = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
 KILLS = 5
 """``python -m tests.e2e.soak_kills`` goes on for as long as it is given."""
-QUICK = ("--pane", "400ms", "--wait", "2")
+QUICK = ("--pane", "1s", "--wait", "2")
+"""Panes of a second: each costs a dozen inserts, and the whole log is read twice and more."""
 CONFIG = f"""
 [processing]
 partitions = 2

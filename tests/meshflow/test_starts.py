@@ -101,7 +101,9 @@ async def test_a_start_does_not_wait_for_what_no_waiting_mends() -> None:
 
 
 def test_process_starts_before_its_database_and_its_brokers(tmp_path: Path) -> None:
-    """Neither is there: it says so, goes on when the database is, and stops when it is told to."""
+    """Neither is there: the process logs so, goes on when the database is there, and stops at SIGTERM. It
+    has not loaded the embedded engine, which it does not need.
+    """
     server = StoreServer(tmp_path / "store")
     log = tmp_path / "process.log"
     environment = {
@@ -118,6 +120,9 @@ def test_process_starts_before_its_database_and_its_brokers(tmp_path: Path) -> N
             )
             server.start()
             eventually(lambda: "metrics" in log.read_text(), f"it goes on, see {log}", LONG_S)
+            loaded = Path(f"/proc/{process.pid}/maps").read_text()
+            assert "polars" in loaded
+            assert "chdb" not in loaded
             process.send_signal(signal.SIGTERM)
             assert process.wait(LONG_S) == 0, log.read_text()
         finally:

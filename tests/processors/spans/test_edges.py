@@ -714,6 +714,7 @@ def classes(spans: list[Span], times_s: list[float]) -> dict[tuple[str, str], in
     return counted
 
 
+@examples(25)
 @given(meshes(), st.data())
 def test_every_call_of_a_caller_is_on_an_edge_once(
     mesh: tuple[list[Span], list[float]], data: st.DataObject
