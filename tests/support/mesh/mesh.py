@@ -6,9 +6,8 @@ client -> front-0 -> order-0 -> {product-v1-a, product-v1-b, product-v2-a}, and 
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import aiohttp
 import envoy
 from aiohttp import web
 
+from tests.support.kafka.ports import reserve_port
 from tests.support.mesh.bootstrap import LOOPBACK, Listener, Proxy, Route, Secure, Upstream, bootstrap
 
 PROPAGATED = ("traceparent", "tracestate", "x-request-id")
@@ -29,10 +29,39 @@ _START_S = 30.0
 
 
 @dataclass(frozen=True)
-class Mesh:
-    """A running mesh."""
+class Envoys:
+    """Running Envoys, by their admin ports."""
 
     proxies: tuple[Proxy, ...]
+
+    async def spans_sent(self) -> int:
+        """How many spans all Envoys have exported so far."""
+        return sum(
+            [(await self.stats(proxy)).get("tracing.opentelemetry.spans_sent", 0) for proxy in self.proxies]
+        )
+
+    async def exported(self) -> int:
+        """Wait until Envoys have exported what there is (their buffers are flushed twice a second); how many
+        spans that were.
+        """
+        before = -1
+        while (now := await self.spans_sent()) != before:
+            before = now
+            await asyncio.sleep(1.2)
+        return now
+
+    async def stats(self, proxy: Proxy) -> dict[str, int]:
+        """Counters and gauges of clusters and tracers."""
+        url = f"http://{LOOPBACK}:{proxy.admin_port}/stats?format=json&filter=^(cluster|tracing)\\."
+        async with aiohttp.ClientSession() as client, client.get(url) as response:
+            stats = json.loads(await response.read())["stats"]
+        return {stat["name"]: stat["value"] for stat in stats if "value" in stat}
+
+
+@dataclass(frozen=True)
+class Mesh(Envoys):
+    """A running mesh."""
+
     front_port: int
 
     async def drive(self, rounds: int = 4) -> None:
@@ -68,34 +97,12 @@ class Mesh:
         """
         found: dict[str, dict[str, int]] = {}
         for proxy in self.proxies:
-            stats = await self._stats(proxy)
+            stats = await self.stats(proxy)
             for cluster in (upstream.name for upstream in proxy.upstreams if upstream.name in SENT_BY_MESH):
                 counts = found.setdefault(f"{proxy.service} {cluster}", {"calls": 0, "unsent": 0})
                 counts["calls"] += stats.get(f"cluster.{cluster}.upstream_rq_total", 0)
                 counts["unsent"] += sum(stats.get(f"cluster.{cluster}.{name}", 0) for name in NOT_SENT)
         return found
-
-    async def spans_sent(self) -> int:
-        """How many spans all Envoys have exported so far."""
-        return sum(
-            [(await self._stats(proxy)).get("tracing.opentelemetry.spans_sent", 0) for proxy in self.proxies]
-        )
-
-    async def exported(self) -> int:
-        """Wait until Envoys have exported what there is (their buffers are flushed twice a second); how many
-        spans that were.
-        """
-        before = -1
-        while (now := await self.spans_sent()) != before:
-            before = now
-            await asyncio.sleep(1.2)
-        return now
-
-    async def _stats(self, proxy: Proxy) -> dict[str, int]:
-        url = f"http://{LOOPBACK}:{proxy.admin_port}/stats?format=json&filter=^(cluster|tracing)\\."
-        async with aiohttp.ClientSession() as client, client.get(url) as response:
-            stats = json.loads(await response.read())["stats"]
-        return {stat["name"]: stat["value"] for stat in stats if "value" in stat}
 
 
 @asynccontextmanager
@@ -108,7 +115,7 @@ async def running_mesh(
     secure: Secure | None = None,
 ) -> AsyncIterator[Mesh]:
     """Start the applications and the Envoys, which export to ``otlp_port``; all have ended afterwards."""
-    ports = iter(_free_ports(20))
+    ports = iter(reserve_port, 0)
     product_app, order_app, front = next(ports), next(ports), next(ports)
     products = [
         _product(name, version, next(ports), next(ports), product_app, spawn_upstream_span)
@@ -160,12 +167,22 @@ async def running_mesh(
     )
     proxies = (gateway, order, *products)
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(_application(product_app, _serve_product))
-        await stack.enter_async_context(_application(order_app, _serve_order(order_out)))
+        await stack.enter_async_context(application(product_app, _serve_product))
+        await stack.enter_async_context(application(order_app, _serve_order(order_out)))
+        await stack.enter_async_context(running_envoys(proxies, folder, otlp_port, secure))
+        yield Mesh(proxies, front)
+
+
+@asynccontextmanager
+async def running_envoys(
+    proxies: tuple[Proxy, ...], folder: Path, otlp_port: int, secure: Secure | None = None
+) -> AsyncIterator[Envoys]:
+    """Start Envoys and wait until they are ready."""
+    async with AsyncExitStack() as stack:
         for proxy in proxies:
             await stack.enter_async_context(_running(proxy, folder, otlp_port, secure))
         await asyncio.gather(*map(_ready, proxies))
-        yield Mesh(proxies, front)
+        yield Envoys(proxies)
 
 
 _PRODUCTS = (("product-v1-a", "v1"), ("product-v1-b", "v1"), ("product-v2-a", "v2"))
@@ -211,7 +228,7 @@ def _serve_order(outbound_port: int) -> Callable[[web.Request], Awaitable[web.Re
 
 
 @asynccontextmanager
-async def _application(
+async def application(
     port: int, serve: Callable[[web.Request], Awaitable[web.Response]]
 ) -> AsyncIterator[None]:
     application = web.Application()
@@ -237,7 +254,8 @@ async def _running(proxy: Proxy, folder: Path, otlp_port: int, secure: Secure | 
     try:
         yield
     finally:
-        process.terminate()
+        with suppress(ProcessLookupError):  # it has ended: its log says why
+            process.terminate()
         await process.wait()
 
 
@@ -251,12 +269,3 @@ async def _ready(proxy: Proxy) -> None:
             except aiohttp.ClientError:
                 pass
             await asyncio.sleep(0.1)
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now; held together while they are looked for, so that they differ."""
-    sockets = [socket.create_server((LOOPBACK, 0)) for _ in range(count)]
-    ports = [int(held.getsockname()[1]) for held in sockets]
-    for held in sockets:
-        held.close()
-    return ports
