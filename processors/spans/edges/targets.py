@@ -1,17 +1,10 @@
-"""What names of Envoy's clusters, and of peers, say of where a call leads.
-
-Istio names a cluster ``outbound|PORT|SUBSET|HOST`` (``outbound_.PORT_.SUBSET_.HOST`` where it is a server
-name too; newer ones end with ``;``), and a Kubernetes service's host is ``NAME.NAMESPACE.svc.DOMAIN``.
-"""
+"""What names of Envoy's clusters, and of peers, say of where a call leads (``schemas.upstream_names``)."""
 
 import polars as pl
 
-_PIPED = r"^outbound\|\d*\|([^|]*)\|([^|;]+);?$"
-_DOTTED = r"^outbound_\.\d*_\.(.*?)_\.([^;]+);?$"
-_SERVICE_HOST = r"^([^.]+)\.([^.]+)\.svc(?:\..*)?$"
+from schemas.upstream_names import DOTTED, NOBODYS, PIPED, SERVICE_HOST
+
 _HOST_AND_PORT = r"^(?:\[([^\]]+)\]|([^:\s]+?))\.?(?::\d+)?$"
-_NOBODYS = ("PassthroughCluster", "BlackHoleCluster")
-"""Istio's clusters of destinations that no service is known of."""
 
 
 def read_upstreams(texts: pl.Series) -> pl.DataFrame:
@@ -20,14 +13,12 @@ def read_upstreams(texts: pl.Series) -> pl.DataFrame:
     server's.
     """
     text = pl.col("text")
-    subset, host = (
-        pl.coalesce(text.str.extract(form, part) for form in (_PIPED, _DOTTED)) for part in (1, 2)
-    )
+    subset, host = (pl.coalesce(text.str.extract(form, part) for form in (PIPED, DOTTED)) for part in (1, 2))
     return texts.alias("text").to_frame().select(
         *_service(pl.coalesce(host, text)),
         version_text=subset.fill_null(""),
-        meshed=pl.coalesce(host, text).str.contains(_SERVICE_HOST),
-        nameless=host.is_null() & ~text.str.contains(_SERVICE_HOST) & ~text.is_in(_NOBODYS),
+        meshed=pl.coalesce(host, text).str.contains(SERVICE_HOST),
+        nameless=host.is_null() & ~text.str.contains(SERVICE_HOST) & ~text.is_in(NOBODYS),
     )  # fmt: skip
 
 
@@ -38,12 +29,12 @@ def read_peers(texts: pl.Series) -> pl.DataFrame:
     text = pl.col("text")
     host = pl.coalesce(text.str.extract(_HOST_AND_PORT, 1), text.str.extract(_HOST_AND_PORT, 2), text)
     return texts.alias("text").to_frame().select(
-        *_service(host), version_text=pl.lit(""), meshed=host.str.contains(_SERVICE_HOST), nameless=pl.lit(value=False)
+        *_service(host), version_text=pl.lit(""), meshed=host.str.contains(SERVICE_HOST), nameless=pl.lit(value=False)
     )  # fmt: skip
 
 
 def _service(host: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
     return (
-        pl.coalesce(host.str.extract(_SERVICE_HOST, 1), host).alias("service_text"),
-        host.str.extract(_SERVICE_HOST, 2).fill_null("").alias("namespace_text"),
+        pl.coalesce(host.str.extract(SERVICE_HOST, 1), host).alias("service_text"),
+        host.str.extract(SERVICE_HOST, 2).fill_null("").alias("namespace_text"),
     )
