@@ -139,7 +139,8 @@ SCHEMAS: dict[str, pa.Schema] = {
         StatusMessage=_TEXT,
         **{name: kind for name, kind in _DETAILS.items() if name != "SpanAttributes"},
         KeepReason=_TEXT,  # the name of the policy that kept the trace
-        SampleRate=pa.float64(),  # how many spans this one stands for (adjusted count)
+        SampleRate=pa.float64(),  # how many spans this one stands for, of all that there were before any sampler
+        SampleWeight=pa.uint64(),  # the same as a whole number, for ClickStack
         TraceError=pa.uint8(),  # 1: a span of the trace, within the decision's window, failed (such traces are kept longer)
         LogTime=_LOG_TIME,
     ),

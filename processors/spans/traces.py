@@ -1,7 +1,8 @@
 """Kept spans -> rows of ``otel_traces`` and ``otel_traces_trace_id_ts``.
 
 Columns and texts as the OpenTelemetry Collector's ClickHouse exporter writes them
-(exporter/clickhouseexporter/exporter_traces.go), then ours: KeepReason, SampleRate, TraceError, LogTime.
+(exporter/clickhouseexporter/exporter_traces.go), then ours: KeepReason, SampleRate, SampleWeight, TraceError,
+LogTime.
 """
 
 from collections.abc import Sequence
@@ -14,10 +15,11 @@ import pyarrow.compute as pc
 
 from processors.origins import Items, Origins
 from processors.rows import shared, table_of
-from processors.settings import ProcessorSettings
+from processors.settings import HeadSampling, ProcessorSettings
 from processors.spans.sampling.sampler import Sampler
 from processors.spans.sampling.stage import Kept
-from processors.spans.sampling.threshold import merge_threshold, parse_head, sample_rate
+from processors.spans.sampling.threshold import NEVER, merge_threshold, sample_rate
+from processors.spans.weights import MOST, head_thresholds, rule_weights
 from processors.stage import PaneView, Tables, Window
 from schemas import otlp
 from schemas.hexadecimal import hex_span_ids, hex_trace_ids
@@ -31,8 +33,10 @@ KINDS = ("Unspecified", "Internal", "Server", "Client", "Producer", "Consumer")
 STATUSES = ("Unset", "Ok", "Error")
 """OTLP Status.StatusCode by number."""
 
-
 _RECORDS_AT_A_TIME = 8
+_MOST_HEAD = NEVER - int(NEVER / MOST)
+"""A threshold in a trace state that is higher weighs as this one does: MOST."""
+_MOST_WHOLE = 2.0**53
 
 
 class StoreTraces:
@@ -40,6 +44,7 @@ class StoreTraces:
 
     def __init__(self, settings: ProcessorSettings, sampler: Sampler) -> None:  # noqa: ARG002 - as every stage
         self._limits = settings.limits
+        self._head_sampling = settings.head_sampling
 
     def close(self, pane: PaneView[SpanBatch]) -> Tables:  # noqa: ARG002 - all waits for the decision
         """See processors.stage.Stage."""
@@ -51,7 +56,14 @@ class StoreTraces:
         kept = pane.own.get(Kept)
         if kept is None:
             return {}
-        tables = write_traces(pane.batch, kept.spans, pane.payloads, pane.time.start_s, self._limits)
+        tables = write_traces(
+            pane.batch,
+            kept.spans,
+            pane.payloads,
+            pane.time.start_s,
+            self._limits,
+            head_sampling=self._head_sampling,
+        )
         batch = pane.batch
         pane.own.leave(Origins({"otel_traces": lambda: _origins(batch, kept.spans)}))
         pane.fates.stored += tables["otel_traces"].num_rows
@@ -65,6 +77,8 @@ def write_traces(
     payloads: Sequence[bytes],
     log_time_s: int,
     limits: Limits = DEFAULT_LIMITS,
+    *,
+    head_sampling: Sequence[HeadSampling] = (),
 ) -> dict[str, pa.Table]:
     """The rows of a pane's kept spans by table, in an order that is a function of the spans alone. What spans
     share (resource, scope, names) is dictionary encoded.
@@ -72,9 +86,10 @@ def write_traces(
     ``kept``: rows of SPAN_SCHEMA with the codes of ``batch``, joined with what ``Sampler.decide`` gives
     (``randomness``, ``threshold`` UInt64; ``reason`` String) and its error as ``trace_error`` Boolean.
     ``payloads``: what ``batch`` was decoded from, asked for one at a time. ``log_time_s``: start of the pane,
-    seconds since 1970. ``limits``: of attributes. Both tables are there even when empty.
+    seconds since 1970. ``limits``: of attributes. ``head_sampling``: the setting. Both tables are
+    there even when empty.
     """
-    spans = _sorted(batch, _with_rates(batch, kept))
+    spans = _sorted(batch, _with_rates(batch, kept, head_sampling))
     details = _details(spans, payloads, limits)
     names = batch.strings
     resource, scope = spans["resource"].to_arrow(), spans["scope"].to_arrow()
@@ -98,6 +113,7 @@ def write_traces(
         **dict(zip(details.schema.names, details.columns, strict=True)),
         "KeepReason": spans["reason"].to_arrow().cast(pa.string()),
         "SampleRate": spans["rate"].to_arrow(),
+        "SampleWeight": _whole(spans["rate"]).to_arrow(),
         "TraceError": spans["trace_error"].cast(pl.UInt8).to_arrow(),
         "LogTime": _constant(log_time_s, spans.height),
     }
@@ -143,25 +159,28 @@ def _details(spans: pl.DataFrame, payloads: Sequence[bytes], limits: Limits) -> 
     return pa.Table.from_batches(decoded, DETAIL_SCHEMA).combine_chunks().take(pa.array(place))
 
 
-def _with_rates(batch: SpanBatch, kept: pl.DataFrame) -> pl.DataFrame:
-    """``final`` UInt64: the threshold of a span by all samplers that it passed; ``rate`` Float64: its
-    adjusted count.
+def _with_rates(batch: SpanBatch, kept: pl.DataFrame, head_sampling: Sequence[HeadSampling]) -> pl.DataFrame:
+    """``final`` UInt64: the threshold of a span by all samplers that it passed; ``rate`` Float64: how many
+    spans it stands for, of those that were there before any sampler.
 
-    A head threshold that the trace's randomness does not reach can't be true, and is ignored, as
-    OpenTelemetry's specification asks.
+    A threshold of the trace state and ours are of the same randomness: the stronger of the two counts. A rule
+    of the settings says what all samplers before us let through, whatever the trace state says of them; its
+    weight is multiplied by what our own threshold adds to that of the trace state.
     """
-    codes = kept["trace_state"].unique()
-    head = parse_head(pl.Series(batch.strings.take(codes.to_arrow())))["head"]
-    found = head.is_not_null()
-    final = pl.col("threshold")
-    if found.any():
-        of_span = pl.col("trace_state").replace_strict(
-            codes.filter(found), head.filter(found), default=0, return_dtype=pl.UInt64
-        )
-        final = pl.max_horizontal(
-            "threshold", pl.when(of_span <= pl.col("randomness")).then(of_span).otherwise(0)
-        )
-    return kept.with_columns(final=final.cast(pl.UInt64)).with_columns(rate=sample_rate(pl.col("final")))
+    heads = head_thresholds(kept, batch)
+    ruled = rule_weights(kept, batch, head_sampling)
+    head = pl.lit(0, pl.UInt64) if heads is None else pl.lit(heads)
+    bounded = pl.min_horizontal(head, pl.lit(_MOST_HEAD, pl.UInt64))
+    rate = sample_rate(pl.max_horizontal("threshold", bounded))
+    if ruled is not None:
+        weight = pl.lit(pl.Series(ruled))
+        rate = pl.when(weight.is_nan()).then(rate).otherwise(weight * (rate / sample_rate(bounded)))
+    return kept.with_columns(final=pl.max_horizontal("threshold", head).cast(pl.UInt64), rate=rate)
+
+
+def _whole(rates: pl.Series) -> pl.Series:
+    """Rates as whole numbers (UInt64), halves upwards; for readers that take no others."""
+    return (rates + 0.5).floor().clip(1, _MOST_WHOLE).cast(pl.UInt64)
 
 
 def _sorted(batch: SpanBatch, spans: pl.DataFrame) -> pl.DataFrame:

@@ -33,9 +33,8 @@ def weights_of(spans: pl.DataFrame, batch: SpanBatch, rules: Sequence[HeadSampli
     """
     thresholds = head_thresholds(spans, batch)
     weights = None if thresholds is None else _rounded(NEVER / (np.uint64(NEVER) - thresholds.to_numpy()))
-    of_resources = _rule_weights(batch, rules) if rules and spans.height else None
-    if of_resources is not None:
-        ruled = of_resources[spans["resource"].to_numpy()]
+    ruled = rule_weights(spans, batch, rules)
+    if ruled is not None:
         weights = np.where(np.isnan(ruled), 1.0 if weights is None else weights, ruled)
     if weights is None:
         return pl.repeat(1.0, spans.height, eager=True, dtype=pl.Float64).alias("weight")
@@ -61,10 +60,14 @@ def head_thresholds(spans: pl.DataFrame, batch: SpanBatch) -> pl.Series | None:
     return own.select(head=pl.when(head <= randomness).then(head).otherwise(pl.lit(0, pl.UInt64)))["head"]
 
 
-def _rule_weights(batch: SpanBatch, rules: Sequence[HeadSampling]) -> npt.NDArray[np.float64] | None:
-    """By row of ``batch.resources``: the weight of the first rule that matches, NaN where none does; None
-    where none matches any.
+def rule_weights(
+    spans: pl.DataFrame, batch: SpanBatch, rules: Sequence[HeadSampling]
+) -> npt.NDArray[np.float64] | None:
+    """The weight that the first rule which matches gives each span, NaN where none does; None where none
+    matches any resource of the batch.
     """
+    if not rules or spans.is_empty():
+        return None
     texts = {name: batch.strings.take(batch.resources.column(name)) for name in ("service", "cluster")}
     weights = np.full(batch.resources.num_rows, np.nan)
     for rule in reversed(rules):
@@ -74,7 +77,7 @@ def _rule_weights(batch: SpanBatch, rules: Sequence[HeadSampling]) -> npt.NDArra
             if wanted is not None:
                 matches &= pc.equal(column, wanted).to_numpy(zero_copy_only=False)
         weights[matches] = _rounded(np.array([1 / rule.probability]))
-    return None if np.isnan(weights).all() else weights
+    return None if np.isnan(weights).all() else weights[spans["resource"].to_numpy()]
 
 
 def _rounded(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

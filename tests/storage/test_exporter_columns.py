@@ -28,7 +28,7 @@ EXPORTER = {
         NegativeBucketCounts""",
     "otel_metrics_summary": f"{POINT} Count Sum ValueAtQuantiles.Quantile ValueAtQuantiles.Value",
 }
-OURS = {"otel_traces": {"KeepReason", "SampleRate", "TraceError", "LogTime"}}
+OURS = {"otel_traces": {"KeepReason", "SampleRate", "SampleWeight", "TraceError", "LogTime"}}
 
 
 @pytest.mark.parametrize("table", EXPORTER)

@@ -1,6 +1,7 @@
 """Kept spans as rows: one hand-made trace column by column, then orders and weights."""
 
 import random
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import numpy as np
@@ -14,10 +15,12 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status, TracesData
 
 from processors.cutting import cut
+from processors.settings import HeadSampling
 from processors.spans.sampling.sampler import Sampler
 from processors.spans.sampling.settings import SamplingSettings
 from processors.spans.sampling.threshold import NEVER
 from processors.spans.traces import write_traces
+from processors.spans.weights import MOST
 from schemas import otlp
 from schemas.hexadecimal import hex_span_ids, hex_trace_ids
 from schemas.tables import SCHEMAS
@@ -50,7 +53,11 @@ def message(*spans: Span, service: str = "shop") -> bytes:
     ).SerializeToString()
 
 
-def rows(payloads: list[bytes], policy: dict[str, object] | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
+def rows(
+    payloads: list[bytes],
+    policy: dict[str, object] | None = None,
+    head_sampling: Sequence[HeadSampling] = (),
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     """otel_traces and otel_traces_trace_id_ts of what a policy (default: all) keeps."""
     settings = SamplingSettings.model_validate(
         {"policies": [{"name": "p", **(policy or {"type": "always_sample"})}]}
@@ -58,12 +65,17 @@ def rows(payloads: list[bytes], policy: dict[str, object] | None = None) -> tupl
     sampler = Sampler(settings, 1_000_000_000, 1)
     batch = otlp.decode_spans(payloads)
     decided = sampler.decide([sampler.summarize(batch, frame(batch), 5)], 5).rename({"error": "trace_error"})
-    shared = write_traces(batch, frame(batch).join(decided, on=["trace_hi", "trace_lo"]), payloads, LOG_TIME)
+    kept = frame(batch).join(decided, on=["trace_hi", "trace_lo"])
+    shared = write_traces(batch, kept, payloads, LOG_TIME, head_sampling=head_sampling)
     tables = {name: pa.concat_tables(cut(table, SCHEMAS[name])) for name, table in shared.items()}
     for name, table in tables.items():
         assert table.schema == SCHEMAS[name]
         table.validate(full=True)
     return pl.DataFrame(tables["otel_traces"]), pl.DataFrame(tables["otel_traces_trace_id_ts"])
+
+
+def kept_of(percentage: float) -> dict[str, object]:
+    return {"type": "probabilistic", "probabilistic": {"sampling_percentage": percentage}}
 
 
 def test_a_span_column_by_column() -> None:
@@ -102,12 +114,8 @@ def test_a_span_column_by_column() -> None:
     assert (row["Duration"], row["StatusCode"], row["StatusMessage"]) == (42, "Error", "boom")
     assert (row["Events.Name"], row["Events.Attributes"]) == (["retry"], [{"a": "b"}])
     assert (row["Links.TraceId"], row["Links.SpanId"]) == ([bytes(15).hex() + "01"], [bytes(7).hex() + "02"])
-    assert (row["KeepReason"], row["SampleRate"], row["TraceError"], row["LogTime"]) == (
-        "p",
-        1.0,
-        1,
-        LOG_TIME,
-    )
+    assert (row["KeepReason"], row["SampleRate"], row["SampleWeight"]) == ("p", 1.0, 1)
+    assert (row["TraceError"], row["LogTime"]) == (1, LOG_TIME)
     assert times.rows() == [("000102030405060708090a0b0c0d0e0f", START // 10**9, START // 10**9, LOG_TIME)]
 
 
@@ -134,12 +142,54 @@ def test_trace_times_are_those_of_the_kept_spans() -> None:
         ),  # a sampler in front of us kept one in four: the stronger threshold counts
         ("ot=th:4;rv:ffffffffffff00,x=y", "ot=th:8;rv:ffffffffffff00,x=y", 2.0),
         ("ot=th:ffffffffffffff", "ot=th:8", 2.0),  # can't have kept this trace: ignored
+        ("ot=th:ffffffffffffff;rv:ffffffffffffff", "ot=th:ffffffffffffff;rv:ffffffffffffff", MOST),
     ],
 )
 def test_weights_respect_head_sampling(state: str, merged: str, rate: float) -> None:
-    half: dict[str, object] = {"type": "probabilistic", "probabilistic": {"sampling_percentage": 50}}
-    traces, _ = rows([message(span(1, trace=NEVER - 256, trace_state=state))], half)
-    assert traces.select("TraceState", "SampleRate").rows() == [(merged, rate)]
+    traces, _ = rows([message(span(1, trace=NEVER - 256, trace_state=state))], kept_of(50))
+    assert traces.select("TraceState", "SampleRate", "SampleWeight").rows() == [(merged, rate, int(rate))]
+
+
+@pytest.mark.parametrize(
+    ("state", "percentage", "rate"),
+    [
+        ("", 100, 100.0),
+        ("", 50, 200.0),  # what we keep of one in a hundred
+        ("ot=th:c", 100, 100.0),  # the rule says it all, the trace state a part
+        ("ot=th:c", 50, 100.0),  # all that passed one in four passes one in two
+        ("ot=th:8", 25, 200.0),  # half of what passed one in two passes one in four
+        ("ot=th:ffffffffffffff", 50, 200.0),  # not true
+        ("ot=th:ffffffffffffff;rv:ffffffffffffff", 50, 100.0),
+    ],
+)
+def test_rates_of_spans_that_a_rule_matches(state: str, percentage: float, rate: float) -> None:
+    rules = (
+        HeadSampling(service="shop", probability=0.01),
+        HeadSampling(probability=0.5),
+    )
+    payloads = [
+        message(span(number, trace=NEVER - 256, trace_state=state), service=service)
+        for number, service in enumerate(("shop", "cart"), start=1)
+    ]
+    traces, _ = rows(payloads, kept_of(percentage), rules)
+    found = dict(traces.select("ServiceName", "SampleRate").rows())
+    assert found["shop"] == rate
+    assert found["cart"] == rate / 50
+
+
+@pytest.mark.parametrize(
+    ("probability", "rate", "weight"), [(0.08, 12.5, 13), (0.4, 2.5, 3), (0.7, 1 / 0.7, 1), (1, 1, 1)]
+)
+def test_whole_weights_are_rounded_half_up(probability: float, rate: float, weight: int) -> None:
+    traces, _ = rows([message(span(1))], None, [HeadSampling(probability=probability)])
+    assert traces["SampleRate"].to_list() == [pytest.approx(rate, rel=1e-6)]
+    assert traces["SampleWeight"].to_list() == [weight]
+
+
+def test_whole_weights_do_not_overflow() -> None:
+    dear = {"type": "probabilistic", "probabilistic": {"sampling_percentage": 1e-14}}
+    traces, _ = rows([message(span(1, trace=NEVER - 1))], dear, [HeadSampling(probability=1e-6)])
+    assert traces["SampleWeight"].to_list() == [2**53]
 
 
 @given(st.lists(st.integers(1, 2**63), min_size=1, max_size=20, unique=True), st.integers(0, 2**32))

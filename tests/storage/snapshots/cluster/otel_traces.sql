@@ -47,3 +47,5 @@ TTL toStartOfDay(LogTime) + toIntervalSecond(if(TraceError = 1, 1296000, 691200)
 SETTINGS index_granularity = 8192, min_parts_to_merge_at_once = 10, materialize_ttl_recalculate_only = 1, non_replicated_deduplication_window = 20000, replicated_deduplication_window = 20000, fsync_after_insert = 1, fsync_part_directory = 1, min_bytes_for_wide_part = 1, min_rows_for_wide_part = 32768, vertical_merge_algorithm_min_rows_to_activate = 1, replicated_deduplication_window_for_async_inserts = 20000, replicated_deduplication_window_seconds = 604800, replicated_deduplication_window_seconds_for_async_inserts = 604800;
 CREATE TABLE IF NOT EXISTS otel_traces ON CLUSTER mesh AS otel_traces_local
 ENGINE = Distributed('mesh', 'meshflow', 'otel_traces_local', cityHash64(TraceId));
+ALTER TABLE otel_traces_local ON CLUSTER mesh ADD COLUMN IF NOT EXISTS SampleWeight UInt64 DEFAULT toUInt64(greatest(floor(SampleRate + 0.5), 1)) CODEC(T64, ZSTD(1)) AFTER SampleRate;
+ALTER TABLE otel_traces ON CLUSTER mesh ADD COLUMN IF NOT EXISTS SampleWeight UInt64 DEFAULT toUInt64(greatest(floor(SampleRate + 0.5), 1)) CODEC(T64, ZSTD(1)) AFTER SampleRate;

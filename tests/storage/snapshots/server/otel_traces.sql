@@ -45,3 +45,4 @@ PRIMARY KEY (ServiceName, SpanName, toDateTime(Timestamp))
 ORDER BY (ServiceName, SpanName, toDateTime(Timestamp), Timestamp)
 TTL toStartOfDay(LogTime) + toIntervalSecond(if(TraceError = 1, 1296000, 691200))
 SETTINGS index_granularity = 8192, min_parts_to_merge_at_once = 10, materialize_ttl_recalculate_only = 1, non_replicated_deduplication_window = 20000, replicated_deduplication_window = 20000, fsync_after_insert = 1, fsync_part_directory = 1, min_bytes_for_wide_part = 1, min_rows_for_wide_part = 32768, vertical_merge_algorithm_min_rows_to_activate = 1;
+ALTER TABLE otel_traces  ADD COLUMN IF NOT EXISTS SampleWeight UInt64 DEFAULT toUInt64(greatest(floor(SampleRate + 0.5), 1)) CODEC(T64, ZSTD(1)) AFTER SampleRate;
