@@ -187,8 +187,7 @@ def test_whole_weights_are_rounded_half_up(probability: float, rate: float, weig
 
 
 def test_whole_weights_do_not_overflow() -> None:
-    dear = {"type": "probabilistic", "probabilistic": {"sampling_percentage": 1e-14}}
-    traces, _ = rows([message(span(1, trace=NEVER - 1))], dear, [HeadSampling(probability=1e-6)])
+    traces, _ = rows([message(span(1, trace=NEVER - 1))], kept_of(1e-14), [HeadSampling(probability=1e-6)])
     assert traces["SampleWeight"].to_list() == [2**53]
 
 
