@@ -36,7 +36,7 @@ DERIVED = {
 }
 """What storage has to know of processing: not set by itself, taken from there."""
 
-_SECRET = frozenset({"store", "log", "password", "key_password"})
+_SECRET = frozenset({"store", "log", "password", "key_password", "hash_key"})
 """Settings whose values an error must not show."""
 
 Name = tuple[str, ...]

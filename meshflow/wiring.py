@@ -73,8 +73,9 @@ def log_retry(error: Exception, delay_s: float) -> None:
 
 def make_processor(settings: Settings, tp: TopicPartition, commit: Commit | None) -> Processor:
     """The processor of a partition, by its topic."""
+    rules = settings.storage.redact.rules
     if tp.topic == METRICS:
-        return point_processor(tp, settings.processing, commit)
+        return point_processor(tp, settings.processing, commit, rules)
     if tp.topic == LOGS:
-        return log_processor(tp, settings.processing, commit)
-    return span_processor(tp, settings.processing, settings.sampling, commit)
+        return log_processor(tp, settings.processing, commit, rules)
+    return span_processor(tp, settings.processing, settings.sampling, commit, rules)

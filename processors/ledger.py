@@ -28,6 +28,10 @@ class Fates:
     """
     repaired: int = 0
     """Texts that were not UTF-8 and values that nested too deep, in records that were not mended before."""
+    redacted: int = 0
+    """Attributes that were dropped, hashed or masked, and texts that were masked: of resources, scopes,
+    attribute sets and texts that items share once in a pane, of spans' own attributes those of kept spans.
+    """
 
 
 def ledger(tp: TopicPartition, pane: Pane, fates: Fates) -> pa.Table:
@@ -50,6 +54,7 @@ def ledger(tp: TopicPartition, pane: Pane, fates: Fates) -> pa.Table:
         "bytes": pane.bytes,
         "cut": fates.cut,
         "repaired": pane.repaired + fates.repaired,
+        "redacted": fates.redacted,
     }
     schema = SCHEMAS["ledger"]
     something = row["received"] or pane.refused or pane.lost or pane.bytes

@@ -56,3 +56,5 @@ class Contexts:
     """code -> text; ``strings[0]`` is ""."""
     cut: int
     """How many attribute sets, and texts of resources, scopes and metrics, are not whole."""
+    redacted: int = 0
+    """How many attributes and texts of the batch were redacted."""

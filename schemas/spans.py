@@ -73,6 +73,24 @@ SPAN_SCHEMA = pa.schema(
 ``attr:KEY`` (uint32 code, nullable: null where neither the span nor, failing that, its resource has the
 attribute; the value as text, see ``schemas.otlp``)."""
 
+ATTRIBUTE_COLUMN = "attr:"
+"""How names of the columns that ``extra_keys`` ask for begin."""
+
+SPAN_CODES = (
+    "name",
+    "operation",
+    "trace_state",
+    "status_message",
+    "response_flags",
+    "upstream_cluster",
+    "peer",
+    "db_system",
+    "db_name",
+    "messaging_system",
+    "messaging_destination",
+)
+"""The columns of SPAN_SCHEMA that are codes."""
+
 ATTRIBUTES = pa.map_(pa.string(), pa.string())
 
 RESOURCE_SCHEMA = pa.schema(
@@ -95,6 +113,9 @@ RESOURCE_SCHEMA = pa.schema(
 and the cluster of its payload) and distinct tags of its spans that say who made them: see
 ``schemas.otlp.semantics.IDENTITY_RULE``. Resources without spans have none.
 """
+
+RESOURCE_CODES = ("service", "namespace", "cluster", "version", "instance", "pod", "address")
+"""The columns of RESOURCE_SCHEMA that are codes."""
 
 SCOPE_SCHEMA = pa.schema(
     [
@@ -135,6 +156,8 @@ class SpanBatch:
     """code -> text; ``strings[0]`` is ""."""
     cut: int = 0
     """How many resources' attribute sets, and texts of resources and scopes, are not whole."""
+    redacted: int = 0
+    """How many attributes of resources, and texts, were redacted."""
 
     def __len__(self) -> int:
         return int(self.spans.num_rows)

@@ -231,6 +231,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         bytes=_COUNT,  # OTLP bytes of the pane's records
         cut=_COUNT,  # attribute sets and texts that are over processing.attributes, and stored without the rest
         repaired=_COUNT,  # texts that were not UTF-8, stored with U+FFFD, and values that nested too deep, stored as a mark
+        redacted=_COUNT,  # attributes dropped, hashed or masked, and texts masked, by storage.redact; what items share once in a pane
     ),
 }
 

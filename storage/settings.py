@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from schemas.topics import LOGS, METRICS, SPANS
 from schemas.units import Duration, Size
 from storage.clickhouse_settings import ClickHouseSettings
+from storage.redact_settings import RedactSettings
 
 _DAY = timedelta(days=1)
 _HOUR = timedelta(hours=1)
@@ -204,6 +205,10 @@ class StorageSettings(BaseModel):
         "",
         pattern=r"^\w*$",
         description="ClickHouse cluster for Replicated and Distributed tables; empty: one server.",
+    )
+
+    redact: RedactSettings = Field(
+        default_factory=RedactSettings, description="What of attributes and texts is not stored."
     )
 
     @model_validator(mode="after")

@@ -5,21 +5,24 @@ from functools import partial
 from processors.identities import Deduplicate
 from processors.logs.store import StoreLogs
 from processors.pane_processor import PaneProcessor, Signal
+from processors.redaction.batches import redact_logs
+from processors.redaction.redaction import Redaction
 from processors.settings import ProcessorSettings
 from processors.stage import Stage
 from schemas import otlp, topics
 from schemas.logs import LogBatch
 from schemas.otlp.picking import pick
 from schemas.records import Commit, TopicPartition
+from schemas.redaction import CREDENTIALS_ALONE, RedactionRules
 
 LOGS: tuple[Stage[LogBatch], ...] = (Deduplicate[LogBatch](lambda batch: batch.logs), StoreLogs())
 
 
-def log_signal(settings: ProcessorSettings) -> Signal[LogBatch]:
+def log_signal(settings: ProcessorSettings, rules: RedactionRules = CREDENTIALS_ALONE) -> Signal[LogBatch]:
     """The signal of ``otlp_logs``."""
-    limits = settings.limits
+    limits, redaction = settings.limits, Redaction.of(rules)
     return Signal(
-        decode=lambda payloads: otlp.decode_logs(payloads, payloads.clusters, limits),
+        decode=lambda payloads: redact_logs(otlp.decode_logs(payloads, payloads.clusters, limits), redaction),
         weigh=partial(otlp.weigh, topics.LOGS),
         pick=partial(pick, topics.LOGS),
         stages=LOGS,
@@ -28,9 +31,12 @@ def log_signal(settings: ProcessorSettings) -> Signal[LogBatch]:
 
 
 def log_processor(
-    tp: TopicPartition, settings: ProcessorSettings, commit: Commit | None = None
+    tp: TopicPartition,
+    settings: ProcessorSettings,
+    commit: Commit | None = None,
+    rules: RedactionRules = CREDENTIALS_ALONE,
 ) -> PaneProcessor[LogBatch]:
     """Rows and ledger of one partition of ``otlp_logs``. Raises ValueError for a partition that the settings
     do not have, or a commit that meshflow did not write.
     """
-    return PaneProcessor(tp, settings, log_signal(settings), commit)
+    return PaneProcessor(tp, settings, log_signal(settings, rules), commit)

@@ -38,6 +38,7 @@ class StoreLogs:
         pane.fates.kept += rows.num_rows
         pane.fates.stored += rows.num_rows
         pane.fates.cut += pane.batch.contexts.cut
+        pane.fates.redacted += pane.batch.contexts.redacted
         return {TABLE: rows}
 
 

@@ -5,21 +5,28 @@ from functools import partial
 from processors.identities import Deduplicate
 from processors.pane_processor import PaneProcessor, Signal
 from processors.points.store import StorePoints
+from processors.redaction.batches import redact_points
+from processors.redaction.redaction import Redaction
 from processors.settings import ProcessorSettings
 from processors.stage import Stage
 from schemas import otlp, topics
 from schemas.otlp.picking import pick
 from schemas.points import PointBatch
 from schemas.records import Commit, TopicPartition
+from schemas.redaction import CREDENTIALS_ALONE, RedactionRules
 
 POINTS: tuple[Stage[PointBatch], ...] = (Deduplicate[PointBatch](lambda batch: batch.points), StorePoints())
 
 
-def point_signal(settings: ProcessorSettings) -> Signal[PointBatch]:
+def point_signal(
+    settings: ProcessorSettings, rules: RedactionRules = CREDENTIALS_ALONE
+) -> Signal[PointBatch]:
     """The signal of ``otlp_metrics``."""
-    limits = settings.limits
+    limits, redaction = settings.limits, Redaction.of(rules)
     return Signal(
-        decode=lambda payloads: otlp.decode_points(payloads, payloads.clusters, limits),
+        decode=lambda payloads: redact_points(
+            otlp.decode_points(payloads, payloads.clusters, limits), redaction
+        ),
         stages=POINTS,
         weigh=partial(otlp.weigh, topics.METRICS),
         pick=partial(pick, topics.METRICS),
@@ -28,9 +35,12 @@ def point_signal(settings: ProcessorSettings) -> Signal[PointBatch]:
 
 
 def point_processor(
-    tp: TopicPartition, settings: ProcessorSettings, commit: Commit | None = None
+    tp: TopicPartition,
+    settings: ProcessorSettings,
+    commit: Commit | None = None,
+    rules: RedactionRules = CREDENTIALS_ALONE,
 ) -> PaneProcessor[PointBatch]:
     """Rows and ledger of one partition of ``otlp_metrics``. Raises ValueError for a partition that the
     settings do not have, or a commit that meshflow did not write.
     """
-    return PaneProcessor(tp, settings, point_signal(settings), commit)
+    return PaneProcessor(tp, settings, point_signal(settings, rules), commit)

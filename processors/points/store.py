@@ -62,6 +62,7 @@ class StorePoints:
         pane.fates.kept += stored
         pane.fates.stored += stored
         pane.fates.cut += pane.batch.contexts.cut
+        pane.fates.redacted += pane.batch.contexts.redacted
         return tables
 
 

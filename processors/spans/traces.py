@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from processors.origins import Items, Origins
+from processors.redaction.batches import redact_details
+from processors.redaction.redaction import Redaction
 from processors.rows import shared, table_of
 from processors.settings import HeadSampling, ProcessorSettings
-from processors.spans.sampling.sampler import Sampler
 from processors.spans.sampling.stage import Kept
 from processors.spans.sampling.threshold import NEVER, merge_threshold, sample_rate
 from processors.spans.weights import MOST, head_thresholds, rule_weights
@@ -42,9 +43,10 @@ _MOST_WHOLE = 2.0**53
 class StoreTraces:
     """Makes rows of kept spans; counts them as stored, and what is cut."""
 
-    def __init__(self, settings: ProcessorSettings, sampler: Sampler) -> None:  # noqa: ARG002 - as every stage
+    def __init__(self, settings: ProcessorSettings, redaction: Redaction) -> None:
         self._limits = settings.limits
         self._head_sampling = settings.head_sampling
+        self._redaction = redaction
 
     def close(self, pane: PaneView[SpanBatch]) -> Tables:  # noqa: ARG002 - all waits for the decision
         """See processors.stage.Stage."""
@@ -53,6 +55,7 @@ class StoreTraces:
     def decide(self, pane: PaneView[SpanBatch], window: Window) -> Tables:  # noqa: ARG002 - Sample has used it
         """See processors.stage.Stage."""
         pane.fates.cut += pane.batch.cut
+        pane.fates.redacted += pane.batch.redacted
         kept = pane.own.get(Kept)
         if kept is None:
             return {}
@@ -64,6 +67,8 @@ class StoreTraces:
             self._limits,
             head_sampling=self._head_sampling,
         )
+        tables["otel_traces"], redacted = redact_details(tables["otel_traces"], self._redaction)
+        pane.fates.redacted += redacted
         batch = pane.batch
         pane.own.leave(Origins({"otel_traces": lambda: _origins(batch, kept.spans)}))
         pane.fates.stored += tables["otel_traces"].num_rows

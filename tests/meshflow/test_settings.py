@@ -179,3 +179,35 @@ def test_no_error_and_no_shown_setting_has_a_part_of_a_password(
     else:
         shown = str(value_of(loaded, ("storage", name)))
     assert "quince" not in shown.lower()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("mask_patterns = ['a', '((']", r"storage\.redact\.mask_patterns\.1 = .*: is no regular expression of RE2: missing \): \(\("),
+        ("mask_patterns = ['x*']", r"storage\.redact\.mask_patterns\.0 = .*: matches the empty text, .*; ask for one character"),
+        ("mask_patterns = ['(?=a)b']", r"storage\.redact\.mask_patterns\.0 = .*: is no regular expression of RE2"),
+        (f"mask_patterns = {[f'{number}.{{1000}}' for number in range(100)]}", r"storage\.redact: mask_patterns, .*too large"),
+        ("drop = ['']", r"storage\.redact\.drop\.0 = '': string should have at least 1 character"),
+        ("drop = ['a']\nhash = ['A']", r"storage\.redact: a is in two of drop, hash and mask; leave it in one"),
+        ("hash_key = 'short'", r"storage\.redact: hash_key has 16 characters or more, or none"),
+        ("masks = ['a']", r"there is no setting storage\.redact\.masks .*do you mean mask"),
+    ],
+)  # fmt: skip
+def test_a_rule_of_redaction_that_cannot_be_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(SettingsInvalid, match=message) as error:
+        load(write(tmp_path, f"[storage.redact]\n{text}\n"), environ={})
+    assert "short" not in str(error.value)
+
+
+def test_rules_of_redaction_are_handed_on_and_the_hash_key_is_not_shown(tmp_path: Path) -> None:
+    key = "0123456789abcdef"
+    file = write(
+        tmp_path, f"[storage.redact]\ndrop = ['a.*']\nmask_patterns = ['4\\d{{3}}']\nhash_key = '{key}'\n"
+    )
+    settings = load(file, environ={"MESHFLOW_STORAGE__REDACT__HASH": '["user.id"]'}).settings
+    rules = settings.storage.redact.rules
+    assert (rules.drop, rules.hash, rules.mask_patterns) == (("a.*",), ("user.id",), (r"4\d{3}",))
+    assert (rules.hash_key, rules.credentials) == (key, True)
+    assert key not in repr(rules) + repr(settings)
+    assert value_of(settings, ("storage", "redact", "hash_key")) == "**********"

@@ -14,13 +14,15 @@ TP = TopicPartition("otlp_spans", 3)
 def test_received_is_the_sum_of_fates() -> None:
     pane = Pane(7, 35 * NS_PER_S + 1, 100, bytes=9, rejected=2, refused=4, repaired=7, lost=1)
     table = ledger(
-        TP, pane, Fates(rejected=1, duplicate=5, kept=10, dropped=20, late=3, stored=10, repaired=2)
+        TP,
+        pane,
+        Fates(rejected=1, duplicate=5, kept=10, dropped=20, late=3, stored=10, repaired=2, redacted=6),
     )
     assert table.schema.equals(SCHEMAS["ledger"])
     assert table.to_pylist() == [
         {
             "time": 35, "topic": "otlp_spans", "partition": 3, "pane": 7, "received": 38, "rejected": 3, "refused": 4, "duplicate": 5,
-            "kept": 10, "dropped": 20, "late": 3, "stored": 10, "lost": 1, "bytes": 9, "cut": 0, "repaired": 9,
+            "kept": 10, "dropped": 20, "late": 3, "stored": 10, "lost": 1, "bytes": 9, "cut": 0, "repaired": 9, "redacted": 6,
         }
     ]  # fmt: skip
 

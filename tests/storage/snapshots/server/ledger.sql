@@ -20,3 +20,4 @@ TTL time + toIntervalSecond(2592000)
 SETTINGS index_granularity = 8192, min_parts_to_merge_at_once = 10, materialize_ttl_recalculate_only = 1, non_replicated_deduplication_window = 20000, replicated_deduplication_window = 20000, fsync_after_insert = 1, fsync_part_directory = 1, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1;
 ALTER TABLE ledger  ADD COLUMN IF NOT EXISTS cut UInt64 CODEC(T64, ZSTD(1));
 ALTER TABLE ledger  ADD COLUMN IF NOT EXISTS repaired UInt64 CODEC(T64, ZSTD(1));
+ALTER TABLE ledger  ADD COLUMN IF NOT EXISTS redacted UInt64 CODEC(T64, ZSTD(1));
