@@ -62,7 +62,7 @@ def traces(way: str) -> ExportTraceServiceRequest:
         trace_id=id_.to_bytes(16), span_id=id_.to_bytes(8), kind=trace_pb2.Span.SPAN_KIND_CLIENT,
         name=f"GET https://u:{way}-{SECRET}@h/x", start_time_unix_nano=NOW_NS, end_time_unix_nano=NOW_NS + 10**6,
         attributes=[*item(f"span-{way}"), *pairs(peer__service=f"https://u:{way}-{SECRET}@peer")],
-        status=trace_pb2.Status(code=2, message=f"no: password={way}-{SECRET}"),
+        status=trace_pb2.Status(code=trace_pb2.Status.STATUS_CODE_ERROR, message=f"no: password={way}-{SECRET}"),
         events=[trace_pb2.Span.Event(name=f"secret-pattern-{SECRET}", attributes=item(f"event-{way}"))],
         links=[
             trace_pb2.Span.Link(trace_id=bytes(16), span_id=bytes(8), attributes=item(f"link-{way}"),
@@ -111,9 +111,9 @@ def metrics(way: str) -> ExportMetricsServiceRequest:
 
 def send(up: Up) -> None:
     with grpc.insecure_channel(up.grpc) as channel:
-        TraceServiceStub(channel).Export(traces("grpc"))
-        LogsServiceStub(channel).Export(logs("grpc"))
-        MetricsServiceStub(channel).Export(metrics("grpc"))
+        TraceServiceStub(channel).Export(traces("grpc"))  # type: ignore[no-untyped-call]  # generated
+        LogsServiceStub(channel).Export(logs("grpc"))  # type: ignore[no-untyped-call]  # generated
+        MetricsServiceStub(channel).Export(metrics("grpc"))  # type: ignore[no-untyped-call]  # generated
     for path, message in (("traces", traces("http")), ("logs", logs("http")), ("metrics", metrics("http"))):
         request = urllib.request.Request(
             f"{up.http}/v1/{path}", message.SerializeToString(), {"Content-Type": "application/x-protobuf"}

@@ -111,7 +111,7 @@ def test_spans(
     for number, (name, message, own, event, of_event, of_link) in enumerate(spans, 1):
         of_scope.spans.append(
             Span(
-                trace_id=number.to_bytes(16), span_id=number.to_bytes(8), name=name, kind=2,
+                trace_id=number.to_bytes(16), span_id=number.to_bytes(8), name=name, kind=Span.SPAN_KIND_SERVER,
                 start_time_unix_nano=T0_S * NS + number, end_time_unix_nano=T0_S * NS + number + 5,
                 attributes=pairs(own), status=Status(message=message),
                 events=[Span.Event(name=event, attributes=pairs(of_event))],
@@ -230,7 +230,7 @@ def test_attributes_that_sampling_asks_for_are_redacted_before_it_looks() -> Non
     of_scope = data.resource_spans.add(resource=resource({})).scope_spans.add()
     for number, value in enumerate(("gold", "silver"), 1):
         of_scope.spans.append(
-            Span(trace_id=number.to_bytes(16), span_id=number.to_bytes(8), name="x", kind=2,
+            Span(trace_id=number.to_bytes(16), span_id=number.to_bytes(8), name="x", kind=Span.SPAN_KIND_SERVER,
                  start_time_unix_nano=T0_S * NS, end_time_unix_nano=T0_S * NS + 1, attributes=pairs({"tier": value}))
         )  # fmt: skip
     digest = hashlib.sha256(b"gold").hexdigest()[:32]
