@@ -5,8 +5,9 @@ Equality of hashes stands for equality of texts: among the million texts that a 
 hash with a probability of 3e-8. Rows that come out get their texts from the pane that they were met in.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -55,7 +56,8 @@ class Calls:
     (before it was sent, by its flags), ``caller`` (a CLIENT that counts as a call where nothing shows below
     it), ``failed`` (error, HTTP 5xx or ``broken``), ``broken`` (got no whole answer, by its flags),
     ``status`` (has one of HTTP), ``routed`` (an attempt that Envoy's router spawned), ``ingress`` (Envoy's
-    span of a request that came in), ``loose`` (its parent is not among the pane's first copies).
+    span of a request that came in), ``first`` (it is in no earlier pane of the lookback), ``loose`` (its
+    parent is not among the pane's first copies).
     """
     loose: pl.DataFrame
     """The loose ones of ``spans``: few, where panes are longer than traces."""
@@ -141,7 +143,7 @@ def calls_of(
     loose = (look_up["parent_key"] != 0) & ~look_up["parent_key"].is_in(
         look_up["key"].filter(first).implode()
     )
-    look_up.insert_column(look_up.width, loose.alias("loose"))
+    look_up = look_up.hstack([first.alias("first"), loose.alias("loose")])
     return Calls(look_up, look_up.filter(loose), nodes, _words(labels, hashes, upstream, flags, peer))
 
 
@@ -173,45 +175,57 @@ def _own(column: pl.Series) -> pl.Series:
 CLAIM = {"pane": pl.Int64, "parent_key": pl.UInt64, "node": pl.UInt64, "database": pl.Boolean}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Window:
-    """The panes around the one that is decided: [pane - lookback, pane + wait]."""
+    """The panes around the one that is decided: [pane - lookback, pane + wait]. What few ask for is put
+    together when it is asked for, once.
+    """
 
     pane: int
     wait: int
     time: PaneTime
     """Of the pane that is decided."""
-    calls: Calls
-    """Of the pane that is decided."""
-    around: Calls
-    """Of all panes, in their order."""
-    loose: pl.DataFrame
-    """The loose spans of the other panes, in the order of the log."""
     panes: Mapping[int, Calls]
+    """Those without spans may be absent."""
     claims: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=CLAIM))
     """Children that a span had when its own pane was decided, and that were another's later, as that one came
     in time for them only (of spans that share an id): CLAIM.
     """
 
-    @classmethod
-    def of(cls, pane: int, wait: int, time: PaneTime, calls: Mapping[int, Calls]) -> "Window":
-        """The window of these panes; those without spans may be absent."""
-        parts = [part for _, part in sorted(calls.items())]
-        around = Calls(
-            *(pl.concat([getattr(part, name) for part in parts], rechunk=False) for name in Calls.__slots__)
-        )
-        loose = around.loose.filter(around.loose["pane"] != pane)
-        return cls(pane, wait, time, calls[pane], around, loose, calls)
+    @property
+    def calls(self) -> Calls:
+        """Of the pane that is decided."""
+        return self.panes[self.pane]
+
+    @cached_property
+    def spans(self) -> pl.DataFrame:
+        """Of all panes, in the order of the log."""
+        return self._all(lambda part: part.spans)
+
+    @cached_property
+    def loose(self) -> pl.DataFrame:
+        """The loose spans of the other panes, in the order of the log."""
+        loose = self._all(lambda part: part.loose)
+        return loose.filter(loose["pane"] != self.pane)
+
+    @cached_property
+    def nodes(self) -> pl.DataFrame:
+        """Of all panes, each once."""
+        nodes = self._all(lambda part: part.nodes)
+        return nodes.filter(nodes["node"].is_first_distinct())
+
+    def _all(self, part: Callable[[Calls], pl.DataFrame]) -> pl.DataFrame:
+        return pl.concat([part(calls) for _, calls in sorted(self.panes.items())], rechunk=False)
 
     def about(self, pane: int, before: int) -> "Window":
         """What was known of ``pane`` when it was decided, of the panes from ``before`` ago on."""
         known = range(pane - before, pane + self.wait + 1)
         calls = {number: part for number, part in self.panes.items() if number in known}
-        return Window.of(pane, self.wait, self.time, calls)
+        return Window(pane, self.wait, self.time, calls)
 
     def spans_where(self, column: str, keys: pl.Series, columns: Sequence[str]) -> pl.DataFrame:
         """Spans whose ``column`` is among ``keys``, in the order of the log."""
-        return self.around.spans.select(columns).filter(self.around.spans[column].is_in(keys.implode()))
+        return self.spans.select(columns).filter(self.spans[column].is_in(keys.implode()))
 
     def children_of(self, parents: pl.Series, columns: Sequence[str]) -> pl.DataFrame:
         """Spans below ``parents``, keys of first copies of the pane that is decided, in no particular order.
@@ -228,11 +242,16 @@ class Window:
 
     def nodes_where(self, column: str, hashes: pl.Series, columns: Sequence[str]) -> pl.DataFrame:
         """``columns`` of nodes with these values in ``column``, one for each."""
-        return _one_each(self.around.nodes, column, hashes, columns)
+        return _one_each(self.nodes, column, hashes, columns)
 
     def words(self, hashes: pl.Series) -> pl.DataFrame:
         """``hash`` -> ``text`` of upstream clusters and flags."""
-        return _one_each(self.around.words, "hash", hashes, ("hash", "text"))
+        own = _one_each(self.calls.words, "hash", hashes, ("hash", "text"))
+        missing = hashes.filter(~hashes.is_in(own["hash"].implode()))
+        if missing.is_empty():
+            return own
+        words = self._all(lambda part: part.words)
+        return pl.concat([own, _one_each(words, "hash", missing, ("hash", "text"))])
 
 
 def _one_each(frame: pl.DataFrame, column: str, hashes: pl.Series, columns: Sequence[str]) -> pl.DataFrame:

@@ -102,7 +102,7 @@ def told_by_themselves(pairs: pl.DataFrame, window: Window) -> pl.DataFrame:
     late = pairs["parent_key"].filter(pairs["p_pane"] < window.pane - window.wait).unique()
     if late.is_empty():
         return pl.DataFrame(schema=_TOLD)
-    callers = _once(window.around.spans.filter(window.around.spans["key"].is_in(late.implode())))
+    callers = _once(window.spans.filter(window.spans["key"].is_in(late.implode())))
     gateway = callers["proxy"] & (callers["kind"] == SERVER) & callers["failed"] & (callers["via"] != 0)
     callers = callers.filter(callers["database"] | callers["refused"] | callers["caller"] | gateway)
     callers = callers.join(

@@ -20,7 +20,7 @@ import polars as pl
 
 from processors.grouping import hash_rows
 from processors.spans.deduplicate import SPAN, UNFINISHED, SeenSpans
-from processors.spans.edges.calls import CLAIM, CLIENT, CONSUMER, PRODUCER, SERVER, Calls, Window
+from processors.spans.edges.calls import CLAIM, CLIENT, CONSUMER, PRODUCER, SERVER, Window
 
 _OF_AN_END = ("slot", "flags", "bucket", "error", "refused", "failed", "broken", "status")
 """What a span says when it has ended."""
@@ -38,23 +38,20 @@ def told_apart(window: Window, first: pl.Series, seen: Mapping[int, SeenSpans], 
     shared, ends = (pl.concat([getattr(note, name) for note in notes]) for name in ("shared", "ends"))
     if shared.is_empty() and ends.is_empty():
         return window
-    spans = window.around.spans.rechunk()
+    spans = window.spans.rechunk()
     if len(ends):
         spans = _ended(spans, ends)
     claims = window.claims
     if len(shared):
         spans, claims = _resolved(spans, shared.unique(), first, window, lookback)
     loose = spans.filter("loose")
-    ours = pl.col("pane") == window.pane
-    own = Calls(spans.filter(ours), loose.filter(ours), window.calls.nodes, window.calls.words)
-    around = replace(window.around, spans=spans, loose=loose)
     panes = {
         number: replace(
             part, spans=spans.filter(pl.col("pane") == number), loose=loose.filter(pl.col("pane") == number)
         )
         for number, part in window.panes.items()
     }
-    return replace(window, calls=own, around=around, loose=loose.filter(~ours), panes=panes, claims=claims)
+    return replace(window, panes=panes, claims=claims)
 
 
 def _ended(spans: pl.DataFrame, ends: pl.Series) -> pl.DataFrame:

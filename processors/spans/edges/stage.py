@@ -75,7 +75,7 @@ class Edges:
         if spans.frame.is_empty():
             return {}
         seen = window.seen(Calls)
-        around = calls.Window.of(pane.number, self._wait, pane.time, seen)
+        around = calls.Window(pane.number, self._wait, pane.time, seen)
         around = told_apart(around, spans.first, window.seen(SeenSpans), self._lookback_panes)
         half = self._lookback_panes // 2
         new_ends = None

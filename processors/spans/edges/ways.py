@@ -103,7 +103,7 @@ def _reached(ways: pl.DataFrame, window: Window) -> pl.DataFrame:
     missing = wanted.filter("urgent").join(near, on=_WAY, how="anti")
     if missing.is_empty():
         return found.drop("anyone", "urgent")
-    around = _votes(missing["via"].unique(), window.around.spans, window)
+    around = _votes(missing["via"].unique(), window.spans, window)
     same = missing.join(_most(around, window, _WAY), on=_WAY)
     others = missing.join(same, on=_WAY, how="anti").filter("anyone")
     anyone = around.group_by("via", "server_service").agg(pl.col("calls").sum())
@@ -117,7 +117,7 @@ def _known_peers(ways: pl.DataFrame, found: pl.DataFrame, window: Window) -> pl.
     """
     asked = ways.filter((pl.col("via") & int(PEER_BIT)) != 0).join(found, on=_WAY, how="anti")
     asked = asked.with_columns(name=pl.Series(hash_texts(asked["service_text"]), dtype=pl.UInt64))
-    around = window.around.nodes
+    around = window.nodes
     nodes = pl.concat(
         around.select("service", *_SERVICE_TEXTS, name=column).filter(
             around[column].is_in(asked["name"].implode())
