@@ -7,7 +7,16 @@ import polars as pl
 from processors.grouping import NO_BUCKET
 from processors.limits import Labels
 from processors.spans.edges.calls import SERVER, Window
-from processors.spans.edges.links import DATABASE, EXTERNAL, SERVICE, UNKNOWN, as_rows, led_in, upstream_of
+from processors.spans.edges.links import (
+    DATABASE,
+    EXTERNAL,
+    SERVICE,
+    UNKNOWN,
+    as_rows,
+    led_in,
+    links_within,
+    upstream_of,
+)
 from processors.spans.edges.virtual import DATABASE_NAMES, Found, with_node
 from processors.spans.edges.ways import find_ways, lead_out
 
@@ -15,6 +24,7 @@ from processors.spans.edges.ways import find_ways, lead_out
 def childless_calls(
     own: pl.DataFrame,
     pairs: pl.DataFrame,
+    near: pl.DataFrame,
     told: pl.DataFrame,
     labels: Labels,
     window: Window,
@@ -24,13 +34,14 @@ def childless_calls(
     """Calls to databases, and calls with nothing below them. Of nested calls to databases (an ORM's above a
     driver's) the inner ones count.
 
-    ``own``: the pane's first copies; ``pairs``: what find_pairs made of them; ``told``: parents of these that
+    ``own``: the pane's first copies; ``pairs``: what find_pairs made of them; ``near``: those of their links that
+    have both ends in the pane; ``told``: parents of these that
     were counted by themselves; ``lookback``: panes.
     """
     suspect = own["proxy"] & (own["kind"] == SERVER) & own["failed"] & (own["via"] != 0)
     asked = own["refused"] | own["database"] | own["caller"] | suspect
-    near = window.loose.filter(window.loose["pane"] >= window.pane - window.wait)
-    answered = pl.concat([pairs["parent_key"], near["parent_key"]])
+    recent = window.loose.filter(window.loose["pane"] >= window.pane - window.wait)
+    answered = pl.concat([pairs["parent_key"], recent["parent_key"]])
     childless = asked & ~own["key"].is_in(answered.implode())
     found = []
     database = own["database"] & ~(own["refused"] & childless)
@@ -38,7 +49,7 @@ def childless_calls(
         found += _database_calls(own.filter(database), told, labels, window)
     alone = own.filter(childless & ~database)
     if len(alone):
-        found += _lone_calls(alone, window.about(window.pane, lookback // 2))
+        found += _lone_calls(alone, near, window.about(window.pane, lookback // 2))
     return found
 
 
@@ -53,11 +64,13 @@ def taken_back(told: pl.DataFrame, window: Window, lookback: int) -> tuple[list[
     back = told.filter(~stays & ~old & told["seen"].is_null()).with_columns(
         trace_hi=pl.lit(0, dtype=pl.UInt64), trace_lo=pl.lit(0, dtype=pl.UInt64)
     )
-    found = [
-        Found(part.rows.with_columns(taken=pl.lit(value=True)), part.names)
-        for (pane,), callers in back.group_by("pane", maintain_order=True)
-        for part in _lone_calls(callers, window.about(int(str(pane)), lookback // 2))
-    ]
+    found = []
+    for (pane,), callers in back.group_by("pane", maintain_order=True):
+        about = window.about(int(str(pane)), lookback // 2)
+        found += [
+            Found(part.rows.with_columns(taken=pl.lit(value=True)), part.names)
+            for part in _lone_calls(callers, links_within(about, callers.select("service", "via")), about)
+        ]
     return found, told["key"].filter(stays)
 
 
@@ -88,17 +101,19 @@ def _answered_below(callers: pl.DataFrame, below: pl.DataFrame, window: Window) 
     )
 
 
-def _lone_calls(callers: pl.DataFrame, window: Window) -> list[Found]:
-    """Calls with nothing below them, of the window's pane: a function of what the window has."""
+def _lone_calls(callers: pl.DataFrame, near: pl.DataFrame, window: Window) -> list[Found]:
+    """Calls with nothing below them, of the window's pane: a function of what the window has. ``near``: links
+    within the pane, all those by the callers' ways among them.
+    """
     inward = callers["key"].is_in(led_in(callers, window).implode())
     server = (callers["kind"] == SERVER) & ~callers["refused"]
     doubtful = (inward & ~callers["refused"]) | server
     if doubtful.any():
-        sure = lead_out(callers.filter(doubtful & callers["failed"]), window)
+        sure = lead_out(callers.filter(doubtful & callers["failed"]), near)
         callers = callers.filter(~doubtful | callers["key"].is_in(sure.implode()))
     if callers.is_empty():
         return []
-    ways, nodes = find_ways(callers, window)
+    ways, nodes = find_ways(callers, near, window)
     named = callers.join(ways, on=["service", "via"], maintain_order="left")
     unsent = pl.col("refused") | (pl.col("proxy") & (pl.col("via") == 0))
     lost = pl.col("failed") & ~unsent

@@ -70,9 +70,9 @@ def upstream_of(via: str) -> pl.Expr:
     return pl.when((pl.col(via) & int(PEER_BIT)) == 0).then(pl.col(via)).otherwise(pl.lit(0, dtype=pl.UInt64))
 
 
-def find_pairs(own: pl.DataFrame, window: Window) -> pl.DataFrame:
+def find_pairs(own: pl.DataFrame, window: Window) -> tuple[pl.DataFrame, int]:
     """Every (child, parent) that the window's pane is to count, once: the child's columns, then the parent's
-    as ``p_...``.
+    as ``p_...``; and how many of them, the first ones, are both in the pane.
 
     A child of the pane whose parent lies in the window is counted here, and so is a child that came so much
     earlier than a parent of this pane that its own pane could not wait. ``own``: the pane's first copies.
@@ -89,7 +89,21 @@ def find_pairs(own: pl.DataFrame, window: Window) -> pl.DataFrame:
         found.append(
             early.join(own_parents.hstack(own.select(_TRACE)), left_on="parent_key", right_on="p_key")
         )
-    return pl.concat([part.select(near.columns) for part in found])
+    if len(found) == 1:
+        return near, near.height
+    return pl.concat([part.select(near.columns) for part in found]), near.height
+
+
+def links_within(window: Window, ways: pl.DataFrame) -> pl.DataFrame:
+    """The links of which both ends are first copies of the window's pane; of callers that went one of
+    ``ways`` (``service``, ``via``).
+    """
+    spans = window.calls.spans.filter(window.calls.spans["first"])
+    nodes = window.calls.nodes.select("node", "service")
+    parents = spans.select(_PARENT).join(nodes, on="node").join(ways, on=["service", "via"], how="semi")
+    children = spans.select(_CHILD).filter(spans["parent_key"].is_in(parents["key"].implode()))
+    pairs = children.join(_prefixed(parents.drop("service")), left_on="parent_key", right_on="p_key")
+    return find_links(pairs, window)
 
 
 def told_by_themselves(pairs: pl.DataFrame, window: Window) -> pl.DataFrame:
@@ -152,8 +166,7 @@ def find_links(pairs: pl.DataFrame, window: Window) -> pl.DataFrame:
     told_by_queue = (pl.col("p_role") == SENDS) & (pl.col("role") == RECEIVES) & pl.col("queue")
     called = (pl.col("p_kind") == CLIENT) & (pl.col("kind") == SERVER)
     apart = pairs.filter(((pl.col("node") != pl.col("p_node")) | called) & ~told_by_queue)
-    ends = pl.concat([apart["node"], apart["p_node"]])
-    nodes = window.nodes_where("node", ends, ("node", "service", "name", "identity", "instance", "pod"))
+    nodes = window.nodes.select("node", "service", "name", "identity", "instance", "pod")
     named = apart.join(nodes, on="node").join(_prefixed(nodes), on="p_node")
     kin = _kin(named, window)
     return named.filter(_crosses() & ~named["key"].is_in(kin.implode())).drop(

@@ -21,8 +21,9 @@ all.
 """
 
 
-def find_ways(callers: pl.DataFrame, window: Window) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """One row for each way of ``callers``, and the nodes (``identity``, texts) that they lead to.
+def find_ways(callers: pl.DataFrame, near: pl.DataFrame, window: Window) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """One row for each way of ``callers``, and the nodes (``identity``, texts) that they lead to. ``near``:
+    links within the pane.
 
     ``service``, ``via``; ``server``: an identity; ``reached``: other calls that way have reached it, or a
     peer's name is that of a service; ``meshed``: it is named as a service of the mesh; ``nameless``: only an
@@ -32,7 +33,7 @@ def find_ways(callers: pl.DataFrame, window: Window) -> tuple[pl.DataFrame, pl.D
         pl.col("node").first(), (pl.col("failed") | pl.col("refused")).any().alias("urgent")
     )
     ways = _with_target(ways, window)
-    found = _reached(ways, window)
+    found = _reached(ways, near, window)
     reached = pl.concat([found, _known_peers(ways, found, window)])
     ways = ways.join(reached, on=_WAY, how="left", suffix="_reached").with_columns(
         reached=pl.col("server_service").is_not_null()
@@ -72,25 +73,22 @@ def _with_target(ways: pl.DataFrame, window: Window) -> pl.DataFrame:
     )
 
 
-def lead_out(callers: pl.DataFrame, window: Window) -> pl.Series:
-    """Keys of callers that lead to another service, as other calls of the pane show: SERVER spans of proxies
-    where those of the same service are direct callers (a gateway's; a sidecar's lead to its own application),
-    and attempts where others by the same way reached a service.
+def lead_out(callers: pl.DataFrame, near: pl.DataFrame) -> pl.Series:
+    """Keys of callers that lead to another service, as other calls of the pane (``near``) show: SERVER spans
+    of proxies where those of the same service and way are direct callers (a gateway's; a sidecar's lead to
+    its own application), and attempts where others by the same way reached a service.
     """
-    servers, attempts = callers.filter(pl.col("kind") == SERVER), callers.filter(pl.col("kind") == CLIENT)
-    spans, found = window.calls.spans, [callers["key"].clear()]
-    if len(servers):
-        own = spans.filter((spans["kind"] == SERVER) & spans["proxy"])
-        gateways = _links_of(own.filter(own["node"].is_in(servers["node"].implode())), spans, window)
-        found.append(servers["key"].filter(servers["service"].is_in(gateways["p_service"].implode())))
-    if len(attempts):
-        through = _links_of(spans.filter(spans["via"].is_in(attempts["via"].implode())), spans, window)
-        out = attempts.join(through, left_on=_WAY, right_on=["p_service", "p_via"], how="semi")
-        found.append(out["key"])
+    direct = (near["p_kind"] == SERVER) & near["p_proxy"]
+    found = [callers["key"].clear()]
+    for kind, evidence in ((SERVER, near.filter(direct)), (CLIENT, near)):
+        asked = callers.filter(callers["kind"] == kind)
+        if len(asked) and len(evidence):
+            out = asked.join(evidence, left_on=_WAY, right_on=["p_service", "p_via"], how="semi")
+            found.append(out["key"])
     return pl.concat(found)
 
 
-def _reached(ways: pl.DataFrame, window: Window) -> pl.DataFrame:
+def _reached(ways: pl.DataFrame, near: pl.DataFrame, window: Window) -> pl.DataFrame:
     """``service``, ``via`` with the service most reached that way: ``server_service``, texts.
 
     Asked in turn: this pane's calls of the same client; where calls failed, the window's of the same client,
@@ -98,9 +96,9 @@ def _reached(ways: pl.DataFrame, window: Window) -> pl.DataFrame:
     left out.
     """
     wanted = ways.filter(pl.col("via") != 0).select(*_WAY, "urgent", anyone="nameless")
-    near = _votes(wanted["via"].unique(), window.calls.spans, window)
-    found = wanted.join(_most(near, window, _WAY), on=_WAY)
-    missing = wanted.filter("urgent").join(near, on=_WAY, how="anti")
+    votes = _counted(near.join(wanted, left_on=["p_service", "p_via"], right_on=_WAY, how="semi"))
+    found = wanted.join(_most(votes, window, _WAY), on=_WAY)
+    missing = wanted.filter("urgent").join(votes, on=_WAY, how="anti")
     if missing.is_empty():
         return found.drop("anyone", "urgent")
     around = _votes(missing["via"].unique(), window.spans, window)
@@ -137,7 +135,10 @@ def _known_peers(ways: pl.DataFrame, found: pl.DataFrame, window: Window) -> pl.
 
 def _votes(vias: pl.Series, spans: pl.DataFrame, window: Window) -> pl.DataFrame:
     """How many ``calls`` led from each ``service`` by each of these ``via`` to each ``server_service``."""
-    links = _links_of(spans.filter(spans["via"].is_in(vias.implode())), spans, window)
+    return _counted(_links_of(spans.filter(spans["via"].is_in(vias.implode())), spans, window))
+
+
+def _counted(links: pl.DataFrame) -> pl.DataFrame:
     return links.group_by(service="p_service", via="p_via", server_service="service").len("calls")
 
 
