@@ -24,19 +24,18 @@ from processors.spans.edges.ways import find_ways, lead_out
 def childless_calls(
     own: pl.DataFrame,
     pairs: pl.DataFrame,
-    near: pl.DataFrame,
-    told: pl.DataFrame,
     labels: Labels,
     window: Window,
     *,
+    near: pl.DataFrame,
+    told: pl.DataFrame,
     lookback: int,
 ) -> list[Found]:
     """Calls to databases, and calls with nothing below them. Of nested calls to databases (an ORM's above a
     driver's) the inner ones count.
 
-    ``own``: the pane's first copies; ``pairs``: what find_pairs made of them; ``near``: those of their links that
-    have both ends in the pane; ``told``: parents of these that
-    were counted by themselves; ``lookback``: panes.
+    ``own``: the pane's first copies; ``pairs``: what find_pairs made of them; ``near``: the links within the
+    pane; ``told``: parents of pairs that were counted by themselves; ``lookback``: panes.
     """
     suspect = own["proxy"] & (own["kind"] == SERVER) & own["failed"] & (own["via"] != 0)
     asked = own["refused"] | own["database"] | own["caller"] | suspect

@@ -84,16 +84,16 @@ def edges(
     calls, time = window.calls, window.time
     known = calls.nodes.select("node", "service", "identity", "gateway")
     own = calls.spans.hstack(spans.select(_OWN)).filter(first).join(known, on="node", maintain_order="left")
-    pairs, within = find_pairs(own, window)
+    pairs = find_pairs(own, window)
     told = told_by_themselves(pairs, window)
     taken, kept = taken_back(told, window, lookback)
     links = find_links(pairs, window)
-    near = links if within == pairs.height else find_links(pairs.head(within), window)
+    near = links.filter(links["near"])
     if len(kept):
         links = links.filter(~links["parent_key"].is_in(kept.implode()))
     found = [
         Found(link_rows(links, window), OTHER_NODE),
-        *childless_calls(own, pairs, near, told, labels, window, lookback=lookback),
+        *childless_calls(own, pairs, labels, window, near=near, told=told, lookback=lookback),
         *taken,
         *queue_calls(own, pairs, labels),
         outside_calls(own),

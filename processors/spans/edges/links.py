@@ -70,16 +70,18 @@ def upstream_of(via: str) -> pl.Expr:
     return pl.when((pl.col(via) & int(PEER_BIT)) == 0).then(pl.col(via)).otherwise(pl.lit(0, dtype=pl.UInt64))
 
 
-def find_pairs(own: pl.DataFrame, window: Window) -> tuple[pl.DataFrame, int]:
+def find_pairs(own: pl.DataFrame, window: Window) -> pl.DataFrame:
     """Every (child, parent) that the window's pane is to count, once: the child's columns, then the parent's
-    as ``p_...``; and how many of them, the first ones, are both in the pane.
+    as ``p_...``; ``near``: both are in the pane.
 
     A child of the pane whose parent lies in the window is counted here, and so is a child that came so much
     earlier than a parent of this pane that its own pane could not wait. ``own``: the pane's first copies.
     """
     children = own.filter(pl.col("parent_key") != 0).select(*_CHILD, *_TRACE)
     own_parents = _prefixed(own.select(_PARENT))
-    near = children.join(own_parents, left_on="parent_key", right_on="p_key")
+    near = children.join(own_parents, left_on="parent_key", right_on="p_key").with_columns(
+        near=pl.lit(value=True)
+    )
     found = [near]
     if len(loose := own.filter(own["loose"]).select(*_CHILD, *_TRACE)):
         parents = _once(window.spans_where("key", loose["parent_key"], _PARENT))
@@ -89,9 +91,8 @@ def find_pairs(own: pl.DataFrame, window: Window) -> tuple[pl.DataFrame, int]:
         found.append(
             early.join(own_parents.hstack(own.select(_TRACE)), left_on="parent_key", right_on="p_key")
         )
-    if len(found) == 1:
-        return near, near.height
-    return pl.concat([part.select(near.columns) for part in found]), near.height
+    others = [part.with_columns(near=pl.lit(value=False)).select(near.columns) for part in found[1:]]
+    return pl.concat([near, *others]) if others else near
 
 
 def links_within(window: Window, ways: pl.DataFrame) -> pl.DataFrame:
