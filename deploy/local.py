@@ -35,7 +35,7 @@ PANE = ("--pane", "1s")
 EDGES = (
     "SELECT client_service, server_service, sum(t.calls) AS calls, sum(t.unsent) AS unsent,"
     " sum(t.unanswered) AS unanswered, sum(t.errors) AS errors"
-    " FROM edges AS t GROUP BY client_service, server_service ORDER BY calls DESC, unsent DESC"
+    " FROM edge_traffic AS t GROUP BY client_service, server_service ORDER BY calls DESC, unsent DESC"
 )
 RECEIVED = (
     "SELECT topic, sum(t.received) AS received, sum(t.kept) + sum(t.dropped) AS decided"

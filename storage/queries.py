@@ -9,11 +9,11 @@ SELECT
     service,
     sum(t.requests) AS requests,
     round(sum(t.requests) / {seconds}, 2) AS requests_per_s,
-    round(100 * sum(t.errors) / sum(t.requests), 2) AS error_percent,
+    round(100 * sum(t.errors) / greatest(1, sum(t.requests)), 2) AS error_percent,
     round(quantileOfHistogram(sumMap(t.duration_histogram), 0.5) / 1e6, 2) AS p50_ms,
     round(quantileOfHistogram(sumMap(t.duration_histogram), 0.99) / 1e6, 2) AS p99_ms
-FROM red AS t
-WHERE slot >= now('UTC') - {seconds} AND kind IN ('Server', 'Consumer')
+FROM service_traffic AS t
+WHERE slot >= now('UTC') - {seconds}
 GROUP BY service
 ORDER BY requests DESC, service
 LIMIT {limit}"""
@@ -25,10 +25,10 @@ SELECT
     sum(t.calls) AS calls,
     sum(t.unsent) AS unsent,
     sum(t.unanswered) AS unanswered,
-    round(100 * sum(t.errors) / greatest(1, sum(t.calls) + sum(t.unsent) + sum(t.unanswered)), 2) AS error_percent,
+    round(100 * sum(t.errors) / greatest(1, sum(t.attempts)), 2) AS error_percent,
     round(quantileOfHistogram(sumMap(t.client_histogram), 0.5) / 1e6, 2) AS p50_ms,
     round(quantileOfHistogram(sumMap(t.client_histogram), 0.99) / 1e6, 2) AS p99_ms
-FROM edges AS t
+FROM edge_traffic AS t
 WHERE slot >= now('UTC') - {seconds}
 GROUP BY client, server
 ORDER BY calls DESC, unsent DESC, unanswered DESC, client, server
@@ -51,7 +51,7 @@ ORDER BY topic"""
 
 
 def services(last: timedelta, limit: int = 50) -> str:
-    """Services by requests: rate, errors, quantiles (of server spans)."""
+    """Services by requests: rate, errors, quantiles. A request counts where it enters a service."""
     return SERVICES.format(seconds=_seconds(last), limit=int(limit))
 
 

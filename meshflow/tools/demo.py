@@ -42,16 +42,17 @@ _USUAL_PORTS = {"--grpc-port": 4317, "--http-port": 4318, "--sql-port": 8123}
 
 _SHOWN = timedelta(minutes=1)
 
-_TRY = {
+TRY = {
     "which service fails, and with which of Envoy's flags": "SELECT service, response_flags, sum(requests), sum(errors)"
-    " FROM red GROUP BY ALL ORDER BY 4 DESC LIMIT 10",
-    "calls that never left their caller, or that nobody answered": "SELECT client_service, server_service, response_flags,"
-    " sum(unsent), sum(unanswered) FROM edges GROUP BY ALL HAVING sum(unsent + unanswered) > 0",
+    " FROM red WHERE entry = 1 AND apart = '' GROUP BY ALL ORDER BY 4 DESC LIMIT 20",
+    "calls that never left their caller, or that nobody answered": "SELECT client_service, server_service,"
+    " sum(attempts), sum(unsent), sum(unanswered) FROM edge_traffic GROUP BY ALL HAVING sum(unsent + unanswered) > 0",
     "the slowest traces that were kept, and why": "SELECT TraceId, ServiceName, Duration / 1e6 AS ms, KeepReason, SampleRate"
     " FROM otel_traces ORDER BY Duration DESC LIMIT 5",
     "where every span went": "SELECT sum(received), sum(duplicate), sum(rejected), sum(kept), sum(dropped)"
     " FROM ledger WHERE topic = 'otlp_spans'",
 }
+"""What a query answers -> the query, as printed when the demo ends."""
 
 
 def main() -> int:
@@ -79,7 +80,7 @@ def main() -> int:
         print(f"meshflow: {error}", file=sys.stderr)
         return 1
     console.print("\nThe data stays. SQL to try:\n", style="bold")
-    for what, sql in _TRY.items():
+    for what, sql in TRY.items():
         console.print(
             f'# {what}\n{_command()} query --data {DATA} "{sql}"\n',
             soft_wrap=True,

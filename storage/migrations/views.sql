@@ -131,3 +131,105 @@ CREATE OR REPLACE VIEW edges ${on_cluster} AS
         e.overhead_histogram AS overhead_histogram
     FROM (SELECT * FROM edges_by_level WHERE connection IN ('unknown', 'external') AND upstream_cluster != '') AS e
     LEFT ANY JOIN learned_servers AS l ON e.client_cluster = l.client_cluster AND e.upstream_cluster = l.upstream_cluster;
+
+
+-- The numbers to show, with plain types. A request is counted where it enters a service (`entry`); what a mesh injects or mirrors stands beside.
+CREATE OR REPLACE VIEW service_traffic ${on_cluster} AS
+SELECT
+    r.slot AS slot,
+    CAST(r.cluster, 'String') AS cluster,
+    CAST(r.namespace, 'String') AS namespace,
+    CAST(r.service, 'String') AS service,
+    CAST(r.version, 'String') AS version,
+    sumIf(r.requests, r.apart = '') AS requests,
+    sumIf(r.errors, r.apart = '') AS errors,
+    sumIf(r.requests_estimated, r.apart = '') AS requests_estimated,
+    sumIf(r.errors_estimated, r.apart = '') AS errors_estimated,
+    sumIf(r.requests, r.apart = 'injected') AS injected,
+    sumIf(r.requests, r.apart = 'mirrored') AS mirrored,
+    sumIf(r.request_bytes, r.apart = '') AS request_bytes,
+    sumIf(r.response_bytes, r.apart = '') AS response_bytes,
+    sumIf(r.duration_ns_sum, r.apart = '') AS duration_ns_sum,
+    CAST(maxIf(r.duration_ns_max, r.apart = ''), 'UInt64') AS duration_ns_max,
+    sumMapIf(r.duration_histogram, r.apart = '') AS duration_histogram,
+    CAST(maxIf(r.exemplar_trace_id, r.apart = ''), 'String') AS exemplar_trace_id
+FROM red AS r
+WHERE r.entry = 1
+GROUP BY r.slot, r.cluster, r.namespace, r.service, r.version;
+
+-- attempts = calls (reached the server) + unsent + unanswered. Rows whose calls were all taken back are left out.
+CREATE OR REPLACE VIEW edge_traffic ${on_cluster} AS
+SELECT
+    e.slot AS slot,
+    CAST(e.client_cluster, 'String') AS client_cluster,
+    CAST(e.client_namespace, 'String') AS client_namespace,
+    CAST(e.client_service, 'String') AS client_service,
+    CAST(e.client_version, 'String') AS client_version,
+    CAST(e.server_cluster, 'String') AS server_cluster,
+    CAST(e.server_namespace, 'String') AS server_namespace,
+    CAST(e.server_service, 'String') AS server_service,
+    CAST(e.server_version, 'String') AS server_version,
+    CAST(e.connection, 'String') AS connection,
+    sumIf(e.calls + e.unsent + e.unanswered, e.apart = '') AS attempts,
+    sumIf(e.calls, e.apart = '') AS calls,
+    sumIf(e.unsent, e.apart = '') AS unsent,
+    sumIf(e.unanswered, e.apart = '') AS unanswered,
+    sumIf(e.errors, e.apart = '') AS errors,
+    sumIf(e.retries, e.apart = '') AS retries,
+    sumIf(e.calls_estimated, e.apart = '') AS calls_estimated,
+    sumIf(e.errors_estimated, e.apart = '') AS errors_estimated,
+    sumIf(e.calls + e.unsent + e.unanswered, e.apart = 'injected') AS injected,
+    sumIf(e.calls + e.unsent + e.unanswered, e.apart = 'mirrored') AS mirrored,
+    sumIf(e.request_bytes, e.apart = '') AS request_bytes,
+    sumIf(e.response_bytes, e.apart = '') AS response_bytes,
+    sumMapIf(e.client_histogram, e.apart = '') AS client_histogram,
+    sumMapIf(e.server_histogram, e.apart = '') AS server_histogram,
+    sumMapIf(e.overhead_histogram, e.apart = '') AS overhead_histogram,
+    CAST(maxIf(e.exemplar_trace_id, e.apart = ''), 'String') AS exemplar_trace_id
+FROM edges AS e
+GROUP BY e.slot, e.client_cluster, e.client_namespace, e.client_service, e.client_version, e.server_cluster, e.server_namespace,
+    e.server_service, e.server_version, e.connection
+HAVING attempts != 0 OR calls != 0 OR errors != 0 OR injected != 0 OR mirrored != 0;
+
+-- Services that do not hand trace headers on, by hour: their calls begin traces of their own although requests come in. A gateway's call is an
+-- entry, so no egress. With spawn_upstream_span Envoy's egress span is a SERVER.
+CREATE OR REPLACE VIEW mesh_propagation ${on_cluster} AS
+WITH r.kind IN ('Client', 'Producer') AND r.entry = 0 OR r.kind = 'Server' AND startsWith(r.operation, 'egress ') AS is_egress
+SELECT
+    toStartOfHour(r.slot) AS slot,
+    CAST(r.cluster, 'String') AS cluster,
+    CAST(r.namespace, 'String') AS namespace,
+    CAST(r.service, 'String') AS service,
+    sumIf(r.requests, r.entry = 1 AND NOT is_egress) AS requests,
+    sumIf(r.requests, is_egress) AS egress,
+    sumIf(r.roots, is_egress) AS egress_roots,
+    round(egress_roots / egress, 4) AS share,
+    CAST(maxIf(r.exemplar_trace_id, is_egress AND r.roots > 0), 'String') AS exemplar_trace_id,
+    concat(
+        toString(egress_roots), ' of ', toString(egress), ' outgoing calls of ', service, ' begin a trace of their own, although ',
+        toString(requests), ' requests came in: copy traceparent and tracestate (with B3 also b3 or x-b3-*; behind Envoy also x-request-id)',
+        ' from each request to the calls made for it, or let an OpenTelemetry SDK do so. Calls that no request causes (timers, workers) are right.'
+    ) AS advice
+FROM red AS r
+WHERE r.entry = 1 OR r.kind IN ('Client', 'Producer')
+GROUP BY toStartOfHour(r.slot), r.cluster, r.namespace, r.service
+HAVING requests > 0 AND egress_roots > 0;
+
+-- The cost of the mesh itself, by hour and edge: the caller's latency less the callee's (network, proxies, TLS).
+CREATE OR REPLACE VIEW mesh_overhead ${on_cluster} AS
+SELECT
+    toStartOfHour(e.slot) AS slot,
+    CAST(e.client_cluster, 'String') AS client_cluster,
+    CAST(e.client_namespace, 'String') AS client_namespace,
+    CAST(e.client_service, 'String') AS client_service,
+    CAST(e.server_cluster, 'String') AS server_cluster,
+    CAST(e.server_namespace, 'String') AS server_namespace,
+    CAST(e.server_service, 'String') AS server_service,
+    sumMap(e.overhead_histogram) AS overhead_histogram,
+    arraySum(mapValues(overhead_histogram)) AS calls,
+    round(quantileOfHistogram(overhead_histogram, 0.5) / 1e6, 3) AS p50_ms,
+    round(quantileOfHistogram(overhead_histogram, 0.99) / 1e6, 3) AS p99_ms
+FROM edges AS e
+WHERE e.apart = '' AND e.connection = 'service'
+GROUP BY toStartOfHour(e.slot), e.client_cluster, e.client_namespace, e.client_service, e.server_cluster, e.server_namespace, e.server_service
+HAVING calls > 0;

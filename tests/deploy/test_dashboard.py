@@ -3,14 +3,14 @@
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections import Counter
 from typing import Any
 
 import pytest
 
 from tests.deploy.compose import DEPLOY
-from tests.e2e.test_e2e_capture import CAPTURE, CAPTURED_SPANS
-from tests.support.up import Up, eventually, replay, running_up
+from tests.support.captured_mesh import SHOWN_UNSENT, truth
+from tests.support.up import Up
 
 DASHBOARD = json.loads((DEPLOY / "grafana/dashboards/mesh.json").read_text())
 QUERIES = {
@@ -21,13 +21,8 @@ QUERIES = {
 (SERVICE,) = DASHBOARD["templating"]["list"]
 
 
-@pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    with running_up(tmp_path_factory.mktemp("dashboard"), "", "--pane", "500ms", "--wait", "1") as up:
-        replay(up, CAPTURE, options=("--now",))
-        up.wait_for(CAPTURED_SPANS)
-        eventually(lambda: up.count("SELECT sum(calls) FROM edges") > 0, "edges are stored")
-        yield up
+EMPTY = {"Services that do not hand trace headers on A", "The cost of the mesh A"}
+"""Services of the captured mesh hand trace headers on."""
 
 
 def filled(sql: str, services: list[str]) -> str:
@@ -42,6 +37,9 @@ def filled(sql: str, services: list[str]) -> str:
     )
     sql = re.sub(r"\$__timeInterval\((\w+)\)", r"toStartOfInterval(toDateTime(\1), INTERVAL 10 second)", sql)
     sql = sql.replace("$__interval_s", "10")
+    sql = sql.replace("$__fromTime", f"toDateTime({now_s - 3600})").replace(
+        "$__toTime", f"toDateTime({now_s + 3600})"
+    )
     names = ",".join(f"'{name}'" for name in services)
     return sql.replace("${service:singlequote}", names)
 
@@ -57,30 +55,42 @@ def services(up: Up) -> list[str]:
     return [row["service"] for row in rows(up, SERVICE["query"]["rawSql"], [])]
 
 
-def test_the_variable_lists_the_services(up: Up) -> None:
-    assert {"front-proxy", "order-service", "product-service"} <= set(services(up))
+def test_the_variable_lists_the_services(mesh: Up) -> None:
+    assert {"front-proxy", "order-service", "product-service"} <= set(services(mesh))
 
 
 @pytest.mark.parametrize("name", QUERIES)
-def test_a_panel_has_rows(up: Up, name: str) -> None:
-    assert rows(up, QUERIES[name], services(up))
+def test_a_panel_has_rows(mesh: Up, name: str) -> None:
+    found = rows(mesh, QUERIES[name], services(mesh))
+    assert found or name in EMPTY
 
 
-def test_the_edges_are_envoys_own_numbers(up: Up) -> None:
-    def calls() -> dict[tuple[str, str], int]:
-        found = rows(up, QUERIES["Edges: who calls whom A"], services(up))
-        return {(row["client"], row["server"]): int(row["calls"]) for row in found}
+def sums(mesh: Up, panel: str, column: str, *keys: str) -> dict[Any, float]:
+    """A column's sums over the rows of each key."""
+    found: Counter[Any] = Counter()
+    for row in rows(mesh, QUERIES[panel], services(mesh)):
+        found[row[keys[0]] if len(keys) == 1 else tuple(row[key] for key in keys)] += row[column]
+    return {key: round(total, 6) for key, total in found.items() if total}
 
-    def shown() -> list[int]:
-        edges = calls()
-        pairs = (
-            ("front-proxy", "order-service"),
-            ("front-proxy", "product-service"),
-            ("order-service", "product-service"),
-        )
-        return [edges.get(pair, 0) for pair in pairs]
 
-    eventually(lambda: shown() == [319, 357, 364], lambda: f"edges: {calls()}")
+def test_requests_are_envoys_own_numbers(mesh: Up) -> None:
+    per_10_s = sums(mesh, "Requests per second A", "requests", "service")
+    assert {service: round(rate * 10) for service, rate in per_10_s.items()} == truth().requests
+    assert sums(mesh, "Services A", "requests", "service") == truth().requests
+    shares = sums(mesh, "Services A", "errors", "service")
+    assert round(shares["front-proxy"] * truth().requests["front-proxy"]) == 233
+    assert sums(mesh, "Services A", "injected", "service") == {}
+
+
+def test_the_edges_are_envoys_own_numbers(mesh: Up) -> None:
+    edges = "Edges: who calls whom A"
+    assert sums(mesh, edges, "calls", "client", "server") == truth().calls
+    assert sums(mesh, edges, "unsent", "client", "server") == SHOWN_UNSENT
+    assert sums(mesh, "Map B", "mainstat", "source", "target") == truth().calls
+    not_arrived = sums(mesh, "Calls that did not arrive A", "not arrived", "edge")
+    assert round(sum(not_arrived.values()) * 10) == sum(SHOWN_UNSENT.values())
+    calls = sum(truth().calls.values())
+    assert sum(sums(mesh, "Map A", "mainstat", "id").values()) == 2 * calls
 
 
 def test_panels_use_the_provisioned_data_source() -> None:
