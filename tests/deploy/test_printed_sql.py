@@ -4,6 +4,7 @@ the numbers of Envoy's own counters.
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -49,7 +50,9 @@ def ask(up: Up, sql: str) -> list[dict[str, Any]]:
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
-def told(rows: list[dict[str, Any]], keys: list[tuple[str, ...]], values: tuple[str, ...]) -> Counter[Any]:
+def told(
+    rows: list[dict[str, Any]], keys: Sequence[tuple[str, ...]], values: tuple[str, ...]
+) -> Counter[Any]:
     """The sums of a column, whichever of its names it has, by the columns that name a service or an edge."""
     sums: Counter[Any] = Counter()
     for row in rows:
