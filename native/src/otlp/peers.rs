@@ -2,19 +2,19 @@
 
 /// `semantics.PEER_RULE`: the host of a URL, "" where it has none.
 pub fn host_of(url: &[u8]) -> &[u8] {
-    let host = authority_of(url);
+    let authority = authority_of(url);
+    let host = &authority[authority.iter().rposition(|byte| *byte == b'@').map_or(0, |at| at + 1)..];
     if let Some(address) = host.strip_prefix(b"[") {
         return address.iter().position(|byte| *byte == b']').map_or(b"", |end| &address[..end]);
     }
     &host[..host.iter().position(|byte| *byte == b':').unwrap_or(host.len())]
 }
 
-/// Host and port of a URL, "" where it has none.
+/// User, host and port of a URL, "" where it has none.
 pub fn authority_of(url: &[u8]) -> &[u8] {
     let Some(scheme) = url.windows(3).position(|three| three == b"://") else { return b"" };
     let rest = &url[scheme + 3..];
-    let authority = &rest[..rest.iter().position(|byte| b"/?#".contains(byte)).unwrap_or(rest.len())];
-    &authority[authority.iter().rposition(|byte| *byte == b'@').map_or(0, |at| at + 1)..]
+    &rest[..rest.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(rest.len())]
 }
 
 #[cfg(test)]

@@ -2,18 +2,22 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashMap;
-
 use crate::otlp::descriptor::{KEY_VALUE, is_plain_text, split_attribute, validate};
 use crate::otlp::value::{Any, key_value};
 use crate::otlp::wire::{Result, is_ascii, is_text};
 
 /// Attribute keys, and per field those it may come from, in order of preference.
 pub struct Keys {
-    slots: HashMap<Vec<u8>, usize>,
-    /// By length (the last for all longer ones): which last bytes, modulo 64, keys have. Most attributes stop here.
-    last_bytes: [u64; LENGTHS],
+    /// By slot.
+    names: Vec<Vec<u8>>,
+    /// By length (the last for all longer ones) and last byte, modulo 64: a slot of such a key, and one more; 0 for none, where most
+    /// attributes stop. Dearer hashes of whole keys are not needed: few of these share a place.
+    first: Box<[[u16; 64]; LENGTHS]>,
+    /// By slot: the next one of its place, and one more; 0 for none.
+    next: Vec<u16>,
     fields: Vec<Vec<usize>>,
+    /// By field: the bits of its slots.
+    bits: Vec<u128>,
 }
 
 const LENGTHS: usize = 64;
@@ -21,9 +25,11 @@ const LENGTHS: usize = 64;
 impl Keys {
     /// From the keys of each field.
     pub fn new(fields: &[Vec<String>]) -> Self {
-        let mut keys = Self { slots: HashMap::new(), last_bytes: [0; LENGTHS], fields: Vec::new() };
+        let first = Box::new([[0; 64]; LENGTHS]);
+        let mut keys = Self { names: Vec::new(), first, next: Vec::new(), fields: Vec::new(), bits: Vec::new() };
         for names in fields {
-            let slots = names.iter().map(|name| keys.add(name.as_bytes())).collect();
+            let slots: Vec<usize> = names.iter().map(|name| keys.add(name.as_bytes())).collect();
+            keys.bits.push(slots.iter().fold(0, |bits, slot| bits | Self::bit(*slot)));
             keys.fields.push(slots);
         }
         keys
@@ -32,16 +38,21 @@ impl Keys {
     /// The slot of an attribute key, None when no field wants it.
     #[inline]
     pub fn slot(&self, key: &[u8]) -> Option<usize> {
-        let (length, bit) = Self::trait_of(key);
-        if self.last_bytes[length] & bit == 0 {
-            return None;
+        let (length, last) = Self::place_of(key);
+        let mut place = self.first[length][last];
+        while place != 0 {
+            let slot = usize::from(place) - 1;
+            if self.names[slot] == key {
+                return Some(slot);
+            }
+            place = self.next[slot];
         }
-        self.slots.get(key).copied()
+        None
     }
 
     /// How many slots there are.
     pub fn slot_count(&self) -> usize {
-        self.slots.len()
+        self.names.len()
     }
 
     /// The slots of a field, by preference.
@@ -50,16 +61,27 @@ impl Keys {
         &self.fields[field]
     }
 
+    /// What stands for a slot where spans say which they have; the slots behind the last bit share it.
+    #[inline]
+    fn bit(slot: usize) -> u128 {
+        1 << slot.min(127)
+    }
+
     fn add(&mut self, key: &[u8]) -> usize {
-        let (length, bit) = Self::trait_of(key);
-        self.last_bytes[length] |= bit;
-        let next = self.slots.len();
-        *self.slots.entry(key.to_vec()).or_insert(next)
+        if let Some(slot) = self.slot(key) {
+            return slot;
+        }
+        let (length, last) = Self::place_of(key);
+        let first = &mut self.first[length][last];
+        self.names.push(key.to_vec());
+        self.next.push(*first);
+        *first = u16::try_from(self.names.len()).expect("settings ask for fewer keys");
+        self.names.len() - 1
     }
 
     #[inline]
-    fn trait_of(key: &[u8]) -> (usize, u64) {
-        (key.len().min(LENGTHS - 1), 1 << (key.last().copied().unwrap_or(0) & 63))
+    fn place_of(key: &[u8]) -> (usize, usize) {
+        (key.len().min(LENGTHS - 1), usize::from(key.last().copied().unwrap_or(0) & 63))
     }
 }
 
@@ -74,6 +96,8 @@ pub struct Promoted<'a> {
     keys: Arc<Keys>,
     slots: Vec<Slot<'a>>,
     generation: u64,
+    /// The bits of the slots that the span has. Most fields have none, and are done with one look at this.
+    has: u128,
     scratch: Vec<u8>,
 }
 
@@ -81,12 +105,13 @@ impl<'a> Promoted<'a> {
     /// For these keys.
     pub fn new(keys: Arc<Keys>) -> Self {
         let slots = (0..keys.slot_count()).map(|_| Slot { generation: 0, value: Any::Empty }).collect();
-        Self { keys, slots, generation: 0, scratch: Vec::new() }
+        Self { keys, slots, generation: 0, has: 0, scratch: Vec::new() }
     }
 
     /// Forgets the span before.
     pub fn begin_span(&mut self) {
         self.generation += 1;
+        self.has = 0;
     }
 
     /// Checks an attribute, and keeps its value when a field wants it; of equal keys the last one counts.
@@ -96,7 +121,7 @@ impl<'a> Promoted<'a> {
             let slot = self.keys.slot(key);
             if is_plain_text(value) && (is_ascii(body) || is_text(key) && is_text(&value[2..])) {
                 if let Some(slot) = slot {
-                    self.slots[slot] = Slot { generation: self.generation, value: Any::Text(&value[2..]) };
+                    self.set(slot, Any::Text(&value[2..]));
                 }
                 return Ok(());
             }
@@ -106,14 +131,29 @@ impl<'a> Promoted<'a> {
         }
         let (key, value) = key_value(body, depth)?;
         if let Some(slot) = self.keys.slot(key) {
-            self.slots[slot] = Slot { generation: self.generation, value };
+            self.set(slot, value);
         }
         Ok(())
+    }
+
+    #[inline]
+    fn set(&mut self, slot: usize, value: Any<'a>) {
+        self.slots[slot] = Slot { generation: self.generation, value };
+        self.has |= Keys::bit(slot);
+    }
+
+    /// Whether the span may have a key of a field; if not, it has none.
+    #[inline]
+    fn may_have(&self, field: usize) -> bool {
+        self.has & self.keys.bits[field] != 0
     }
 
     /// The text of a field: that of its first key which has one other than "", else "".
     #[inline]
     pub fn text(&mut self, field: usize) -> &[u8] {
+        if !self.may_have(field) {
+            return b"";
+        }
         self.scratch.clear();
         for slot in self.keys.of_field(field).iter().map(|slot| &self.slots[*slot]) {
             match slot.value {
@@ -135,7 +175,7 @@ impl<'a> Promoted<'a> {
     #[inline]
     pub fn any_string(&self, field: usize, is: impl Fn(&[u8]) -> bool) -> bool {
         let mut slots = self.keys.of_field(field).iter().map(|slot| &self.slots[*slot]);
-        slots.any(|slot| slot.generation == self.generation && matches!(slot.value, Any::Text(text) if is(text)))
+        self.may_have(field) && slots.any(|slot| slot.generation == self.generation && matches!(slot.value, Any::Text(text) if is(text)))
     }
 
     /// The text of a field's only key, None when the span does not have it.
@@ -164,6 +204,7 @@ mod tests {
         assert_eq!(keys.slot(b""), Some(2));
         assert_eq!(keys.slot(b"c"), None);
         assert_eq!(keys.slot(&[b'b'; 200]), None);
+        assert_eq!(keys.slot(b"\xe2"), None); // the place of b"b"
     }
 
     #[test]
