@@ -100,6 +100,13 @@ class Groups:
         total: U64 = np.add.reduceat(values[self.order], self.starts, dtype=np.uint64)
         return total
 
+    def total(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Sum of a column of numbers whose sums are exact in any order."""
+        if not len(self):
+            return np.zeros(0, np.float64)
+        total: npt.NDArray[np.float64] = np.add.reduceat(values[self.order], self.starts)
+        return total
+
     def max(self, values: U64) -> U64:
         """Largest value of each group."""
         if not len(self):

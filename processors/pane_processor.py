@@ -183,24 +183,24 @@ class PaneProcessor(Generic[B]):
         culprits: list[tuple[Record, Fault]] = []
         records: Sequence[Record] = pane.records
         dropped = repaired = 0
-        closed = attempt(lambda: self._run_close(pane, records, earlier, step.closed_until))
+        closed = attempt(lambda: self._run_close(pane, records, earlier))
         if isinstance(closed, Fault) and closed.malformed and self._signal.mend:
             records, dropped, repaired = mended(records, self._signal.mend)
-            closed = attempt(lambda: self._run_close(pane, records, earlier, step.closed_until))
+            closed = attempt(lambda: self._run_close(pane, records, earlier))
         if isinstance(closed, Fault) and closed.is_over:
             records, over = self._fitting(records, closed)
             culprits += over
-            closed = attempt(lambda: self._run_close(pane, records, earlier, step.closed_until))
+            closed = attempt(lambda: self._run_close(pane, records, earlier))
         if isinstance(closed, Fault):
             records, bad = self._good(records, lambda some: self._signal.decode(Payloads(some)))
-            records, more = self._good(records, lambda some: self._run_close(pane, some, {}, 0))
+            records, more = self._good(records, lambda some: self._run_close(pane, some, {}))
             culprits += bad + more
-            closed = attempt(lambda: self._run_close(pane, records, earlier, step.closed_until))
+            closed = attempt(lambda: self._run_close(pane, records, earlier))
             if isinstance(closed, Fault):
                 _LOGGER.error(
                     "%s/%d: pane %d goes without its lookback: %s", *self.tp, pane.number, closed.reason
                 )
-                closed = self._run_close(pane, records, {}, step.closed_until)
+                closed = self._run_close(pane, records, {})
         else:
             self._breaker.passed(len(records))
         rejected = pane.surplus_items + dropped + sum(self._items(record) for record, _ in culprits)
@@ -241,7 +241,7 @@ class PaneProcessor(Generic[B]):
         _LOGGER.error("%s/%d: pane %d fails, its records are tried: %s", *self.tp, pane.number, fault.reason)
 
         def again(records: Sequence[Record], around: Mapping[int, Notes]) -> _Decision | None:
-            closed = self._run_close(pane, records, view.earlier, view.closed_until)
+            closed = self._run_close(pane, records, view.earlier)
             return self._run_decide(closed[0], around) if closed else None
 
         records, culprits = self._good(view.records, lambda some: again(some, {}))
@@ -288,13 +288,13 @@ class PaneProcessor(Generic[B]):
         return isolate(records, fault_of, self._breaker)
 
     def _run_close(
-        self, pane: Pane, records: Sequence[Record], earlier: Mapping[int, Notes], closed_until: int
+        self, pane: Pane, records: Sequence[Record], earlier: Mapping[int, Notes]
     ) -> tuple[PaneView[B], Tables] | None:
         """Decode, and the stages of a pane that ends; None without records."""
         if not records:
             return None
         batch = self._signal.decode(Payloads(records))
-        view = PaneView(self.tp, pane.number, self._time(pane), records, batch, earlier, closed_until)
+        view = PaneView(self.tp, pane.number, self._time(pane), records, batch, earlier)
         tables: dict[str, Any] = {}
         for stage in self._signal.stages:
             tables |= stage.close(view)

@@ -117,10 +117,6 @@ class Step(NamedTuple):
     closed: Pane
     emit_closed: bool
     """False for a pane that was emitted before the restart and is read as lookback only."""
-    closed_until: int
-    """Offset: what comes of a pane as soon as it closes has been stored of the records before it, by an
-    earlier reader.
-    """
     decided: tuple[int, ...]
     """Numbers of the panes to decide now, in order; all are held (closed, not empty of records)."""
     keep_from: int
@@ -169,7 +165,6 @@ class Panes:
         self._lost = 0
         self._next: int | None = None
         self._from = 0  # records before it were decided by an earlier reader
-        self._closed_until = 0  # records before it were in panes that an earlier reader closed
         self.offset: int | None = None
         """The offset to read first; None: the log's beginning."""
         if commit is not None:
@@ -180,7 +175,7 @@ class Panes:
         progress = Progress.parse(commit.metadata)
         if progress is None:
             return
-        self._from, self._closed_until = progress.unread_from, progress.closed_until
+        self._from = progress.unread_from
         self.late_until_ns = progress.late_until_ns
         if progress.log_time_ns is not None:
             self._stamps.resume(progress.log_time_ns)
@@ -257,14 +252,13 @@ class Panes:
             len(self._starts) > 1 and self._starts[0][0] < keep_from
         ):  # the open one stays, be it of a longer lookback than is needed
             self._starts.popleft()
-        return Step(closed, emit, self._closed_until, tuple(decided), keep_from, self._commit())
+        return Step(closed, emit, tuple(decided), keep_from, self._commit())
 
     def _commit(self) -> Commit:
         following = self._next or 0
         progress = Progress(
             following,
             next((offset for pane, offset, _ in self._starts if pane >= following), self._from),
-            max(self._closed_until, self._starts[-1][1]),
             *self._clock,
             log_time_ns=self._starts[0][2],
             late_until_ns=max(self.late_until_ns, self._clock.start_ns(following) - self._grace_ns, 0),

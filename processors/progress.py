@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 _METADATA = re.compile(
-    r"next=(\d+) from=(\d+) closed=(\d+) pane_ns=(\d+) shift_ns=(\d+)(?: at=(\d+) late=(\d+))?"
+    r"next=(\d+) from=(\d+) closed=\d+ pane_ns=(\d+) shift_ns=(\d+)(?: at=(\d+) late=(\d+))?"
 )
 
 
@@ -16,10 +16,6 @@ class Progress:
     """The next pane to decide."""
     unread_from: int
     """Offset: records before it were decided."""
-    closed_until: int
-    """Offset: records before it were in panes that have closed, so what such panes give by themselves is
-    stored.
-    """
     pane_ns: int
     shift_ns: int
     log_time_ns: int | None = None
@@ -35,14 +31,16 @@ class Progress:
         match = _METADATA.fullmatch(metadata)
         if not match:
             raise ValueError(f"the commit's metadata {metadata!r} is not meshflow's")
-        next_pane, unread_from, closed_until, pane_ns, shift_ns = map(int, match.groups()[:5])
-        log_time_ns, late_until_ns = (None if text is None else int(text) for text in match.groups()[5:])
-        return cls(next_pane, unread_from, closed_until, pane_ns, shift_ns, log_time_ns, late_until_ns or 0)
+        next_pane, unread_from, pane_ns, shift_ns = map(int, match.groups()[:4])
+        log_time_ns, late_until_ns = (None if text is None else int(text) for text in match.groups()[4:])
+        return cls(next_pane, unread_from, pane_ns, shift_ns, log_time_ns, late_until_ns or 0)
 
     def format(self) -> str:
-        """The commit's metadata."""
+        """The commit's metadata. ``closed`` is for readers of before ADR 45, which stored RED at the close:
+        no pane that was not decided has given anything.
+        """
         text = (
-            f"next={self.next_pane} from={self.unread_from} closed={self.closed_until}"
+            f"next={self.next_pane} from={self.unread_from} closed={self.unread_from}"
             f" pane_ns={self.pane_ns} shift_ns={self.shift_ns}"
         )
         if self.log_time_ns is None:

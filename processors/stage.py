@@ -9,8 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar, overload
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from processors.ledger import Fates
@@ -98,10 +96,6 @@ class PaneView(Generic[B]):
     batch: B
     earlier: Mapping[int, Notes]
     """What the panes of [number - lookback, number) left in ``seen``; panes without records are absent."""
-    closed_until: int = 0
-    """Offset: rows that a pane gives when it closes are stored already for records before it, by an earlier
-    reader.
-    """
     own: Notes = field(default_factory=Notes)
     """For later stages of this pane; gone when the pane is decided."""
     seen: Notes = field(default_factory=Notes)
@@ -129,16 +123,6 @@ class PaneView(Generic[B]):
         if any(number <= self.number - panes and seen.get(kind) for number, seen in self.earlier.items()):
             return list(self.looked_back(kind))
         return None
-
-    def not_closed_before(self, record: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:
-        """Which items (by their record numbers) an earlier reader has not stored when the pane closed."""
-        if not self.records or self.closed_until <= self.records[0].offset:
-            return np.ones(len(record), np.bool_)
-        fresh = np.fromiter(
-            (each.offset >= self.closed_until for each in self.records), np.bool_, len(self.records)
-        )
-        found: npt.NDArray[np.bool_] = fresh[record]
-        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,21 +57,6 @@ class PaneSpans:
     ends: "Ends"
     """The ends of spans that earlier panes have unfinished."""
 
-    def fresh(self, pane: PaneView[SpanBatch]) -> tuple[pl.DataFrame, Flags | None]:
-        """First copies and ends that no earlier reader has stored when the pane closed; and which of them are
-        ends, whose requests were counted before (None: none). ``error`` of these is a failure that was not
-        counted before.
-        """
-        fresh = pl.Series(pane.not_closed_before(self.frame["record"].to_numpy()))
-        if not len(self.ends.rows):
-            return self.frame.filter(self.first & fresh), None
-        ends, told = (np.zeros(self.frame.height, np.bool_) for _ in range(2))
-        ends[self.ends.rows] = True
-        told[self.ends.rows] = self.ends.failed
-        counted = (self.first | pl.Series(ends)) & fresh
-        frame = self.frame.with_columns(error=self.frame["error"] & pl.Series(~told))
-        return frame.filter(counted), ends[counted.to_numpy()]
-
 
 @dataclass(frozen=True, slots=True)
 class Ends:
@@ -103,6 +88,8 @@ class Stored:
     """Which of PaneSpans.frame may be stored: first copies, unless their end came within the wait, and ends
     (bool).
     """
+    superseded: npt.NDArray[np.int64]
+    """Rows of first copies whose end came within the wait."""
 
 
 class Deduplicate:
@@ -138,6 +125,7 @@ class Deduplicate:
         """See processors.stage.Stage."""
         spans = pane.own[PaneSpans]
         stored: Flags = spans.first.to_numpy().copy()
+        superseded = np.empty(0, np.int64)
         unfinished = np.flatnonzero(stored & ((spans.frame["span_key"].to_numpy() & UNFINISHED) > 0))
         later = [seen.ends for number, seen in window.seen(SeenSpans).items() if number > pane.number]
         if len(unfinished) and any(map(len, later)):
@@ -146,7 +134,7 @@ class Deduplicate:
             stored[superseded] = False
             pane.fates.duplicate += len(superseded)
         stored[spans.ends.rows] = True
-        pane.own.leave(Stored(pl.Series(stored)))
+        pane.own.leave(Stored(pl.Series(stored), superseded))
         return {}
 
 

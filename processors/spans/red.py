@@ -1,5 +1,10 @@
 """RED: requests, errors, durations of all spans, by the keys of ``red_10s``. One sort on integers; text only
 for the rows that come out.
+
+RED is counted when a pane is decided, as whether a request enters a node with a span is known by its parent
+(``processors.spans.edges.entries``). A first copy is a request, also one that came unfinished. Its end, which
+is in a later pane, adds the duration, the bytes and a failure that was not counted before, under its own
+keys; where it comes within the wait, the unfinished span's own duration and bytes are not counted.
 """
 
 from dataclasses import dataclass, replace
@@ -8,28 +13,95 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from processors.grouping import NO_BUCKET, U64, Flags, Groups, pack
-from processors.limits import Codes, Identities, PastNames, SeenServices, identities, name_spans
+from processors.limits import Codes, Identities, Labels, PastNames, SeenServices, identities, name_spans
 from processors.rows import no_dimensions
 from processors.settings import LabelLimits, ProcessorSettings
 from processors.slots import LEVELS, PaneTime
-from processors.spans.deduplicate import PaneSpans
+from processors.spans.deduplicate import PaneSpans, Stored
+from processors.spans.edges.entries import Entries
 from processors.spans.sampling.sampler import Sampler
 from processors.stage import PaneView, Tables, Window
 from schemas.hexadecimal import hex_trace_ids
+from schemas.otlp.semantics import PROTOCOLS
 from schemas.spans import SpanBatch
 from schemas.tables import SCHEMAS
 
 KINDS = pa.array(["Unspecified", "Internal", "Server", "Client", "Producer", "Consumer"])
 """Names of OTLP's SpanKind, as OpenTelemetry's ClickHouse exporter writes them."""
 
+APART = pa.array(["", "injected", "mirrored"])
+"""What is counted apart: requests that a fault filter delayed or answered, and mirrored ones, whatever was
+injected into them.
+"""
+_INJECTED = r"(^|,)(DI|FI)(,|$)"
+"""Envoy's response flags of these."""
+
+_ENTERED, _INNER = 1, 2
 _CLASSES = pa.array(["ok", "1xx", "2xx", "3xx", "4xx", "5xx", "error"])
 _ERROR_CLASS = 6
+_CLASS_ONLY = 1 << 16
+"""A status from here on is a class without an HTTP status."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A pane's own note."""
+
+    identities: Identities
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Spans to count."""
+
+    spans: pl.DataFrame
+    """SPAN_SCHEMA's columns, ``parent_key``, ``weight``; unknown durations in NO_BUCKET."""
+    entered: Flags
+    """With which of them a request entered a node."""
+    new: Flags | None = None
+    """Which of them are requests, the others being ends of such as were counted unfinished, and ``error`` a
+    failure of theirs that was not counted. None: all.
+    """
+
+    @classmethod
+    def of(cls, spans: PaneSpans, stored: Stored, entries: Entries) -> "Counted":
+        """A decided pane's first copies and ends."""
+        frame, entered, ends = spans.frame, entries.rows, spans.ends
+        if len(stored.superseded):
+            frame = _unfinished(frame, stored.superseded)
+        if not len(ends.rows):
+            if spans.first.all():
+                return cls(frame, entered)
+            return cls(frame.filter(spans.first), entered[spans.first.to_numpy()])
+        counted, new = spans.first.to_numpy().copy(), np.ones(frame.height, np.bool_)
+        counted[ends.rows], new[ends.rows] = True, False
+        told = np.zeros(frame.height, np.bool_)
+        told[ends.rows] = ends.failed
+        frame = frame.with_columns(error=frame["error"] & pl.Series(~told))
+        return cls(frame.filter(counted), entered[counted], new[counted])
+
+    def filter(self, rows: Flags) -> "Counted":
+        """Some of them."""
+        new = None if self.new is None else self.new[rows]
+        return Counted(self.spans.filter(rows), self.entered[rows], new)
+
+
+def _unfinished(frame: pl.DataFrame, rows: npt.NDArray[np.int64]) -> pl.DataFrame:
+    """The spans without duration and bytes of some."""
+    ended = np.zeros(frame.height, np.bool_)
+    ended[rows] = True
+    nothing = {"duration_ns": 0, "bucket": NO_BUCKET, "request_bytes": 0, "response_bytes": 0}
+    return frame.with_columns(
+        pl.when(pl.Series(ended)).then(pl.lit(value, frame.schema[name])).otherwise(name).alias(name)
+        for name, value in nothing.items()
+    )
 
 
 class Red:
-    """Counts a pane's first copies as soon as it closes."""
+    """Leaves SeenServices; counts a decided pane's first copies."""
 
     def __init__(self, settings: ProcessorSettings, sampler: Sampler) -> None:  # noqa: ARG002 - as every stage
         self._limits = settings.labels
@@ -38,18 +110,22 @@ class Red:
     def close(self, pane: PaneView[SpanBatch]) -> Tables:
         """See processors.stage.Stage."""
         spans = pane.own[PaneSpans]
-        known = identities(pane.batch, spans.labels)
-        met = pane.met(SeenServices, self._lookback_panes // 2)
         if spans.frame.height:
+            known = identities(pane.batch, spans.labels)
             of_span = known.of_resource[spans.frame["resource"].to_numpy()]
             pane.seen.leave(SeenServices.of(of_span, known, self._limits.services))
-        past = None if met is None else PastNames.of(met, self._lookback_panes, self._limits)
-        fresh, again = spans.fresh(pane)
-        return red(fresh, known, pane.time, self._limits, past, again=again)
-
-    def decide(self, pane: PaneView[SpanBatch], window: Window) -> Tables:  # noqa: ARG002 - nothing to decide
-        """See processors.stage.Stage."""
+            pane.own.leave(_Known(known))
         return {}
+
+    def decide(self, pane: PaneView[SpanBatch], window: Window) -> Tables:  # noqa: ARG002 - Edges have used it
+        """See processors.stage.Stage."""
+        spans = pane.own[PaneSpans]
+        if spans.frame.is_empty():
+            return {}
+        met = pane.met(SeenServices, self._lookback_panes // 2)
+        past = None if met is None else PastNames.of(met, self._lookback_panes, self._limits)
+        counted = Counted.of(spans, pane.own[Stored], pane.own[Entries])
+        return red(counted, pane.own[_Known].identities, pane.time, self._limits, past)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,67 +135,72 @@ class _Keys:
     slot: Codes
     identity: Codes
     operation: Codes
-    kind: npt.NDArray[np.uint8]
-    status_class: npt.NDArray[np.uint8]
-    http_status: npt.NDArray[np.uint16]
+    status: Codes
+    """HTTP's, or _CLASS_ONLY and a class; twice that, and 1 where the span failed and no class says how."""
     flags: Codes
+    mode: npt.NDArray[np.uint8]
+    """By bits: kind (3), whether it is within a node (1), index of APART (2) and of PROTOCOLS (2)."""
 
     def take(self, rows: npt.NDArray[np.generic]) -> "_Keys":
         return _Keys(*(getattr(self, name)[rows] for name in self.__slots__))
 
 
 def red(
-    spans: pl.DataFrame,
+    counted: Counted,
     known: Identities,
     time: PaneTime,
     limits: LabelLimits,
     past: PastNames | None = None,
-    *,
-    again: Flags | None = None,
 ) -> dict[str, pa.Table]:
-    """Rows of ``red_10s`` for a pane's first copies; late ones also as rows of ``red_1m`` and ``red_1h``.
-    Tables without rows are left out.
+    """Rows of ``red_10s`` for a pane; late ones also as rows of ``red_1m`` and ``red_1h``. Tables without
+    rows are left out.
 
-    ``spans``: SPAN_SCHEMA's columns, unknown durations in NO_BUCKET; ``past``: see name_spans; ``again``:
-    which of ``spans`` are no new requests, but ends of those that were counted unfinished. A row's exemplar
-    is the trace of its slowest failed span, else of its slowest; ties by trace id. ``requests`` less the
-    histogram's total are those of unknown duration.
+    ``past``: see name_spans. A row's exemplar is the trace of its slowest failed span, else of its slowest;
+    ties by trace id. ``requests`` less the histogram's total are those of unknown duration. Estimates are
+    sums of weights, bytes those of spans that say so.
     """
+    spans = counted.spans
     if spans.is_empty():
         return {}
     labels = known.labels
     identity, operation, known = name_spans(spans, known, limits, past)
-    error = spans["error"].to_numpy()
     http_status = spans["http_status"].to_numpy()
-    hundreds = http_status // 100
+    no_class = (http_status < 100) | (http_status >= 600)
+    flags = labels.codes(spans["response_flags"])
     keys = _Keys(
         slot=time.slots(spans["end_ns"].to_numpy()),
         identity=identity,
         operation=operation,
-        kind=spans["kind"].to_numpy(),
-        status_class=np.where((hundreds >= 1) & (hundreds <= 5), hundreds, error * _ERROR_CLASS).astype(
-            np.uint8
-        ),
-        http_status=http_status,
-        flags=labels.codes(spans["response_flags"]),
+        status=http_status.astype(np.uint32) * np.uint32(2) + (spans["error"].to_numpy() & no_class),
+        flags=flags,
+        mode=_modes(spans, counted.entered, labels, flags),
     )
-    new = np.ones(spans.height, np.bool_) if again is None else ~again
-    tables = {"red_10s": _rows(spans, keys, known, time, limit=limits.series, new=new)}
+    tables = {"red_10s": _rows(counted, keys, known, time, limit=limits.series)}
     late = time.late(keys.slot)
     if late.any():
-        late_spans, late_keys = spans.filter(late), keys.take(late)
+        late_spans, late_keys = counted.filter(late), keys.take(late)
         for level in ("1m", "1h"):
             coarse = replace(late_keys, slot=late_keys.slot // LEVELS[level] * LEVELS[level])
-            tables[f"red_{level}"] = _rows(
-                late_spans, coarse, known, time, limit=limits.series, new=new[late]
-            )
+            tables[f"red_{level}"] = _rows(late_spans, coarse, known, time, limit=limits.series)
     return tables
 
 
-def _rows(
-    spans: pl.DataFrame, keys: _Keys, known: Identities, time: PaneTime, *, limit: int, new: Flags
-) -> pa.Table:
-    labels = known.labels
+def _modes(spans: pl.DataFrame, entered: Flags, labels: Labels, flags: Codes) -> npt.NDArray[np.uint8]:
+    modes: npt.NDArray[np.uint8] = spans["kind"].to_numpy() | (~entered).astype(np.uint8) << 3
+    modes |= spans["protocol"].to_numpy() << 6
+    injected = np.zeros(len(labels.strings), np.uint8)
+    injected[flags] = 1
+    used = np.flatnonzero(injected)
+    injected[used] = np.asarray(pc.match_substring_regex(labels.text(used), _INJECTED))
+    if injected.any():
+        modes |= injected[flags] << np.uint8(4)
+    if (mirrored := spans["mirrored"].to_numpy()).any():
+        modes[mirrored] = modes[mirrored] & ~np.uint8(3 << 4) | np.uint8(2 << 4)
+    return modes
+
+
+def _rows(counted: Counted, keys: _Keys, known: Identities, time: PaneTime, *, limit: int) -> pa.Table:
+    labels, spans = known.labels, counted.spans
     groups = Groups.by(_packed(keys))
     if len(groups) > limit:
         keys = _folded(keys, groups.outside_largest(limit), labels.other, time)
@@ -129,20 +210,26 @@ def _rows(
     hi, lo = spans["trace_hi"].to_numpy(), spans["trace_lo"].to_numpy()
     exemplar = groups.best(duration | error.astype(np.uint64) << np.uint64(63), hi, lo)
     key = keys.take(groups.first)
-    requests, errors = groups.sizes() if new.all() else groups.sum(new), groups.sum(error)
+    root = spans["parent_key"].to_numpy() == 0
+    requests, roots = groups.sizes(), root
+    if counted.new is not None:
+        requests, roots = groups.sum(counted.new), root & counted.new
+    errors = groups.sum(error)
+    estimated = _estimated(counted, groups)
+    http_status, classes = _statuses(key.status)
     identity = {name: labels.text(codes[key.identity]) for name, codes in known.columns.items()}
     columns = {
         "slot": key.slot,
         **identity,
         "operation": labels.text(key.operation),
-        "kind": KINDS.take(pa.array(key.kind)),
-        "status_class": _CLASSES.take(pa.array(key.status_class)),
-        "http_status": key.http_status,
+        "kind": KINDS.take(pa.array(key.mode & 7)),
+        "status_class": classes,
+        "http_status": http_status,
         "response_flags": labels.text(key.flags),
         "late": time.late(key.slot).astype(np.uint8),
-        "entered": np.zeros(len(groups), np.uint8),
-        "apart": pa.repeat("", len(groups)),
-        "protocol": pa.repeat("", len(groups)),
+        "entered": np.where(key.mode & 8, np.uint8(_INNER), np.uint8(_ENTERED)),
+        "apart": APART.take(pa.array(key.mode >> 4 & 3)),
+        "protocol": pa.array(PROTOCOLS).take(pa.array(key.mode >> 6)),
         "dimensions": no_dimensions(len(groups)),
         "requests": requests,
         "errors": errors,
@@ -150,19 +237,40 @@ def _rows(
         "duration_ns_max": groups.max(duration),
         "duration_histogram": groups.histogram(bucket, bucket > NO_BUCKET),
         "exemplar_trace_id": hex_trace_ids(hi[exemplar], lo[exemplar]),
-        "requests_estimated": requests.astype(np.float64),
-        "errors_estimated": errors.astype(np.float64),
-        "request_bytes": np.zeros(len(groups), np.uint64),
-        "response_bytes": np.zeros(len(groups), np.uint64),
-        "roots": groups.sum(new & (spans["parent_key"].to_numpy() == 0)),
+        "requests_estimated": requests.astype(np.float64) if estimated is None else estimated[0],
+        "errors_estimated": errors.astype(np.float64) if estimated is None else estimated[1],
+        "request_bytes": groups.sum(spans["request_bytes"].to_numpy()),
+        "response_bytes": groups.sum(spans["response_bytes"].to_numpy()),
+        "roots": groups.sum(roots),
     }
     schema = SCHEMAS["red_10s"]
     return pa.Table.from_arrays([pa.array(columns[name]) for name in schema.names], schema=schema)
 
 
+def _estimated(
+    counted: Counted, groups: Groups
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None:
+    """Requests and errors that the spans stand for; None where each stands for itself."""
+    weight = counted.spans["weight"].to_numpy()
+    if (weight == 1).all():
+        return None
+    requests = weight if counted.new is None else weight * counted.new
+    return groups.total(requests), groups.total(weight * counted.spans["error"].to_numpy())
+
+
+def _statuses(status: Codes) -> tuple[npt.NDArray[np.uint16], pa.StringArray]:
+    """HTTP status and class."""
+    code = status >> 1
+    hundreds = code // 100
+    own = np.where((hundreds >= 1) & (hundreds <= 5), hundreds, (status & 1) * _ERROR_CLASS)
+    only = code >= _CLASS_ONLY
+    classes = np.where(only, code - _CLASS_ONLY, own)
+    return np.where(only, 0, code).astype(np.uint16), _CLASSES.take(pa.array(classes))
+
+
 def _packed(keys: _Keys) -> U64:
     return pack([
-        keys.identity, _dense(keys.operation), keys.kind, keys.status_class, keys.http_status, _dense(keys.flags),
+        keys.identity, _dense(keys.operation), keys.status, keys.mode, _dense(keys.flags),
         (keys.slot - keys.slot.min()) // LEVELS["10s"],
     ])  # fmt: skip
 
@@ -176,12 +284,19 @@ def _dense(codes: Codes) -> Codes:
 
 
 def _folded(keys: _Keys, over: npt.NDArray[np.bool_], other: int, time: PaneTime) -> _Keys:
-    """Keys with those of the rows that are over the limit made ``other``."""
+    """Keys with those of the rows that are over the limit made ``other``: of their status the class stays,
+    and protocols go.
+    """
+    code = keys.status >> 1
+    hundreds = code // 100
+    no_class = (hundreds < 1) | (hundreds > 5)
+    classes = (_CLASS_ONLY + np.where(no_class, (keys.status & 1) * _ERROR_CLASS, hundreds)) << 1
     return replace(
         keys,
         slot=np.where(over, time.few(keys.slot), keys.slot),
         identity=np.where(over, 0, keys.identity).astype(np.uint32),
         operation=np.where(over, other, keys.operation).astype(np.uint32),
-        http_status=np.where(over, 0, keys.http_status).astype(np.uint16),
+        status=np.where(over, classes, keys.status).astype(np.uint32),
         flags=np.where(over, 0, keys.flags).astype(np.uint32),
+        mode=np.where(over, keys.mode & 0x3F, keys.mode).astype(np.uint8),
     )

@@ -20,8 +20,10 @@ from schemas.records import Commit, TopicPartition
 from schemas.redaction import CREDENTIALS_ALONE, RedactionRules
 from schemas.spans import SpanBatch
 
-SPANS = (Deduplicate, Red, Edges, Sample)
-"""Each is made of the settings and the sampler; StoreTraces follows."""
+SPANS = (Deduplicate, Edges, Red, Sample)
+"""Each is made of the settings and the sampler; StoreTraces follows. Red counts by the Entries that Edges
+leave.
+"""
 
 
 class _Given(NamedTuple):

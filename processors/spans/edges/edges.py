@@ -31,13 +31,14 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from processors.grouping import NO_BUCKET, U64, Groups, hash_rows
+from processors.grouping import I64, NO_BUCKET, U64, Groups, hash_rows
 from processors.limits import IDENTITY, Labels
 from processors.rows import no_dimensions
 from processors.settings import LabelLimits
 from processors.slots import LEVELS, PaneTime
 from processors.spans.edges.calls import Window
 from processors.spans.edges.childless import childless_calls, taken_back
+from processors.spans.edges.entries import find_entries
 from processors.spans.edges.links import (
     CONNECTIONS,
     SERVICE,
@@ -47,6 +48,7 @@ from processors.spans.edges.links import (
     told_by_themselves,
 )
 from processors.spans.edges.virtual import OTHER_NODE, Found, outside_calls, queue_calls
+from processors.stage import Notes
 from schemas.hexadecimal import hex_trace_ids
 from schemas.tables import SCHEMAS
 
@@ -71,13 +73,16 @@ def edges(
     limits: LabelLimits,
     *,
     lookback: int,
+    ends: I64,
+    notes: Notes,
     new_ends: pl.Series | None = None,
 ) -> dict[str, pa.Table]:
     """Rows of ``edges_10s`` of the window's pane; late ones also of ``edges_1m`` and ``edges_1h``. Tables
     without rows are left out.
 
     ``spans``: the pane's SPAN_SCHEMA columns, row by row those of its Calls; ``first``: which of them are
-    first copies; ``lookback``: in panes; ``new_ends``: those that may be few, None where there are too few
+    first copies; ``ends``: rows of ends of what came unfinished; ``notes``: where Entries are left;
+    ``lookback``: in panes; ``new_ends``: those that may be few, None where there are too few
     earlier panes to know. Ends over the limit of nodes, those with the fewest
     calls, are ``other``; so are both ends of the smallest rows over that of series.
     """
@@ -88,6 +93,7 @@ def edges(
     told = told_by_themselves(pairs, window)
     taken, kept = taken_back(told, window, lookback)
     links = find_links(pairs, window)
+    notes.leave(find_entries(own, pairs, links, window, first=first, ends=ends))
     near = links.filter(links["near"])
     if len(kept):
         links = links.filter(~links["parent_key"].is_in(kept.implode()))

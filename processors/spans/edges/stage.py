@@ -51,7 +51,7 @@ class SeenEnds:
 
 
 class Edges:
-    """Leaves Calls for the panes around."""
+    """Leaves Calls for the panes around, and Entries of a decided pane."""
 
     def __init__(self, settings: ProcessorSettings, sampler: Sampler) -> None:  # noqa: ARG002 - as every stage
         self._wait = settings.wait
@@ -88,5 +88,7 @@ class Edges:
             around,
             self._limits,
             lookback=self._lookback_panes,
+            ends=spans.ends.rows,
+            notes=pane.own,
             new_ends=new_ends,
         )

@@ -37,7 +37,10 @@ def test_a_row_has_all_of_its_keys_and_values() -> None:
     spans = [
         proxy(
             "shop", n, kind=CLIENT, flags="UT", trace=n, duration_ms=n, version="v7", name="egress b", start_s=-1,
-            attributes={"http.status_code": "302", "envoy.route": "/cart", **({"error": "true"} if n == 2 else {})},
+            attributes={
+                "http.status_code": "302", "envoy.route": "/cart", "request_size": str(n), "response_size": str(10 * n),
+                **({"error": "true"} if n == 2 else {}),
+            },
         )
         for n in (1, 2, 3)
     ]  # fmt: skip
@@ -47,7 +50,8 @@ def test_a_row_has_all_of_its_keys_and_values() -> None:
         "slot": T0_S - 10, "cluster": "", "namespace": "", "service": "shop", "version": "v7", "operation": "/cart", "kind": "Client",
         "status_class": "3xx", "http_status": 302, "response_flags": "UT", "late": 0, "requests": 3, "errors": 1,
         "duration_ns_sum": 6_000_000, "duration_ns_max": 3_000_000, "duration_histogram": [(bucket, 1) for bucket in buckets],
-        "exemplar_trace_id": f"{2:032x}",
+        "exemplar_trace_id": f"{2:032x}", "entered": 2, "apart": "", "protocol": "http", "dimensions": [],
+        "requests_estimated": 3.0, "errors_estimated": 1.0, "request_bytes": 6, "response_bytes": 60, "roots": 3,
     }  # fmt: skip
 
 
