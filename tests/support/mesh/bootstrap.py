@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 LOOPBACK = "127.0.0.1"
+_ZIPKIN = "zipkin"
 _RESOURCE_DETECTOR = "type.googleapis.com/envoy.extensions.tracers.opentelemetry.resource_detectors.v3.StaticConfigResourceDetectorConfig"
 
 
@@ -65,24 +66,32 @@ class Secure:
     token: str
 
 
-def bootstrap(proxy: Proxy, otlp_port: int, secure: Secure | None = None) -> dict[str, Any]:
+def bootstrap(
+    proxy: Proxy, otlp_port: int, secure: Secure | None = None, zipkin_port: int | None = None
+) -> dict[str, Any]:
     """The whole configuration of one Envoy, exporting to ``127.0.0.1:otlp_port`` (OTLP gRPC), in plain text
-    unless ``secure``.
+    unless ``secure``; where there is a ``zipkin_port``, its spans go there, by Envoy's Zipkin tracer.
     """
     service = _collector(secure)
+    tracers = {name: {"flush_interval_ms": 500} for name in ("opentelemetry", "zipkin")}
     return {
         "node": {"id": proxy.instance, "cluster": proxy.service, "locality": {"region": "r1", "zone": "z1"}},
         "admin": {"address": _address(proxy.admin_port)},
-        "layered_runtime": {
-            "layers": [
-                {"name": "static", "static_layer": {"tracing": {"opentelemetry": {"flush_interval_ms": 500}}}}
-            ]
-        },
+        "layered_runtime": {"layers": [{"name": "static", "static_layer": {"tracing": tracers}}]},
         "stats_flush_interval": "1s",
         "stats_sinks": [_stats_sink(proxy, service)],
         "static_resources": {
-            "listeners": [_listener(proxy, listener, service) for listener in proxy.listeners],
-            "clusters": [*map(_cluster, proxy.upstreams), _receiver(otlp_port, secure)],
+            "listeners": [
+                _listener(
+                    proxy, listener, service, _zipkin() if zipkin_port else _opentelemetry(proxy, service)
+                )
+                for listener in proxy.listeners
+            ],
+            "clusters": [
+                *map(_cluster, proxy.upstreams),
+                _receiver(otlp_port, secure),
+                *([_cluster(Upstream(_ZIPKIN, (zipkin_port,)))] if zipkin_port else []),
+            ],
         },
     }
 
@@ -111,13 +120,15 @@ def _receiver(otlp_port: int, secure: Secure | None) -> dict[str, Any]:
     return cluster
 
 
-def _listener(proxy: Proxy, listener: Listener, service: dict[str, Any]) -> dict[str, Any]:
+def _listener(
+    proxy: Proxy, listener: Listener, service: dict[str, Any], tracer: dict[str, Any]
+) -> dict[str, Any]:
     name = listener.direction.lower()
     manager = {
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": name,
         "codec_type": "AUTO",
-        "tracing": _tracing(proxy, listener, service),
+        "tracing": _tracing(proxy, listener, tracer),
         "access_log": [_access_log(proxy, name, service)],
         "generate_request_id": True,
         "route_config": {
@@ -149,7 +160,7 @@ def _listener(proxy: Proxy, listener: Listener, service: dict[str, Any]) -> dict
     }
 
 
-def _tracing(proxy: Proxy, listener: Listener, service: dict[str, Any]) -> dict[str, Any]:
+def _tracing(proxy: Proxy, listener: Listener, tracer: dict[str, Any]) -> dict[str, Any]:
     all_of_them = {"value": 100}
     return {
         "random_sampling": all_of_them,
@@ -161,14 +172,32 @@ def _tracing(proxy: Proxy, listener: Listener, service: dict[str, Any]) -> dict[
             {"tag": "envoy.route", "value": "%ROUTE_NAME%"},
             {"tag": "response.details", "value": "%RESPONSE_CODE_DETAILS%"},
         ],
-        "provider": {
-            "name": "envoy.tracers.opentelemetry",
-            "typed_config": {
-                "@type": "type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig",
-                "grpc_service": service,
-                "service_name": proxy.service,
-                "resource_detectors": [_resource(proxy)],
-            },
+        "provider": tracer,
+    }
+
+
+def _opentelemetry(proxy: Proxy, service: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": "envoy.tracers.opentelemetry",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig",
+            "grpc_service": service,
+            "service_name": proxy.service,
+            "resource_detectors": [_resource(proxy)],
+        },
+    }
+
+
+def _zipkin() -> dict[str, Any]:
+    """Names the service by the node's cluster; a client and its server share a span id (the default)."""
+    return {
+        "name": "envoy.tracers.zipkin",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.config.trace.v3.ZipkinConfig",
+            "collector_cluster": _ZIPKIN,
+            "collector_endpoint": "/api/v2/spans",
+            "collector_endpoint_version": "HTTP_JSON",
+            "trace_id_128bit": True,
         },
     }
 

