@@ -75,7 +75,7 @@ def items(system: str, signal: str, repeats: int) -> Measurement:
     """Captured Export requests to a PointBatch or LogBatch."""
     _, decoder = otlp.load(system)
     decode_items = {"metrics": decoder.decode_points, "logs": decoder.decode_logs}[signal]
-    payloads = _captured(signal)[: None if system == "native" else REFERENCE_REQUESTS]
+    payloads = captured(signal)[: None if system == "native" else REFERENCE_REQUESTS]
     count = len(decode_items(payloads))
     with measure(count * repeats) as measurement:
         for _ in range(repeats):
@@ -84,7 +84,8 @@ def items(system: str, signal: str, repeats: int) -> Measurement:
     return measurement
 
 
-def _captured(signal: str) -> list[bytes]:
+def captured(signal: str) -> list[bytes]:
+    """Export requests of the captured mesh: ``metrics`` or ``logs``."""
     data = gzip.decompress((CAPTURES / f"{signal}.bin.gz").read_bytes())
     requests, at = [], 0
     while at < len(data):

@@ -2,10 +2,10 @@
 most ten minutes.
 """
 
-from benchmarks import decode, end_to_end, insert, process
+from benchmarks import decode, end_to_end, insert, points, process
 from benchmarks.report import main
 
-CASES = [*decode.CASES, *process.CASES, *insert.CASES, *end_to_end.CASES]
+CASES = [*decode.CASES, *points.CASES, *process.CASES, *insert.CASES, *end_to_end.CASES]
 
 if __name__ == "__main__":
     main("meshflow", CASES)

@@ -209,6 +209,7 @@ class PaneProcessor(Generic[B]):
             return _Undecided(pane, rejected, repaired, None), {}, letters
         view, tables = closed
         if view.seen:
+            self._seen = {number: seen.without_carried(view.seen) for number, seen in self._seen.items()}
             self._seen[pane.number] = view.seen
         return _Undecided(pane, rejected, repaired, view), tables, letters
 

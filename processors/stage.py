@@ -33,6 +33,23 @@ class Notes:
 
     def __init__(self) -> None:
         self._left: dict[type, object] = {}
+        self._carried: set[type] = set()
+
+    def carry(self, note: object) -> None:
+        """Leave a note in ``PaneView.seen`` that stands for those of its class that earlier panes left: they
+        are let go when the pane has closed. It must be a function of the panes of the lookback, so it
+        forgets what is of panes before them.
+        """
+        self.leave(note)
+        self._carried.add(type(note))
+
+    def without_carried(self, later: "Notes") -> "Notes":
+        """These notes without those that a later pane's carried ones stand for."""
+        if later._carried.isdisjoint(self._left):
+            return self
+        rest = Notes()
+        rest._left = {kind: note for kind, note in self._left.items() if kind not in later._carried}
+        return rest
 
     def leave(self, note: object) -> None:
         """Leave a note; it replaces an earlier one of its class."""
@@ -100,7 +117,7 @@ class PaneView(Generic[B]):
     """For later stages of this pane; gone when the pane is decided."""
     seen: Notes = field(default_factory=Notes)
     """For later panes; gone when the lookback has passed. It must be a function of this pane's records alone,
-    but for which items are copies of earlier panes' items.
+    but for which items are copies of earlier panes' items, and for what is carried.
     """
     fates: Fates = field(default_factory=Fates)
     """What became of the items of ``batch``; each stage adds what it decides."""

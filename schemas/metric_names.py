@@ -37,8 +37,7 @@ _CODE = re.compile(r"stream_rq_(?:(\d{3})|([1-5]xx))$")
 _CERTIFICATE, _EXPIRATION = "ssl.certificate.", ".expiration_unix_time_seconds"
 _COPIED = frozenset({"upstream_rq", "upstream_rq_xx", "upstream_rq_completed", "upstream_rq_time"})
 """What a cluster counts once more by where a request came from, as a retry, for canaries and by zone."""
-_COPY_OF = re.compile(r"(?:^|[._])(?:internal|external|retry|canary)$|(?:^|[._])zone[._][^.]+[._][^.]+$")
-_PROMETHEUS_HOST = re.compile(r"^([^.]+?)_svc(_[^.]+)?$")
+_COPY_OF = re.compile(r"(?:^|\.)(?:(?:internal|external|retry|canary)$|zone\.)")
 
 
 def read_names(names: Sequence[str]) -> list[Reading]:
@@ -104,15 +103,13 @@ def _prometheus(name: str) -> tuple[Reading, str]:
         stat = "_".join(parts[at:])
         number = _PROMETHEUS.get("envoy_cluster_" + stat, OTHER)
         if number != OTHER or stat in _COPIED:
-            middle = "_".join(parts[:at])
-            copied = stat in _COPIED and _COPY_OF.search(middle)
-            return Reading(number, "upstream", middle if copied else _dotted(middle)), stat
+            return Reading(number, "upstream", _dotted("_".join(parts[:at]))), stat
     return Reading(OTHER), ""
 
 
 def _dotted(middle: str) -> str:
     """Dots and dashes are underscores in Prometheus' names. A Kubernetes namespace has no dots."""
-    host = _PROMETHEUS_HOST.match(middle)
-    if not host:
+    namespace, found, domain = middle.partition("_svc")
+    if not found or (domain and domain[0] != "_"):
         return middle.replace("_", ".")
-    return host[1].replace("_", "-") + ".svc" + (host[2] or "").replace("_", ".")
+    return namespace.replace("_", "-") + ".svc" + domain.replace("_", ".")

@@ -89,13 +89,13 @@ def bucket_increments(rows: pa.RecordBatch, current: I64, previous: I64) -> tupl
     return gained, scale, (previous != _NONE) & (fell | ~sequel)
 
 
-def over_counts(rows: pa.RecordBatch) -> Flags:
-    """Which distributions have a count that is none (MOST_COUNT), or buckets that sum up to one."""
-    over: Flags = rows.column("count").to_numpy() > MOST_COUNT
-    over |= rows.column("zero_count").to_numpy() > MOST_COUNT
+def over_counts(rows: pa.RecordBatch, wanted: I64) -> Flags:
+    """Which of these rows have a count that is none (MOST_COUNT), or buckets that sum up to one."""
+    over: Flags = rows.column("count").to_numpy()[wanted] > MOST_COUNT
+    over |= rows.column("zero_count").to_numpy()[wanted] > MOST_COUNT
     for name in ("counts", "negative_counts"):
-        lists = Lists.of(rows.column(name), np.arange(rows.num_rows))
-        over |= np.bincount(lists.owner, lists.values.astype(np.float64), rows.num_rows) > MOST_COUNT
+        lists = Lists.of(rows.column(name), wanted)
+        over |= np.bincount(lists.owner, lists.values.astype(np.float64), len(wanted)) > MOST_COUNT
     return over
 
 

@@ -41,13 +41,13 @@ class Increments:
     """
     buckets: Buckets
     """``owner``: row of ``rows``."""
-    unknown: int
-    """Points that add nothing, as what their series had before is not known."""
-    older: int
-    """Points that are not later than the last one of their series."""
-    unusable: int
-    """Points without a value, with one that is no count (negative, infinite, beyond 2^53), or of no known
-    temporality.
+    unknown: Rows
+    """Points (rows of the batch, as below) that add nothing, as what their series had before is not known."""
+    older: Rows
+    """Points that are not later than the last one of their series, copies among them."""
+    unusable: Rows
+    """Points without a value, with one that is no count (negative, infinite, of a distribution beyond 2^53),
+    without a time, or of no known temporality.
     """
 
 
@@ -59,8 +59,8 @@ class _Pane:
     row: Rows
     """Of the batch."""
     is_delta: Flags
-    copies: int
-    unusable: int
+    copies: Rows
+    unusable: Rows
 
     def runs(self) -> tuple[I64, I64]:
         """Where each series begins, and the number of the series of each point."""
@@ -83,8 +83,9 @@ def increments(
 ) -> tuple[Increments, LastPoints]:
     """What the counters among these rows gained, and the last points for the next pane.
 
-    ``last``: what the previous pane with points gave; ``lookback``: in panes. The result is a function of the
-    panes [pane - lookback, pane].
+    ``rows``: all that the pane has, copies too: which of them were dropped as copies depends on panes before
+    the lookback. ``last``: what the previous pane with points gave; ``lookback``: in panes. The result is a
+    function of the panes [pane - lookback, pane].
     """
     own = _usable(batch, rows[is_counted(batch)[rows]])
     first_pane = max(pane - lookback, last.since)
@@ -180,8 +181,8 @@ def _gains(own: _Pane, before: _Before, time: PaneTime, born_from_ns: int) -> In
     return Increments(
         rows,
         replace(buckets, owner=np.cumsum(is_some)[at[buckets.owner]] - 1),
-        unknown=int(np.count_nonzero(before.is_later & ~is_whole)),
-        older=own.copies + int(np.count_nonzero(~before.is_later)),
+        unknown=own.row[before.is_later & ~is_whole],
+        older=np.concatenate([own.copies, own.row[~before.is_later]]),
         unusable=own.unusable,
     )
 
@@ -199,27 +200,25 @@ def _usable(batch: PointBatch, rows: Rows) -> _Pane:
     usable = np.isfinite(value) & (value >= 0) & (points["time_ns"] > 0)
     usable &= points["flags"] & NO_RECORDED_VALUE == 0
     usable &= (kind == SUMMARY) | (temporality == DELTA) | (temporality == CUMULATIVE)
-    usable[~is_sum] &= ~over_counts(distributions)[distribution[~is_sum]]
+    usable[~is_sum] &= ~over_counts(distributions, distribution[~is_sum])
     is_delta = (temporality == DELTA) & (kind != SUMMARY)
     start_ns = np.where(is_delta, 0, points["start_ns"])
     found = Points(points["series"], start_ns, points["time_ns"], value, distribution, distributions)
     kept = np.flatnonzero(usable)
     found, row, is_delta = found.take(kept), rows[kept], is_delta[kept]
-    order = _in_order(batch, found, row)
-    return _Pane(
-        found.take(order), row[order], is_delta[order], len(kept) - len(order), len(rows) - len(kept)
-    )
+    order, copies = _in_order(batch, found, row)
+    return _Pane(found.take(order), row[order], is_delta[order], row[copies], rows[~usable])
 
 
-def _in_order(batch: PointBatch, points: Points, row: Rows) -> I64:
-    """Points by series, start, time, without those alike in these: of them the largest stays."""
+def _in_order(batch: PointBatch, points: Points, row: Rows) -> tuple[I64, I64]:
+    """Points by series, start, time; and, apart, those alike in these but for the largest."""
     order = np.argsort(points.series, kind="stable")
     if _rises(points.take(order)).all():
-        return order  # what is sent by one sender, in time
+        return order, order[:0]  # what is sent by one sender, in time
     identity = [batch.points.column(name).to_numpy()[row] for name in ("identity_lo", "identity_hi")]
     order = np.lexsort((*identity, -points.value, points.time_ns, points.start_ns, points.series))
-    first: I64 = order[np.append(True, _rises(points.take(order)))]
-    return first
+    is_first = np.append(True, _rises(points.take(order)))
+    return order[is_first], order[~is_first]
 
 
 def _rises(points: Points) -> Flags:

@@ -137,6 +137,18 @@ def test_a_cluster_whose_name_ends_like_a_copy() -> None:
     assert read_names([time])[0].family == COPY, "nothing says that it is a cluster's"
 
 
+def test_such_a_cluster_in_prometheus_spelling() -> None:
+    names = ["envoy_cluster_corp_internal_upstream_rq_time", "envoy_cluster_corp_internal_upstream_rq_total"]
+    readings = read_names(names)
+    assert [FAMILIES[each.family].name for each in readings] == [
+        "cluster.upstream_rq_time",
+        "cluster.upstream_rq_total",
+    ]
+    assert {each.middle for each in readings} == {"corp.internal"}
+    zone = read_names(["envoy_cluster_dev_zone_svc_cluster_local_upstream_rq"])
+    assert zone[0].middle == "dev-zone.svc.cluster.local"
+
+
 def test_names_of_others_are_nobodys() -> None:
     names = [
         "http.server.request.duration",

@@ -135,7 +135,7 @@ def test_what_the_captured_mesh_counted() -> None:
         of_pane = counted[pane == number]
         time = PaneTime(number * PANE_NS, PANE_NS, 0)
         gained, last = increments(whole, of_pane, last, pane=number, lookback=36, time=time)
-        assert gained.unknown == 0, "the mesh began within the lookback"
+        assert len(gained.unknown) == 0, "the mesh began within the lookback"
         points = gained.rows["point"].to_numpy()
         of_rows = claims.labels(whole, points)
         resources = whole.points["resource"].to_numpy()[points].tolist()

@@ -51,7 +51,7 @@ def plainly(found: Increments, points: Sequence[Plain]) -> Expected:
             row["value"], row["sum"], row["zero_count"], row["scale"], cells[number]
         )
     assert len(gained) == len(rows)
-    return Expected(gained, found.unknown, found.older, found.unusable)
+    return Expected(gained, len(found.unknown), len(found.older), len(found.unusable))
 
 
 def totals(log: Sequence[Sequence[Plain]]) -> dict[tuple[str, int], Any]:
@@ -122,7 +122,7 @@ def distinct(log: list[list[Plain]]) -> list[list[Plain]]:
     return kept
 
 
-@examples(100)
+@examples(60)
 @given(logs)
 def test_as_a_plain_program_has_them(log: list[list[Plain]]) -> None:
     oracle, last = Oracle(LOOKBACK, PANE_NS), NOTHING_KNOWN
@@ -131,7 +131,7 @@ def test_as_a_plain_program_has_them(log: list[list[Plain]]) -> None:
         assert plainly(found, of_pane) == oracle.pane(number, of_pane)
 
 
-@examples(40)
+@examples(25)
 @given(logs, seeds)
 def test_a_function_of_the_lookback_whatever_the_order_in_panes(log: list[list[Plain]], seed: int) -> None:
     """A reader who begins at the lookback, and reads each pane's points in another order, finds the same."""
@@ -239,7 +239,7 @@ def test_each_rule() -> None:
 def test_counts_that_are_none_are_left_out() -> None:
     for huge in ((2**60,), (2**52,) * 3):
         found, last = step(NOTHING_KNOWN, FIRST, [at(600, 5, 500, kind="exponential_histogram", counts=huge)])
-        assert (found.unusable, len(found.rows), len(last.points)) == (1, 0, 0)
+        assert (len(found.unusable), len(found.rows), len(last.points)) == (1, 0, 0)
     far = [
         at(600 + n, 1, 500, kind="exponential_histogram", counts=(1,), offset=offset, scale=scale)
         for n, (offset, scale) in enumerate([(2**31 - 1, 2**31 - 1), (-(2**31), -(2**31)), (2**31 - 1, 20)])
@@ -264,11 +264,11 @@ def test_many_points_shorten_the_lookback(monkeypatch: pytest.MonkeyPatch) -> No
     a, b, c = (Plain(name, 0, 600 * S, 1) for name in "abc")
     later = [each._replace(time_ns=610 * S, value=3) for each in (a, b, c)]
     last = step(step(NOTHING_KNOWN, FIRST, [a, b])[1], FIRST + 1, [b, c])[1]
-    assert step(last, FIRST + 2, later)[0].unknown == 0
+    assert step(last, FIRST + 2, later)[0].unknown.size == 0
     last = step(last, FIRST + 2, [c, Plain("d", 0, 600 * S, 1)])[1]
     found, _ = step(last, FIRST + 3, later)
-    assert (found.unknown, found.rows["value"].to_list()) == (1, [2, 2])
+    assert (len(found.unknown), found.rows["value"].to_list()) == (1, [2, 2])
     born = later[0]._replace(start_ns=FIRST * PANE_NS)
-    assert step(last, FIRST + 3, [born])[0].unknown == 1, "it may be counted already"
+    assert step(last, FIRST + 3, [born])[0].unknown.size == 1, "it may be counted already"
     again = step(step(NOTHING_KNOWN, FIRST + 1, [b, c])[1], FIRST + 2, [c, Plain("d", 0, 600 * S, 1)])[1]
     assert plainly(step(again, FIRST + 3, later)[0], later) == plainly(found, later)
