@@ -172,7 +172,7 @@ PROTOCOLS = ("", "http", "grpc")
 
 PROTOCOL_RULE = "grpc where rpc_system is 'grpc' or a key of grpc has a text; else http where http, http_status or url has one"
 """Envoy writes ``grpc.path``, ``grpc.authority`` and ``grpc.content_type`` where the request is gRPC, and
-``grpc.status_code`` where the response is; ``http.protocol`` also on the span of each attempt
+``grpc.status_code`` where the response is; on the span of each attempt ``http.protocol`` alone
 (``spawn_upstream_span``).
 """
 

@@ -32,6 +32,8 @@ class Route:
     timeout: str = "5s"
     retries: int = 0
     per_try_timeout: str = "0s"
+    mirror: str = ""
+    """A cluster that gets each request too."""
 
 
 @dataclass(frozen=True)
@@ -261,6 +263,8 @@ def _route(route: Route) -> dict[str, Any]:
             "per_try_timeout": route.per_try_timeout,
             "retry_back_off": {"base_interval": "0.02s", "max_interval": "0.1s"},
         }
+    if route.mirror:
+        action["request_mirror_policies"] = [{"cluster": route.mirror}]
     return {"name": route.name, "match": {"prefix": route.prefix}, "route": action}
 
 
