@@ -1,11 +1,21 @@
 """Credentials as they are met in telemetry, and texts that look like some and are none."""
 
+import gzip
+import struct
+from pathlib import Path
+from typing import Any
+
 import pyarrow as pa
 import pytest
 
+from processors.redaction.batches import redact_details, redact_logs, redact_points, redact_spans
 from processors.redaction.redaction import MASK_ALL, NOTHING, Redaction
+from schemas import otlp
+from schemas.logs import LogBatch
 from schemas.redaction import RedactionRules
+from schemas.spans import SpanBatch
 
+DATA = Path(__file__).parents[2] / "data"
 DEFAULTS = Redaction.of(RedactionRules())
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U"
 PEM = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nMIIEow\n-----END RSA PRIVATE KEY-----"
@@ -139,3 +149,31 @@ def test_keys_of_credentials_have_their_values_masked(key: str) -> None:
 )
 def test_keys_that_only_look_like_those_of_credentials_stay(key: str) -> None:
     assert DEFAULTS.action(key) == NOTHING
+
+
+@pytest.mark.parametrize(
+    ("file", "decode"),
+    [
+        ("envoy/traces", otlp.decode_spans),
+        ("istio/traces", otlp.decode_spans),
+        ("envoy_spawn/traces", otlp.decode_spans),
+        ("envoy/metrics", otlp.decode_points),
+        ("envoy/logs", otlp.decode_logs),
+    ],
+)
+def test_nothing_in_what_envoy_sent_is_a_credential(file: str, decode: Any) -> None:
+    data, requests = gzip.decompress((DATA / f"{file}.bin.gz").read_bytes()), []
+    while data:
+        (length,) = struct.unpack_from(">I", data)
+        requests.append(data[4 : 4 + length])
+        data = data[4 + length :]
+    batch = decode(requests)
+    assert len(batch) > 100
+    if isinstance(batch, SpanBatch):
+        places = (batch.spans.column(name).to_numpy() for name in ("record", "offset", "length"))
+        details = pa.Table.from_batches([otlp.decode_details(requests, *places)])
+        assert redact_details(details, DEFAULTS)[1] == 0
+        assert redact_spans(batch, DEFAULTS).redacted == 0
+    else:
+        redact = redact_logs if isinstance(batch, LogBatch) else redact_points
+        assert redact(batch, DEFAULTS).contexts.redacted == 0

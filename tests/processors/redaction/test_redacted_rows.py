@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
@@ -21,6 +22,7 @@ from processors.spans.signal import span_processor
 from schemas import topics
 from schemas.records import Record, TopicPartition
 from schemas.redaction import RedactionRules
+from schemas.spans import RESOURCE_CODES, RESOURCE_SCHEMA, SPAN_CODES, SPAN_SCHEMA
 from tests.support.examples import examples
 from tests.support.plain_redaction import plain_attributes, plain_text
 from tests.support.span_log import KEEP_ALL, T0_S, rows
@@ -256,3 +258,10 @@ def test_attributes_that_sampling_asks_for_are_redacted_before_it_looks() -> Non
         "masked": [[("tier", "****")], [("tier", "****")]],
         "hashed": [[("tier", digest)]],
     }
+
+
+def test_every_column_of_codes_is_known_to_be_one() -> None:
+    """Spans have the first code of equal texts in these columns."""
+    numbers = {"flags", "resource", "scope", "record", "offset", "length"}
+    assert {field.name for field in SPAN_SCHEMA if field.type == pa.uint32()} == numbers | {*SPAN_CODES}
+    assert {field.name for field in RESOURCE_SCHEMA if field.type == pa.uint32()} == {"base", *RESOURCE_CODES}
