@@ -37,6 +37,7 @@ EDGES = (
     " sum(t.unanswered) AS unanswered, sum(t.errors) AS errors"
     " FROM edge_traffic AS t GROUP BY client_service, server_service ORDER BY calls DESC, unsent DESC"
 )
+TRY = "SELECT service, sum(requests) FROM service_traffic GROUP BY service"
 RECEIVED = (
     "SELECT topic, sum(t.received) AS received, sum(t.kept) + sum(t.dropped) AS decided"
     " FROM ledger AS t GROUP BY topic ORDER BY topic"
@@ -174,7 +175,7 @@ def _wrong(sql: str) -> str:
 def show(system: System, folder: Path, parts: ExitStack) -> int:
     """Replay in a loop and show edges, until Ctrl-C."""
     print(
-        f'ask: .venv/bin/meshflow query --url {system.sql} "SELECT service, sum(requests) FROM red GROUP BY service"\nCtrl-C ends it.',
+        f'ask: .venv/bin/meshflow query --url {system.sql} "{TRY}"\nCtrl-C ends it.',
         flush=True,
     )
     replay = _replay(folder, parts, 0, system.grpc[0], speed="1")
