@@ -208,6 +208,29 @@ class HeadSampling(BaseModel):
         return self.service in (None, other.service) and self.cluster in (None, other.cluster)
 
 
+class Dimension(BaseModel):
+    """A further key of RED's rows: the value of an attribute of the span, else of its resource."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(
+        pattern=r"^[a-zA-Z_][a-zA-Z0-9_]{0,63}$",
+        description="What the value is called in `dimensions`: letters, digits, underscores.",
+    )
+    key: str = Field(min_length=1, max_length=256, description="The attribute's key.")
+    default: str = Field(
+        default="",
+        max_length=256,
+        description="The value of spans that have no such attribute, or an empty one.",
+    )
+    values: int = Field(
+        default=100,
+        ge=1,
+        le=10_000,
+        description="Values that keep their name in a pane (the busiest, ties by name), a tenth of them new ones; others are `other`.",
+    )
+
+
 class ProcessorSettings(BaseModel):
     """Panes, windows and limits of processing."""
 
@@ -256,6 +279,11 @@ class ProcessorSettings(BaseModel):
         max_length=1_000,
         description="Tables (`probability`, optional `service`, `cluster`) of how traces were sampled before; first match, else `ot=th`.",
     )
+    dimensions: tuple[Dimension, ...] = Field(
+        default=(),
+        max_length=8,
+        description="Tables (`name`, `key`, optional `default`, `values`) of attributes by which RED is counted apart.",
+    )
     labels: LabelLimits = Field(
         default=LabelLimits(), description="Bounds on services, operations, rows and the length of labels."
     )
@@ -275,6 +303,19 @@ class ProcessorSettings(BaseModel):
                     f"table {place + 1} never matches, as an earlier one matches all that it does; put the narrower one first"
                 )
         return rules
+
+    @field_validator("dimensions")
+    @classmethod
+    def _names_are_unique(cls, dimensions: tuple[Dimension, ...]) -> tuple[Dimension, ...]:
+        names = [dimension.name for dimension in dimensions]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two tables have the name {twice[0]!r}; give each its own")
+        return dimensions
+
+    @property
+    def dimension_keys(self) -> tuple[str, ...]:
+        """Keys of attributes that dimensions are made of, each once: to be decoded."""
+        return tuple(dict.fromkeys(dimension.key for dimension in self.dimensions))
 
     @property
     def limits(self) -> Limits:

@@ -17,10 +17,10 @@ import pyarrow.compute as pc
 
 from processors.grouping import NO_BUCKET, U64, Flags, Groups, pack
 from processors.limits import Codes, Identities, Labels, PastNames, SeenServices, identities, name_spans
-from processors.rows import no_dimensions
 from processors.settings import LabelLimits, ProcessorSettings
 from processors.slots import LEVELS, PaneTime
 from processors.spans.deduplicate import PaneSpans, Stored
+from processors.spans.dimensions import Dimensions, SeenDimensions, read_dimensions
 from processors.spans.edges.entries import Entries
 from processors.spans.sampling.sampler import Sampler
 from processors.stage import PaneView, Tables, Window
@@ -101,10 +101,11 @@ def _unfinished(frame: pl.DataFrame, rows: npt.NDArray[np.int64]) -> pl.DataFram
 
 
 class Red:
-    """Leaves SeenServices; counts a decided pane's first copies."""
+    """Leaves SeenServices and SeenDimensions; counts a decided pane's first copies."""
 
     def __init__(self, settings: ProcessorSettings, sampler: Sampler) -> None:  # noqa: ARG002 - as every stage
         self._limits = settings.labels
+        self._dimensions = settings.dimensions
         self._lookback_panes = settings.lookback_panes
 
     def close(self, pane: PaneView[SpanBatch]) -> Tables:
@@ -115,6 +116,8 @@ class Red:
             of_span = known.of_resource[spans.frame["resource"].to_numpy()]
             pane.seen.leave(SeenServices.of(of_span, known, self._limits.services))
             pane.own.leave(_Known(known))
+            if self._dimensions:
+                pane.seen.leave(SeenDimensions.of(spans.frame, spans.labels, self._dimensions))
         return {}
 
     def decide(self, pane: PaneView[SpanBatch], window: Window) -> Tables:  # noqa: ARG002 - Edges have used it
@@ -125,7 +128,15 @@ class Red:
         met = pane.met(SeenServices, self._lookback_panes // 2)
         past = None if met is None else PastNames.of(met, self._lookback_panes, self._limits)
         counted = Counted.of(spans, pane.own[Stored], pane.own[Entries])
-        return red(counted, pane.own[_Known].identities, pane.time, self._limits, past)
+        dimensions = read_dimensions(
+            counted.spans,
+            spans.labels,
+            self._dimensions,
+            pane.met(SeenDimensions, self._lookback_panes // 2),
+            self._lookback_panes,
+        )
+        known = pane.own[_Known].identities
+        return red(counted, dimensions, known, pane.time, limits=self._limits, past=past)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +151,8 @@ class _Keys:
     flags: Codes
     mode: npt.NDArray[np.uint8]
     """By bits: kind (3), whether it is within a node (1), index of APART (2) and of PROTOCOLS (2)."""
+    dimensions: Codes
+    """Row of Dimensions.maps."""
 
     def take(self, rows: npt.NDArray[np.generic]) -> "_Keys":
         return _Keys(*(getattr(self, name)[rows] for name in self.__slots__))
@@ -147,8 +160,10 @@ class _Keys:
 
 def red(
     counted: Counted,
+    dimensions: Dimensions,
     known: Identities,
     time: PaneTime,
+    *,
     limits: LabelLimits,
     past: PastNames | None = None,
 ) -> dict[str, pa.Table]:
@@ -174,14 +189,15 @@ def red(
         status=http_status.astype(np.uint32) * np.uint32(2) + (spans["error"].to_numpy() & no_class),
         flags=flags,
         mode=_modes(spans, counted.entered, labels, flags),
+        dimensions=dimensions.of_span,
     )
-    tables = {"red_10s": _rows(counted, keys, known, time, limit=limits.series)}
+    tables = {"red_10s": _rows(counted, keys, dimensions, known, time, limit=limits.series)}
     late = time.late(keys.slot)
     if late.any():
         late_spans, late_keys = counted.filter(late), keys.take(late)
         for level in ("1m", "1h"):
             coarse = replace(late_keys, slot=late_keys.slot // LEVELS[level] * LEVELS[level])
-            tables[f"red_{level}"] = _rows(late_spans, coarse, known, time, limit=limits.series)
+            tables[f"red_{level}"] = _rows(late_spans, coarse, dimensions, known, time, limit=limits.series)
     return tables
 
 
@@ -199,11 +215,13 @@ def _modes(spans: pl.DataFrame, entered: Flags, labels: Labels, flags: Codes) ->
     return modes
 
 
-def _rows(counted: Counted, keys: _Keys, known: Identities, time: PaneTime, *, limit: int) -> pa.Table:
+def _rows(
+    counted: Counted, keys: _Keys, dimensions: Dimensions, known: Identities, time: PaneTime, *, limit: int
+) -> pa.Table:
     labels, spans = known.labels, counted.spans
     groups = Groups.by(_packed(keys))
     if len(groups) > limit:
-        keys = _folded(keys, groups.outside_largest(limit), labels.other, time)
+        keys = _folded(keys, groups.outside_largest(limit), labels.other, dimensions.none, time)
         groups = Groups.by(_packed(keys))
     error, duration = spans["error"].to_numpy(), spans["duration_ns"].to_numpy().astype(np.uint64)
     bucket = spans["bucket"].to_numpy()
@@ -230,7 +248,7 @@ def _rows(counted: Counted, keys: _Keys, known: Identities, time: PaneTime, *, l
         "entered": np.where(key.mode & 8, np.uint8(_INNER), np.uint8(_ENTERED)),
         "apart": APART.take(pa.array(key.mode >> 4 & 3)),
         "protocol": pa.array(PROTOCOLS).take(pa.array(key.mode >> 6)),
-        "dimensions": no_dimensions(len(groups)),
+        "dimensions": dimensions.maps.take(pa.array(key.dimensions)),
         "requests": requests,
         "errors": errors,
         "duration_ns_sum": groups.sum(duration),
@@ -270,7 +288,7 @@ def _statuses(status: Codes) -> tuple[npt.NDArray[np.uint16], pa.StringArray]:
 
 def _packed(keys: _Keys) -> U64:
     return pack([
-        keys.identity, _dense(keys.operation), keys.status, keys.mode, _dense(keys.flags),
+        keys.identity, _dense(keys.operation), keys.status, keys.mode, _dense(keys.flags), keys.dimensions,
         (keys.slot - keys.slot.min()) // LEVELS["10s"],
     ])  # fmt: skip
 
@@ -283,9 +301,9 @@ def _dense(codes: Codes) -> Codes:
     return rank[codes]
 
 
-def _folded(keys: _Keys, over: npt.NDArray[np.bool_], other: int, time: PaneTime) -> _Keys:
+def _folded(keys: _Keys, over: Flags, other: int, none: int, time: PaneTime) -> _Keys:
     """Keys with those of the rows that are over the limit made ``other``: of their status the class stays,
-    and protocols go.
+    and protocols and dimensions go.
     """
     code = keys.status >> 1
     hundreds = code // 100
@@ -299,4 +317,5 @@ def _folded(keys: _Keys, over: npt.NDArray[np.bool_], other: int, time: PaneTime
         status=np.where(over, classes, keys.status).astype(np.uint32),
         flags=np.where(over, 0, keys.flags).astype(np.uint32),
         mode=np.where(over, keys.mode & 0x3F, keys.mode).astype(np.uint8),
+        dimensions=np.where(over, none, keys.dimensions).astype(np.uint32),
     )

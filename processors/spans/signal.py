@@ -38,7 +38,8 @@ def span_signal(
 ) -> Signal[SpanBatch]:
     """The signal of ``otlp_spans``."""
     given = _Given(settings, Sampler(sampling, settings.pane_ns, settings.partitions))
-    keys, limits = given.sampler.attribute_keys, settings.limits
+    keys = tuple(dict.fromkeys((*given.sampler.attribute_keys, *settings.dimension_keys)))
+    limits = settings.limits
     redaction = Redaction.of(rules)
     return Signal(
         decode=lambda payloads: redact_spans(
