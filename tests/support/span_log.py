@@ -43,6 +43,7 @@ class Span:
     status: int = 0
     attributes: Mapping[str, str] = field(default_factory=dict)
     version: str = "v1"
+    trace_state: str = ""
 
     def message(self) -> trace_pb2.Span:
         start_ns = round((T0_S + self.start_s) * 1e6) * 1000
@@ -51,6 +52,7 @@ class Span:
             span_id=self.id.to_bytes(8, "big"),
             parent_span_id=self.parent.to_bytes(8, "big") if self.parent else b"",
             name=self.name,
+            trace_state=self.trace_state,
             kind=self.kind,  # type: ignore[arg-type]  # an enum's number
             start_time_unix_nano=start_ns,
             end_time_unix_nano=start_ns + round(self.duration_ms * 1e6),

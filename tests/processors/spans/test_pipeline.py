@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from processors.panes import Emit
-from processors.settings import ProcessorSettings
+from processors.settings import HeadSampling, ProcessorSettings
 from processors.spans.sampling.options import BudgetOptions, ProbabilisticOptions
 from processors.spans.sampling.policies import Budget, Error, Probabilistic
 from processors.spans.sampling.settings import SamplingSettings
@@ -354,3 +354,26 @@ def test_a_giant_trace_is_stored_up_to_its_limit_and_counted_whole() -> None:
         total(emits, "ledger", "stored"),
     ) == (15, 20, 15)
     assert total(emits, "red_10s", "requests") == 35
+
+
+def test_what_was_sampled_before_is_estimated_and_on_the_spans_that_are_kept() -> None:
+    spans = [
+        Span("a", 1, trace=2**55, trace_state="ot=th:8"),
+        Span("a", 2, trace=2**55 + 1),
+        Span("b", 3, trace=2**55 + 2, trace_state="ot=th:8"),
+        Span("b", 4, trace=2**55 + 3, status=2),
+    ]
+    rules = (HeadSampling(service="b", probability=0.08),)
+    emits = process(make_log((0, spans)), SHORT.model_copy(update={"head_sampling": rules}))
+    estimated = {
+        str(row["service"]): (row["requests"], row["requests_estimated"], row["errors_estimated"])
+        for row in rows(emits, "red_10s")
+        if not row["errors"]
+    }
+    assert estimated == {"a": (2, 3.0, 0.0), "b": (1, 12.5, 0.0)}
+    stored = [
+        (row["ServiceName"], row["SampleRate"], row["SampleWeight"]) for row in rows(emits, "otel_traces")
+    ]
+    assert sorted(map(str, stored)) == sorted(
+        map(str, [("a", 2.0, 2), ("a", 1.0, 1), ("b", 12.5, 13), ("b", 12.5, 13)])
+    )
