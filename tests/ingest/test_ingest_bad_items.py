@@ -107,6 +107,48 @@ async def test_a_data_point_and_a_log_record_too(serve: Serve, protocol: str) ->
     assert [log.counts("rejected", topic) for topic in (topics.METRICS, topics.LOGS)] == [1, 1]
 
 
+def nested(levels: int) -> bytes:
+    """A span's attribute whose value nests so deep."""
+    value = framed(1, b"deepest")
+    for _ in range(levels):
+        value = framed(5, framed(1, value))
+    return framed(9, framed(1, b"k") + framed(2, value))
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("levels", [40, 100, 1_000])
+async def test_protobuf_values_that_nest_too_deep_are_cut(serve: Serve, protocol: str, levels: int) -> None:
+    log = MemoryLog()
+    whole = TracesData.FromString(traces(20, 1)).resource_spans[0].scope_spans[0].spans[0].SerializeToString()
+    deep = framed(1, framed(2, framed(2, whole + nested(levels))))
+    async with serve(log) as server:
+        assert await send(server, protocol, traces(0, 20) + deep) == b""
+    assert len(log.span_ids()) == 21
+    logged = b"".join(append.value for append in log.appended)
+    assert (b"deepest" in logged, b"meshflow.cut" in logged) == (levels == 40, levels > 40)
+    assert (log.counts("repaired"), log.counts("rejected")) == (int(levels > 40), 0)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_texts_of_metrics_and_log_records_are_mended_too(serve: Serve, protocol: str) -> None:
+    log = MemoryLog()
+    data = MetricsData()
+    for name in ("good", "cafe!"):
+        metric = data.resource_metrics.add().scope_metrics.add().metrics.add(name=name)
+        metric.gauge.data_points.add(as_double=1)
+    points = data.SerializeToString().replace(b"cafe!", b"caf\xe9!")
+    records = framed(
+        1, framed(2, b"".join(framed(2, framed(5, framed(1, body))) for body in (b"a", b"caf\xe9!")))
+    )
+    async with serve(log) as server:
+        assert await send(server, protocol, points, METRICS) == b""
+        assert await send(server, protocol, records, LOGS) == b""
+    assert sorted(log.metric_names()) == ["caf\ufffd!", "good"]
+    assert sorted(log.log_bodies()) == ["a", "caf\ufffd!"]
+    for topic in (topics.METRICS, topics.LOGS):
+        assert (log.counts("repaired", topic), log.counts("rejected", topic)) == (1, 0)
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 async def test_a_request_of_one_bad_item_is_taken_without_it(serve: Serve, protocol: str) -> None:
     log = MemoryLog()

@@ -178,3 +178,20 @@ async def test_http_on_the_grpc_port_is_answered_and_one_line_of_the_log(
     assert all("HTTP/1.1" in line for line in told)
     assert not any(record.exc_info for record in caplog.records)
     assert log.span_ids() == span_ids(0, 1)
+
+
+async def test_grpcio_ends_a_connection_of_http_and_says_nothing_more(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It answers with frames of HTTP/2, before any code of a server is asked; others are served."""
+    log = MemoryLog()
+    async with receiving(log, receiver="grpcio") as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.grpc_port)
+        writer.write(b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        heard = await asyncio.wait_for(reader.read(), 60)
+        writer.close()
+        assert not heard.startswith(b"HTTP/")
+        async with grpc_client(server) as channel:
+            await export(channel, traces(0, 1))
+    assert not lines(caplog)
+    assert log.span_ids() == span_ids(0, 1)

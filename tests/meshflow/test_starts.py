@@ -3,7 +3,9 @@
 import asyncio
 import os
 import signal
+import socket
 import subprocess
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -102,7 +104,8 @@ async def test_a_start_does_not_wait_for_what_no_waiting_mends() -> None:
 
 def test_process_starts_before_its_database_and_its_brokers(tmp_path: Path) -> None:
     """Neither is there: the process logs so, goes on when the database is there, and stops at SIGTERM. It
-    has not loaded the embedded engine, which it does not need.
+    has not loaded the embedded engine, which it does not need. The default port of /metrics is taken, as by
+    another process of the host: it says which other one it took.
     """
     server = StoreServer(tmp_path / "store")
     log = tmp_path / "process.log"
@@ -112,14 +115,22 @@ def test_process_starts_before_its_database_and_its_brokers(tmp_path: Path) -> N
         "MESHFLOW_LOG": f"kafka://127.0.0.1:{reserve_port()}",
     }
     command = [*MESHFLOW, "process", "--data", str(tmp_path / "data")]
-    with log.open("wb") as out:
+    console = ConsoleSettings()
+    with log.open("wb") as out, ExitStack() as taken:
+        with suppress(OSError):  # by a stranger already
+            taken.enter_context(socket.create_server((console.host, console.metrics_port)))
         process = subprocess.Popen(command, stdout=out, stderr=out, cwd=ROOT, env=environment)
         try:
             eventually(
                 lambda: "the database is not there yet" in log.read_text(), f"it waits, see {log}", LONG_S
             )
             server.start()
-            eventually(lambda: "metrics" in log.read_text(), f"it goes on, see {log}", LONG_S)
+            eventually(
+                lambda: f":{console.metrics_port} is taken" in log.read_text(),
+                f"it goes on, see {log}",
+                LONG_S,
+            )
+            eventually(lambda: "/metrics is on port" in log.read_text(), f"it says where, see {log}", LONG_S)
             loaded = Path(f"/proc/{process.pid}/maps").read_text()
             assert "polars" in loaded
             assert "chdb" not in loaded
