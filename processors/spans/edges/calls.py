@@ -34,6 +34,13 @@ _FAILED = r"(^|,)(UF|UC|UT|UR|URX|LR|SI|UPE|UMSDR|DPE|DT|DC)(,|$)"
 _INBOUND = r"^(inbound[|_-]|InboundPassthroughCluster)"
 """Istio's names of clusters that lead from a sidecar to its own application."""
 
+_INJECTED = r"(^|,)(DI|FI)(,|$)"
+"""Those of requests that a fault filter delayed or answered."""
+
+APART = ("", "injected", "mirrored")
+"""What is counted apart; a mirrored call is one, whatever was injected into it."""
+INJECTED, MIRRORED = 1, 2
+
 _ROUTED, _INGRESS = "router ", "ingress"
 """What Envoy names spans: `router CLUSTER egress` for an attempt, `ingress` for what came in; routes may name
 the latter otherwise.
@@ -50,7 +57,9 @@ class Calls:
     spans: pl.DataFrame
     """``pane`` i64; ``key``, ``parent_key`` (0: root), ``span_key`` u64; ``start_ns`` i64; ``slot`` u32;
     ``node``, ``via`` (Envoy's cluster; else, PEER_BIT set, the peer that a CLIENT names), ``flags`` u64
-    hashes (0: none); ``bucket`` i16; ``kind``, ``role`` (``messaging_role``) u8; ``retry`` u16; and bools:
+    hashes (0: none); ``bucket`` i16; ``kind``, ``role`` (``messaging_role``), ``protocol`` (index of
+    PROTOCOLS), ``apart`` (index of APART) u8; ``retry`` u16; ``duration_ns`` i64; ``request_bytes``,
+    ``response_bytes`` u64; ``weight`` f64; and bools:
 
     ``proxy``, ``error``, ``queue`` (names a queue), ``database`` (a CLIENT that names one), ``refused``
     (before it was sent, by its flags), ``caller`` (a CLIENT that counts as a call where nothing shows below
@@ -126,12 +135,16 @@ def calls_of(
     failed = _own(spans["error"]) | (spans["http_status"] >= 500) | broken
     refused = (client & by_text(_UNSENT_BY_CLIENT, flags)) | (proxy & by_text(_UNSENT, flags))
     name = labels.codes(spans["name"])
+    apart = np.where(spans["mirrored"].to_numpy(), MIRRORED, by_text(_INJECTED, flags).to_numpy() * INJECTED)
     look_up = pl.DataFrame({
         "key": spans["key"], "parent_key": spans["parent_key"], "span_key": spans["span_key"],
         "start_ns": _own(spans["start_ns"]), "slot": slots, "role": _own(spans["messaging_role"]),
         "node": node[spans["resource"].to_numpy()],
         "via": np.where(peer != 0, hashes[peer] | PEER_BIT, cluster), "flags": hashes[flags],
         "bucket": _own(spans["bucket"]), "kind": _own(spans["kind"]), "retry": _own(spans["retry_count"]),
+        "protocol": _own(spans["protocol"]), "apart": apart.astype(np.uint8), "weight": _own(spans["weight"]),
+        "duration_ns": _own(spans["duration_ns"]),
+        "request_bytes": _own(spans["request_bytes"]), "response_bytes": _own(spans["response_bytes"]),
         "proxy": proxy, "error": _own(spans["error"]), "queue": queue,
         "database": database, "refused": refused & ~inbound,
         "caller": client & ~database & ~queue & ~inbound & (failed | pl.Series((upstream != 0) | (peer != 0))),

@@ -36,11 +36,12 @@ from processors.limits import IDENTITY, Labels
 from processors.rows import no_dimensions
 from processors.settings import LabelLimits
 from processors.slots import LEVELS, PaneTime
-from processors.spans.edges.calls import Window
+from processors.spans.edges.calls import APART, Window
 from processors.spans.edges.childless import childless_calls, taken_back
 from processors.spans.edges.entries import find_entries
 from processors.spans.edges.links import (
     CONNECTIONS,
+    NO_OVERHEAD,
     SERVICE,
     find_links,
     find_pairs,
@@ -50,9 +51,12 @@ from processors.spans.edges.links import (
 from processors.spans.edges.virtual import OTHER_NODE, Found, outside_calls, queue_calls
 from processors.stage import Notes
 from schemas.hexadecimal import hex_trace_ids
+from schemas.histogram import UPPER_NS
+from schemas.otlp.semantics import PROTOCOLS
 from schemas.tables import SCHEMAS
 
-_KEYS = ("client", "server", "connection", "upstream", "flags", "slot", "taken")
+_KEYS = ("client", "server", "connection", "upstream", "flags", "slot", "taken", "apart", "protocol")
+_UPPER_NS = np.array(UPPER_NS, np.uint64)
 _TEXTS = [f"{part}_text" for part in IDENTITY]
 _OWN = (
     "trace_hi",
@@ -181,6 +185,14 @@ def _table(rows: pl.DataFrame, names: pl.DataFrame, window: Window, limit: int) 
             found.offsets, found.keys, np.where(negative, np.negative(counts), counts), type=found.type
         )
 
+    weight = rows["weight"].to_numpy()
+    sampled = (weight != 1).any()
+    overhead = _overhead_buckets(rows["overhead_ns"].to_numpy())
+
+    def estimated(counts: U64, counted: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+        weights = groups.total(weight * counted) if sampled else counts.astype(np.float64)
+        return np.where(taken, -weights, weights)
+
     calls, errors = groups.sum(~(unsent | unanswered)), groups.sum(error)
     columns = {
         "slot": keys["slot"].to_arrow(),
@@ -189,8 +201,8 @@ def _table(rows: pl.DataFrame, names: pl.DataFrame, window: Window, limit: int) 
         "upstream_cluster": _words(keys["upstream"], words),
         "response_flags": _words(keys["flags"], words),
         "late": pa.array(time.late(keys["slot"].to_numpy()).astype(np.uint8)),
-        "apart": pa.repeat("", len(groups)),
-        "protocol": pa.repeat("", len(groups)),
+        "apart": pa.array(APART).take(keys["apart"].to_arrow()),
+        "protocol": pa.array(PROTOCOLS).take(keys["protocol"].to_arrow()),
         "dimensions": no_dimensions(len(groups)),
         "calls": signed(calls),
         "unsent": signed(groups.sum(unsent)),
@@ -200,18 +212,30 @@ def _table(rows: pl.DataFrame, names: pl.DataFrame, window: Window, limit: int) 
         "client_histogram": histogram(client_bucket),
         "server_histogram": histogram(server_bucket),
         "exemplar_trace_id": pc.if_else(pa.array(taken), "", hex_trace_ids(hi[exemplar], lo[exemplar])),
-        "calls_estimated": np.where(taken, -1.0, 1.0) * calls,
-        "errors_estimated": np.where(taken, -1.0, 1.0) * errors,
-        "request_bytes": np.zeros(len(groups), np.uint64),
-        "response_bytes": np.zeros(len(groups), np.uint64),
-        "overhead_histogram": groups.histogram(client_bucket, np.zeros(rows.height, np.bool_)),
+        "calls_estimated": estimated(calls, ~(unsent | unanswered)),
+        "errors_estimated": estimated(errors, error),
+        "request_bytes": signed(groups.sum(rows["request_bytes"].to_numpy())),
+        "response_bytes": signed(groups.sum(rows["response_bytes"].to_numpy())),
+        "overhead_histogram": groups.histogram(overhead, overhead > NO_BUCKET),
     }
     schema = SCHEMAS["edges_10s"]
     return pa.Table.from_arrays([pa.array(columns[name]) for name in schema.names], schema=schema)
 
 
 def _packed(rows: pl.DataFrame) -> U64:
-    return hash_rows([rows[name].to_numpy().astype(np.uint64) for name in _KEYS])
+    small = rows["slot"].to_numpy().astype(np.uint64)
+    for name in ("connection", "taken", "apart", "protocol"):
+        small = small << np.uint64(8) | rows[name].to_numpy().astype(np.uint64)
+    return hash_rows([small, *(rows[name].to_numpy() for name in ("client", "server", "upstream", "flags"))])
+
+
+def _overhead_buckets(overhead_ns: I64) -> npt.NDArray[np.int16]:
+    """As ``schemas.histogram.bucket_of``; NO_BUCKET where it is not known."""
+    known = np.flatnonzero(overhead_ns != NO_OVERHEAD)
+    buckets = np.full(len(overhead_ns), NO_BUCKET, np.int16)
+    at_least_1 = np.maximum(overhead_ns[known], 1).astype(np.uint64)
+    buckets[known] = np.searchsorted(_UPPER_NS, at_least_1) - 1
+    return buckets
 
 
 def _identities(keys: pl.DataFrame, names: pl.DataFrame, window: Window) -> dict[str, pa.Array]:
@@ -248,6 +272,7 @@ def _folded(rows: pl.DataFrame, over: npt.NDArray[np.bool_], time: PaneTime) -> 
         "connection": pl.lit(SERVICE, dtype=pl.UInt8),
         "upstream": pl.lit(0, dtype=pl.UInt64),
         "flags": pl.lit(0, dtype=pl.UInt64),
+        "protocol": pl.lit(0, dtype=pl.UInt8),
         "slot": pl.Series(time.few(rows["slot"].to_numpy())),
     }
     over_limit = pl.Series(over)

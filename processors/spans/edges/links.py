@@ -3,7 +3,7 @@
 import polars as pl
 
 from processors.grouping import NO_BUCKET
-from processors.spans.edges.calls import CLAIM, CLIENT, PEER_BIT, PRODUCER, SERVER, Window
+from processors.spans.edges.calls import CLAIM, CLIENT, CONSUMER, PEER_BIT, PRODUCER, SERVER, Window
 from schemas.otlp.semantics import RECEIVES, SENDS
 
 CONNECTIONS = ("service", "database", "queue", "outside", "unknown", "external")
@@ -14,12 +14,22 @@ ROW: dict[str, pl.DataType] = {
     "slot": pl.UInt32(), "unsent": pl.Boolean(), "unanswered": pl.Boolean(), "error": pl.Boolean(),
     "retry": pl.Boolean(), "taken": pl.Boolean(),
     "client_bucket": pl.Int16(), "server_bucket": pl.Int16(), "trace_hi": pl.UInt64(), "trace_lo": pl.UInt64(),
+    "apart": pl.UInt8(), "protocol": pl.UInt8(), "weight": pl.Float64(),
+    "request_bytes": pl.UInt64(), "response_bytes": pl.UInt64(), "overhead_ns": pl.Int64(),
 }  # fmt: skip
 """One call: ``client``, ``server``: identities; ``connection``: index of CONNECTIONS; ``upstream``,
-``flags``: hashes; ``taken``: it was counted before, and is taken back.
+``flags``: hashes; ``taken``: it was counted before, and is taken back; ``overhead_ns``: the caller's
+duration less the callee's, not below 0; NO_OVERHEAD where one is not known.
 """
 
+NO_OVERHEAD = -1
+_SIZES = ("protocol", "request_bytes", "response_bytes")
+"""Said by the callee's end, else the caller's; 0: unknown."""
+_OF_BOTH = ("apart", "duration_ns", *_SIZES)
+
 _CHILD = (
+    *_OF_BOTH,
+    "weight",
     "key",
     "parent_key",
     "start_ns",
@@ -35,6 +45,7 @@ _CHILD = (
     "database",
 )
 _PARENT = (
+    *_OF_BOTH,
     "pane",
     "key",
     "node",
@@ -53,13 +64,16 @@ _TOLD = {
     "pane": pl.Int64, "key": pl.UInt64, "parent_key": pl.UInt64, "slot": pl.UInt32, "node": pl.UInt64, "via": pl.UInt64,
     "flags": pl.UInt64, "bucket": pl.Int16, "kind": pl.UInt8, "retry": pl.UInt16, "proxy": pl.Boolean, "error": pl.Boolean,
     "database": pl.Boolean, "refused": pl.Boolean, "caller": pl.Boolean, "failed": pl.Boolean, "broken": pl.Boolean,
-    "status": pl.Boolean, "routed": pl.Boolean, "service": pl.UInt64, "identity": pl.UInt64, "seen": pl.Int64,
+    "status": pl.Boolean, "routed": pl.Boolean, "apart": pl.UInt8, "protocol": pl.UInt8, "weight": pl.Float64,
+    "request_bytes": pl.UInt64, "response_bytes": pl.UInt64, "service": pl.UInt64, "identity": pl.UInt64, "seen": pl.Int64,
 }  # fmt: skip
 
 
 def as_rows(frame: pl.DataFrame, **columns: pl.Expr | int | bool) -> pl.DataFrame:
-    """A frame in the form of ROW; columns that are not given are taken from it, but for ``taken``."""
-    given = {"taken": pl.lit(value=False)} | {
+    """A frame in the form of ROW; columns that are not given are taken from it, but for ``taken`` and
+    ``overhead_ns``.
+    """
+    given = {"taken": pl.lit(value=False), "overhead_ns": pl.lit(NO_OVERHEAD)} | {
         name: value if isinstance(value, pl.Expr) else pl.lit(value) for name, value in columns.items()
     }
     return frame.select(given.get(name, pl.col(name)).cast(kind).alias(name) for name, kind in ROW.items())
@@ -215,7 +229,18 @@ def link_rows(links: pl.DataFrame, window: Window) -> pl.DataFrame:
         retry=(attempt & (pl.col("p_retry") > 0)) | pl.col("key").is_in(repeated.implode()),
         client_bucket=pl.when(calling).then("p_bucket").otherwise(NO_BUCKET),
         server_bucket=pl.col("bucket"),
+        apart=pl.max_horizontal("apart", "p_apart"),
+        overhead_ns=_overhead_ns(),
+        **{name: pl.when(pl.col(name) != 0).then(name).otherwise(f"p_{name}") for name in _SIZES},
     )
+
+
+def _overhead_ns() -> pl.Expr:
+    """Of calls that wait for their answer: the caller is a CLIENT or a proxy, the callee no CONSUMER."""
+    waits = ((pl.col("p_kind") == CLIENT) | pl.col("p_proxy")) & (pl.col("kind") != CONSUMER)
+    known = (pl.col("p_bucket") > NO_BUCKET) & (pl.col("bucket") > NO_BUCKET)
+    longer_ns = (pl.col("p_duration_ns") - pl.col("duration_ns")).clip(0)
+    return pl.when(waits & known).then(longer_ns).otherwise(NO_OVERHEAD)
 
 
 def _repeated(links: pl.DataFrame, window: Window) -> pl.Series:

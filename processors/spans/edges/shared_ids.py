@@ -22,7 +22,10 @@ from processors.grouping import hash_rows
 from processors.spans.deduplicate import SPAN, UNFINISHED, SeenSpans
 from processors.spans.edges.calls import CLAIM, CLIENT, CONSUMER, PRODUCER, SERVER, Window
 
-_OF_AN_END = ("slot", "flags", "bucket", "error", "refused", "failed", "broken", "status")
+_OF_AN_END = (
+    "slot", "flags", "bucket", "duration_ns", "apart", "protocol", "request_bytes", "response_bytes", "error", "refused",
+    "failed", "broken", "status",
+)  # fmt: skip
 """What a span says when it has ended."""
 _COLUMNS = ("span", "key", "parent_key", "pane", "start_ns", "node", "kind", "proxy", "database")
 
