@@ -23,6 +23,9 @@ Rules for a span and its parent:
 says so (``retry.count``), or it is not the first call that one proxy span makes to the service.
 ``response_flags``: the caller's where it is an attempt (a proxy's CLIENT span) or unsent, else the callee's.
 ``client_histogram`` has the caller's duration where it is a CLIENT, a PRODUCER or a proxy.
+``apart``: an end's span is ``mirrored``, else an end's flags are a fault filter's (``injected``). Protocol,
+bytes and weight are the callee's, else the caller's. ``overhead_histogram`` has the caller's duration less
+the callee's where it is a CLIENT or a proxy, which waits for its answer (docs/adr/0046).
 """
 
 import numpy as np

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from processors.panes import Emit
-from processors.settings import LabelLimits, ProcessorSettings
+from processors.settings import HeadSampling, LabelLimits, ProcessorSettings
 from tests.support.examples import examples
 from tests.support.span_log import (
     CLIENT,
@@ -495,8 +495,8 @@ def test_a_call_that_was_counted_by_itself_is_taken_back_when_its_child_comes_la
 
 
 _ATTRIBUTES: list[dict[str, str]] = [
-    {}, {}, {"component": "proxy"}, {"component": "proxy", "response_flags": "UO"}, {"response_flags": "NR"}, {"db.system": "pg"},
-    {"db.system": "pg", "response_flags": "UH"},
+    {}, {"request_size": "3"}, {"component": "proxy", "request_size": "10"}, {"component": "proxy", "response_flags": "UO"},
+    {"response_flags": "NR", "request_size": "200"}, {"db.system": "pg"}, {"db.system": "pg", "response_flags": "UH"},
 ]  # fmt: skip
 
 
@@ -643,9 +643,18 @@ class Oracle:
     def told(self, child: Span, span: Span | None) -> bool:
         return span is not None and self.late(child, span) and self.by_itself(span) != ""
 
-    def sums(self) -> dict[tuple[object, ...], tuple[int, int]]:
+    def sums(self) -> dict[tuple[object, ...], tuple[int, int, float, int]]:
+        """(calls, unsent, calls_estimated, request_bytes) of each edge."""
         calls: dict[tuple[object, ...], int] = defaultdict(int)
         unsent: dict[tuple[object, ...], int] = defaultdict(int)
+        estimated: dict[tuple[object, ...], float] = defaultdict(float)
+        sizes: dict[tuple[object, ...], int] = defaultdict(int)
+
+        def call(client: str, server: str, callee: Span, caller: Span | None = None) -> None:
+            calls[client, server] += 1
+            estimated[client, server] += WEIGHTS.get(callee.service[0], 1)
+            sizes[client, server] += size(callee) or (size(caller) if caller else 0)
+
         for span in self.spans:
             service, instance = span.service.split("/")
             parent, counted = self.parent[id(span)], self.by_itself(span)
@@ -653,20 +662,35 @@ class Oracle:
             nested = told and parent is not None and is_database(parent) and parent.service[0] == service
             if counted == "unknown":
                 unsent[service, counted] += 1
+                sizes[service, counted] += size(span)
             elif counted and not nested:
-                calls[service, counted] += 1
+                call(service, counted, span)
             if parent is None:
                 if not span.parent and span.kind == SERVER:
-                    calls["outside", service] += 1
+                    call("outside", service, span)
                 continue
             caller, caller_instance = parent.service.split("/")
             between = instance != caller_instance and is_proxy(span) == is_proxy(parent)
             if not told and (service != caller or between):
-                calls[caller, service] += 1
-        return {key: (calls[key], unsent[key]) for key in {*calls, *unsent}}
+                call(caller, service, span, parent)
+        return {key: (calls[key], unsent[key], estimated[key], sizes[key]) for key in {*calls, *unsent}}
 
 
-@examples(25)
+def size(span: Span) -> int:
+    return int(span.attributes.get("request_size", 0))
+
+
+WEIGHTS = {"a": 2, "b": 8}
+WEIGHED = SECONDS.model_copy(
+    update={
+        "head_sampling": tuple(
+            HeadSampling(service=service, probability=1 / weight) for service, weight in WEIGHTS.items()
+        )
+    }
+)
+
+
+@examples(8)
 @given(meshes(shared=True))
 def test_each_pair_counts_once_in_whatever_order_and_panes_its_ends_come(
     mesh: tuple[list[Span], list[float]],
@@ -674,7 +698,20 @@ def test_each_pair_counts_once_in_whatever_order_and_panes_its_ends_come(
     spans, times_s = mesh
     arrivals = sorted(zip(times_s, range(len(spans)), strict=True))
     log = make_log(*((at_s, [spans[number]]) for at_s, number in arrivals))
-    assert edge_sums(process(log, SECONDS)) == Oracle(spans, times_s).sums()
+    found: dict[tuple[object, ...], Counter[str]] = defaultdict(Counter)
+    for row in rows(process(log, WEIGHED), "edges_10s"):
+        for name in ("calls", "unsent", "calls_estimated", "request_bytes"):
+            found[row["client_service"], row["server_service"]][name] += row[name]  # type: ignore[operator]  # a number
+    sums = {
+        key: (
+            sum_["calls"] % (1 << 64),
+            sum_["unsent"] % (1 << 64),
+            sum_["calls_estimated"],
+            sum_["request_bytes"] % (1 << 64),
+        )
+        for key, sum_ in found.items()
+    }
+    assert sums == Oracle(spans, times_s).sums()
 
 
 REACH = 5
@@ -714,7 +751,7 @@ def classes(spans: list[Span], times_s: list[float]) -> dict[tuple[str, str], in
     return counted
 
 
-@examples(25)
+@examples(10)
 @given(meshes(), st.data())
 def test_every_call_of_a_caller_is_on_an_edge_once(
     mesh: tuple[list[Span], list[float]], data: st.DataObject
