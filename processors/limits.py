@@ -145,15 +145,25 @@ class SeenServices:
     """Hashes of (cluster, namespace, service), each once."""
     versions: pl.Series
     """Hashes of IDENTITY, each once."""
+    operations: pl.DataFrame
+    """``service``, ``operation`` (hashes): the operations of each service, each once."""
+    most_operations: int
+    """As many has the service with the most."""
 
     @classmethod
-    def of(cls, identity: Codes, known: Identities, limit: int) -> "SeenServices":
-        """``identity`` of each span of the pane."""
-        spans = np.bincount(identity, minlength=len(known.service)).astype(np.int64)
-        of_service = np.bincount(known.service, weights=spans, minlength=len(known.service_hashes))
+    def of(cls, spans: pl.DataFrame, known: Identities, limits: LabelLimits) -> "SeenServices":
+        """``spans`` of the pane: columns ``resource``, ``operation``."""
+        identity = known.of_resource[spans["resource"].to_numpy()]
+        count = np.bincount(identity, minlength=len(known.service)).astype(np.int64)
+        of_service = np.bincount(known.service, weights=count, minlength=len(known.service_hashes))
+        operations, most = _operations(
+            known.labels.codes(spans["operation"]), known.service[identity], known, limits
+        )
         return cls(
-            _busiest("service", known.service_hashes, of_service.astype(np.int64), limit),
-            _busiest("version", known.hashes, spans, limit),
+            _busiest("service", known.service_hashes, of_service.astype(np.int64), limits.services),
+            _busiest("version", known.hashes, count, limits.services),
+            operations,
+            most,
         )
 
 
@@ -166,20 +176,88 @@ def _busiest(name: str, hashes: U64, spans: npt.NDArray[np.int64], limit: int) -
     return pl.Series(name, hashes)
 
 
+def _operations(
+    operation: Codes, service: npt.NDArray[np.int64], known: Identities, limits: LabelLimits
+) -> tuple[pl.DataFrame, int]:
+    """SeenServices.operations and most_operations of spans: of each service the busiest where they are over
+    its limit, of all the busiest where they are over that of a pane's rows.
+    """
+    width = len(known.labels.strings)
+    pair = pl.Series("pair", service * width + operation)
+    distinct = pair.unique()
+    most = int(np.bincount(distinct.to_numpy() // width).max(initial=0))
+    if most <= limits.operations_per_service and len(distinct) <= limits.series:
+        return _named(distinct, known), most
+    counted = pair.value_counts(name="spans")
+    ranked = _named(counted["pair"], known).with_columns(counted["spans"])
+    ranked = ranked.sort("spans", "service", "operation", descending=[True, False, False])
+    few = pl.int_range(pl.len()).over("service") < limits.operations_per_service
+    return ranked.filter(few).head(limits.series).drop("spans"), most
+
+
+def _named(pair: pl.Series, known: Identities) -> pl.DataFrame:
+    """Hashes of service and operation of pairs (service's number * strings + operation's code)."""
+    labels = known.labels
+    number, code = np.divmod(pair.to_numpy(), len(labels.strings))
+    used = np.zeros(len(labels.strings), np.bool_)
+    used[code] = True
+    codes = np.flatnonzero(used)
+    hashes = hash_texts(pl.Series(labels.text(codes), dtype=pl.String))
+    rank = np.cumsum(used) - 1
+    return pl.DataFrame({"service": known.service_hashes[number], "operation": hashes[rank[code]]})
+
+
+@dataclass(frozen=True, slots=True)
+class PastOperations:
+    """The operations of services that the panes of the lookback had."""
+
+    met: Sequence[pl.DataFrame]
+    """SeenServices.operations of each earlier pane that had some."""
+    settled_panes: int
+    """Where a service's operations are many: so many panes must have met one until it is no longer new."""
+    most: int
+    """More operations of one service than these in all panes are many."""
+
+    def new(self, own: pl.DataFrame) -> pl.Series:
+        """Which of a pane's ``own`` operations (columns of SeenServices.operations) are new, by the rule of
+        :meth:`Past.new` for each service.
+        """
+        keys = ["service", "operation"]
+        of_these = pl.col("service").is_in(own["service"].unique().implode())
+        met = pl.concat([note.filter(of_these) for note in self.met])
+        times = met.group_by(keys).len("panes").with_columns(pl.col("panes").cast(pl.Int64))
+        fresh = own.join(times, on=keys, how="anti").select(keys)
+        many = pl.concat([times.select("service"), fresh.select("service")])["service"].value_counts(name="n")
+        crowded = pl.col("service").is_in(many.filter(pl.col("n") > self.most)["service"].implode())
+        panes = pl.col("panes").fill_null(0)
+        joined = own.join(times, on=keys, how="left", maintain_order="left")
+        return joined.select((panes == 0) | (crowded & (panes < self.settled_panes))).to_series()
+
+
 @dataclass(frozen=True, slots=True)
 class PastNames:
-    """What earlier panes had of services and of their versions."""
+    """What earlier panes had of services, of their versions and of their operations."""
 
     services: Past
     versions: Past
+    operations: PastOperations | None
+    """None: no service of this pane has more operations than may be new."""
 
     @classmethod
-    def of(cls, seen: Sequence[SeenServices], lookback_panes: int, limits: LabelLimits) -> "PastNames":
-        """Of the notes of earlier panes, oldest first."""
+    def of(
+        cls, seen: Sequence[SeenServices], lookback_panes: int, limits: LabelLimits, own: SeenServices
+    ) -> "PastNames":
+        """Of the notes of earlier panes, oldest first, and of the pane itself."""
         half, most = lookback_panes // 2, limits.services
+        operations = None
+        if own.most_operations > limits.new_operations:
+            operations = PastOperations(
+                [note.operations for note in seen], half, limits.operations_per_service
+            )
         return cls(
             Past([note.services for note in seen], half, most),
             Past([note.versions for note in seen], half, most),
+            operations,
         )
 
 
@@ -262,6 +340,32 @@ def limit_operations(operation: Codes, service: npt.NDArray[np.int64], labels: L
     return np.where(pair.is_in(over.implode()).to_numpy(), labels.other, operation).astype(np.uint32)
 
 
+def limit_new_operations(
+    operation: Codes,
+    service: npt.NDArray[np.int64],
+    known: Identities,
+    past: PastOperations,
+    new_limit: int,
+) -> Codes:
+    """``operation`` of spans where, of each service's operations that are new by ``past``, only the
+    ``new_limit`` busiest keep their name, ties by hash; the others are ``other``.
+    """
+    width = len(known.labels.strings)
+    pair = pl.Series("pair", service * width + operation)
+    counted = pair.value_counts(name="spans")
+    number = counted["pair"].to_numpy() // width
+    many = np.bincount(number, minlength=1) > new_limit
+    counted = counted.filter(many[number])
+    if counted.is_empty():
+        return operation
+    own = pl.concat([counted, _named(counted["pair"], known)], how="horizontal")
+    ranked = own.filter(past.new(own)).sort("spans", "operation", descending=[True, False])
+    over = ranked.filter(pl.int_range(pl.len()).over("service") >= new_limit)["pair"]
+    if over.is_empty():
+        return operation
+    return np.where(pair.is_in(over.implode()).to_numpy(), known.labels.other, operation).astype(np.uint32)
+
+
 def name_spans(
     spans: pl.DataFrame,
     known: Identities,
@@ -276,7 +380,8 @@ def name_spans(
     )
     if past:
         identity, known = limit_versions(identity, known, past.versions, limits.new_services)
-    operation = limit_operations(
-        labels.codes(spans["operation"]), known.service[identity], labels, limits.operations_per_service
-    )
+    operation, service = labels.codes(spans["operation"]), known.service[identity]
+    if past and past.operations:
+        operation = limit_new_operations(operation, service, known, past.operations, limits.new_operations)
+    operation = limit_operations(operation, service, labels, limits.operations_per_service)
     return identity, operation, known

@@ -33,6 +33,12 @@ class LabelLimits(BaseModel):
         ge=1,
         description="Of services not met in the lookback, so many keep their name in a pane: the busiest. Not while a partition begins.",
     )
+    new_operations: int = Field(
+        default=20,
+        ge=1,
+        description="Of a service's operations not met in the lookback, so many keep theirs in a pane: the busiest."
+        " Not while a partition begins.",
+    )
     nodes: int = Field(
         default=50_000,
         ge=1,

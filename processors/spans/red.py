@@ -113,8 +113,7 @@ class Red:
         spans = pane.own[PaneSpans]
         if spans.frame.height:
             known = identities(pane.batch, spans.labels)
-            of_span = known.of_resource[spans.frame["resource"].to_numpy()]
-            pane.seen.leave(SeenServices.of(of_span, known, self._limits.services))
+            pane.seen.leave(SeenServices.of(spans.frame, known, self._limits))
             pane.own.leave(_Known(known))
             if self._dimensions:
                 pane.seen.leave(SeenDimensions.of(spans.frame, spans.labels, self._dimensions))
@@ -126,7 +125,8 @@ class Red:
         if spans.frame.is_empty():
             return {}
         met = pane.met(SeenServices, self._lookback_panes // 2)
-        past = None if met is None else PastNames.of(met, self._lookback_panes, self._limits)
+        own = pane.seen[SeenServices]
+        past = None if met is None else PastNames.of(met, self._lookback_panes, self._limits, own)
         counted = Counted.of(spans, pane.own[Stored], pane.own[Entries])
         dimensions = read_dimensions(
             counted.spans,
