@@ -145,7 +145,7 @@ def expected_names(seconds: Sequence[frozenset[int]]) -> list[frozenset[int]]:
     return shown
 
 
-@examples(60)
+@examples(25)
 @given(st.lists(st.frozensets(st.integers(0, 30), max_size=12), min_size=4, max_size=12))
 def test_names_keep_theirs_by_how_many_panes_of_the_lookback_have_them(seconds: list[frozenset[int]]) -> None:
     arrivals = [
