@@ -265,3 +265,38 @@ def test_every_column_of_codes_is_known_to_be_one() -> None:
     numbers = {"flags", "resource", "scope", "record", "offset", "length"}
     assert {field.name for field in SPAN_SCHEMA if field.type == pa.uint32()} == numbers | {*SPAN_CODES}
     assert {field.name for field in RESOURCE_SCHEMA if field.type == pa.uint32()} == {"base", *RESOURCE_CODES}
+
+
+def test_dimensions_of_red_are_redacted_by_key_and_by_pattern() -> None:
+    data = TracesData()
+    of_scope = data.resource_spans.add(resource=resource({})).scope_spans.add()
+    said = [{"tier": "gold", "user": "ann"}, {"tier": "token=abc", "user": "ann"}, {}]
+    for number, own in enumerate(said, 1):
+        of_scope.spans.append(
+            Span(
+                trace_id=number.to_bytes(16),
+                span_id=number.to_bytes(8),
+                name="x",
+                kind=Span.SPAN_KIND_SERVER,
+                start_time_unix_nano=T0_S * NS,
+                end_time_unix_nano=T0_S * NS + 1,
+                attributes=pairs(own),
+            )
+        )
+    dimensions = [{"name": name, "key": name, "default": "none"} for name in ("tier", "user")]
+    settings = ProcessorSettings.model_validate({"partitions": 1, "dimensions": dimensions})
+    found = {}
+    for name, rules in (
+        ("hash", RedactionRules(hash=("user",))),
+        ("drop", RedactionRules(drop=("user",))),
+        ("mask", RedactionRules(mask=("*",))),
+    ):
+        processor = span_processor(TopicPartition(topics.SPANS, 0), settings, KEEP_ALL, None, rules)
+        red = stored(processor.feed(records(data.SerializeToString())), "red_10s")
+        found[name] = {(*dict(row["dimensions"]).values(), row["requests"]) for row in red}
+    ann = hashlib.sha256(b"ann").hexdigest()[:32]
+    assert found == {
+        "hash": {("gold", ann, 1), ("token=****", ann, 1), ("none", "none", 1)},
+        "drop": {("gold", "none", 1), ("token=****", "none", 1), ("none", "none", 1)},
+        "mask": {("****", "****", 2), ("none", "none", 1)},
+    }
