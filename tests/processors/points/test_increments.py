@@ -272,3 +272,13 @@ def test_many_points_shorten_the_lookback(monkeypatch: pytest.MonkeyPatch) -> No
     assert step(last, FIRST + 3, [born])[0].unknown.size == 1, "it may be counted already"
     again = step(step(NOTHING_KNOWN, FIRST + 1, [b, c])[1], FIRST + 2, [c, Plain("d", 0, 600 * S, 1)])[1]
     assert plainly(step(again, FIRST + 3, later)[0], later) == plainly(found, later)
+
+
+def test_many_buckets_shorten_the_lookback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many points as their numbers take."""
+    monkeypatch.setattr(last_points, "MOST_POINTS", 20)
+    wide = Plain("b", 0, 600 * S, 60, kind="exponential_histogram", counts=(1,) * 60)
+    later = at(610, 7)
+    for others, unknown in (([], 0), ([wide], 0), ([wide, wide._replace(series="c")], 1)):
+        last = step(step(NOTHING_KNOWN, FIRST, [at(600, 5)])[1], FIRST + 1, others)[1]
+        assert step(last, FIRST + 2, [later])[0].unknown.size == unknown
