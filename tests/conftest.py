@@ -118,6 +118,7 @@ LONG = (
     "test_conformance_abuse.py",
     "test_edges.py",
     "test_demo.py",
+    "test_e2e_senders.py",
     "test_kafka_e2e.py",
     "test_e2e_server_store.py",
     "test_store_rollups.py",
