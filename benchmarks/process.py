@@ -119,9 +119,9 @@ def _outside() -> Iterator[dict[str, float]]:
     originals = {name: getattr(module, name) for name, module in OUTSIDE.items()}
 
     def timed(name: str, stage: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*arguments: Any) -> Any:
+        def run(*arguments: Any, **named: Any) -> Any:
             begin_s = time.process_time()
-            result = stage(*arguments)
+            result = stage(*arguments, **named)
             taken[name] += time.process_time() - begin_s
             return result
 

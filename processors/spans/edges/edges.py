@@ -46,6 +46,7 @@ from processors.spans.edges.links import (
     CONNECTIONS,
     NO_OVERHEAD,
     SERVICE,
+    WAY_OF_LINK,
     find_links,
     find_pairs,
     link_rows,
@@ -101,7 +102,7 @@ def edges(
     taken, kept = taken_back(told, window, lookback)
     links = find_links(pairs, window)
     notes.leave(find_entries(own, pairs, links, window, first=first, ends=ends))
-    near = links.filter(links["near"])
+    near = links.select(WAY_OF_LINK).filter(links["near"])
     if len(kept):
         links = links.filter(~links["parent_key"].is_in(kept.implode()))
     found = [

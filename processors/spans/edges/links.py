@@ -59,6 +59,8 @@ _PARENT = (
     "queue",
     "role",
 )
+WAY_OF_LINK = ("p_service", "p_via", "p_kind", "p_proxy", "service")
+"""What calls with nothing below them ask of links."""
 _TRACE = ("trace_hi", "trace_lo")
 _TOLD = {
     "pane": pl.Int64, "key": pl.UInt64, "parent_key": pl.UInt64, "slot": pl.UInt32, "node": pl.UInt64, "via": pl.UInt64,

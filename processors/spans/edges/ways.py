@@ -65,12 +65,13 @@ def _with_target(ways: pl.DataFrame, window: Window) -> pl.DataFrame:
     """
     texts = way_texts(ways, window.words(ways["via"]))
     peer = (ways["via"] & int(PEER_BIT)) != 0
-    upstreams = ways.hstack(read_upstreams(texts)).filter(~peer)
-    named = ways.hstack(read_peers(texts)).filter(peer)
+    named = [
+        ways.filter(of).hstack(read(texts.filter(of)))
+        for of, read in ((~peer, read_upstreams), (peer, read_peers))
+        if of.any()
+    ]
     client = window.nodes_where("node", ways["node"], ("node", "cluster_text", "namespace_text"))
-    return pl.concat([upstreams, named]).join(
-        client.rename({"namespace_text": "own_namespace"}), on="node", how="left"
-    )
+    return pl.concat(named).join(client.rename({"namespace_text": "own_namespace"}), on="node", how="left")
 
 
 def lead_out(callers: pl.DataFrame, near: pl.DataFrame) -> pl.Series:
@@ -114,6 +115,8 @@ def _known_peers(ways: pl.DataFrame, found: pl.DataFrame, window: Window) -> pl.
     ``found``.
     """
     asked = ways.filter((pl.col("via") & int(PEER_BIT)) != 0).join(found, on=_WAY, how="anti")
+    if asked.is_empty():
+        return found.clear()
     asked = asked.with_columns(name=pl.Series(hash_texts(asked["service_text"]), dtype=pl.UInt64))
     around = window.nodes
     nodes = pl.concat(
