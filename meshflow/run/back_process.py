@@ -36,6 +36,11 @@ waiting for the lock on SQLite's file (30 s), which a stopped process may hold.
 """
 START_S = 180.0
 """The same before its first line: it loads Polars and the engine."""
+READY_S = 600.0
+"""How long a start may take until it is ready, while it says that it is alive: the engine may hang while it
+opens its files (a broken disk). Each start that takes longer doubles this for the next one, as a large store
+on a slow disk takes its time.
+"""
 FIRST_STARTS = 3
 """Starts after which one that was never ready, and does not say why, is given up."""
 STOP_S = 10.0
@@ -44,7 +49,7 @@ STOP_S = 10.0
 _END_S = 10.0
 _ALLOCATORS = {"_RJEM_MALLOC_CONF": "dirty_decay_ms:0,muzzy_decay_ms:0"}
 """Polars frees most of what it takes after each pane; its allocator gives it back at once (docs/adr/0015)."""
-_COMMAND = (sys.executable, "-P", "-m", "meshflow.run.back")
+COMMAND = (sys.executable, "-P", "-m", "meshflow.run.back")
 
 
 _FINAL: dict[str, type[MeshflowError]] = {
@@ -78,8 +83,9 @@ class BackProcess:
         lock: int,
         exposition: Callable[[], bytes],
         *,
-        command: Sequence[str] = _COMMAND,
+        command: Sequence[str] = COMMAND,
         silent_s: float = SILENT_S,
+        ready_s: float = READY_S,
         stop_s: float = STOP_S,
     ) -> None:
         """``listener`` and ``lock`` are inherited: connections wait in the one's backlog while no process is
@@ -91,6 +97,7 @@ class BackProcess:
         self._exposition = exposition
         self._command = command
         self._silent_s = silent_s
+        self._ready_s = ready_s
         self._stop_s = stop_s
         self._stopping = asyncio.Event()
         self._restarts = 0
@@ -187,15 +194,23 @@ class BackProcess:
     async def _read(self, process: Process, life: _Life) -> str:
         """Take its lines until there are no more; why it has to be killed, or "".
 
-        Silence is counted in rounds of this loop: when this process itself was stopped (SIGSTOP, a suspended
-        machine), nothing is known of the other.
+        Silence, and the time until it is ready, are counted in rounds of this loop: when this process itself
+        was stopped (SIGSTOP, a suspended machine), nothing is known of the other.
         """
         assert process.stdout is not None
-        silent_s, limit_s = 0.0, START_S
+        silent_s, limit_s, starting_s = 0.0, START_S, 0.0
         line = asyncio.create_task(process.stdout.readline())
         try:
             while silent_s < limit_s:
+                began_s = time.monotonic()
                 done, _ = await asyncio.wait({line}, timeout=channel.BEAT_S)
+                starting_s += 0.0 if life.ready_s else min(time.monotonic() - began_s, channel.BEAT_S)
+                if starting_s > self._ready_s:
+                    self._ready_s *= 2
+                    return (
+                        f"it was not ready within {starting_s:.0f} s: the engine hangs while it opens"
+                        f" {self._settings.storage.data}, or takes long; the next start may take twice the time"
+                    )
                 if not done:
                     silent_s += channel.BEAT_S
                     continue

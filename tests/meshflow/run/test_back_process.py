@@ -13,8 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from meshflow.run.back_process import BackProcess, StartFailed
+from log.sqlite.dead_letters import SqliteDeadLetters
+from log.sqlite.retention import Limits
+from log.sqlite.writer import SqliteLogWriter
+from meshflow.run.back_process import COMMAND, BackProcess, StartFailed
 from meshflow.settings import load
+from meshflow.wiring import migrate
 from schemas.errors import LogDamaged, LogVanished, MeshflowError, ProcessingFailed
 
 SAY = """
@@ -35,7 +39,10 @@ def live():
 
 
 @asynccontextmanager
-async def running(folder: Path, script: str, stop_s: float = 30.0) -> AsyncIterator[BackProcess]:
+async def running(
+    folder: Path, script: str = "", stop_s: float = 30.0, ready_s: float = 60.0, silent_s: float = 2.0
+) -> AsyncIterator[BackProcess]:
+    """``script`` "": the real second process."""
     settings = load(options={("storage", "data"): str(folder)}, environ={}).settings
     lock = os.open(folder / "lock", os.O_CREAT)
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -44,8 +51,9 @@ async def running(folder: Path, script: str, stop_s: float = 30.0) -> AsyncItera
             listener,
             lock,
             lambda: b"ours 1\n",
-            command=(sys.executable, "-c", SAY + script),
-            silent_s=2.0,
+            command=(sys.executable, "-c", SAY + script) if script else COMMAND,
+            silent_s=silent_s,
+            ready_s=ready_s,
             stop_s=stop_s,
         )
         try:
@@ -94,6 +102,41 @@ async def test_a_process_that_dies_hangs_or_lies_is_started_again(
     assert f"processing and SQL ended ({reason}" in ended.getMessage()
     assert "started again in 0.2 s; receivers and log go on" in ended.getMessage()
     assert (tmp_path / "lives").read_text() == "xx"
+
+
+async def test_an_engine_that_hangs_while_it_opens_is_killed_and_started_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file of the store that is a pipe without a writer: opening it waits, as for a disk that does not
+    answer, in a thread of the real second process, which says that it is alive.
+    """
+    settings = load(options={("storage", "data"): str(tmp_path)}, environ={}).settings
+    storage = settings.storage
+    limits = Limits(storage.log_retention, storage.log_max_bytes)
+    log = SqliteLogWriter(tmp_path / "log", storage.log_topics(), limits)
+    letters = SqliteDeadLetters(tmp_path / "log", storage.dead_letters_max_bytes)
+    await asyncio.to_thread(migrate, settings)
+    file = tmp_path / "store" / "status"
+    os.mkfifo(file)
+    async with running(tmp_path, ready_s=10.0, silent_s=60.0) as back:
+        await happens(lambda: "are started again" in caplog.text)
+        file.unlink()
+        await second_life(back, caplog)
+    await letters.close()
+    await log.close()
+    ended = next(record for record in caplog.records if record.levelno == logging.ERROR)
+    assert "processing and SQL ended (it was not ready within 1" in ended.getMessage()
+    assert f"the engine hangs while it opens {tmp_path}" in ended.getMessage()
+
+
+async def test_each_start_that_is_not_ready_in_time_has_twice_the_time(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    script = "while life < 3:\n    say('alive'); time.sleep(0.1)\nlive()"
+    async with running(tmp_path, script, ready_s=1.0):
+        await happens(lambda: caplog.text.count("it was not ready within") == 2)
+    limits = [part[0] for part in caplog.text.split("it was not ready within ")[1:]]
+    assert limits == ["1", "2"]
 
 
 async def test_one_that_cannot_stay_is_started_again_ever_more_slowly(
