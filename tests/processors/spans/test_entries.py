@@ -2,10 +2,11 @@
 CLIENT.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -31,9 +32,13 @@ from tests.support.span_log import (
     make_log,
     process,
     proxy,
+    read_requests,
+    replay,
     rows,
     total,
 )
+
+DATA = Path(__file__).parents[2] / "data"
 
 ONE = ProcessorSettings(partitions=1)
 SECONDS = ProcessorSettings(partitions=1, pane=timedelta(seconds=1), lookback=timedelta(seconds=10))
@@ -291,3 +296,18 @@ def test_requests_that_enter_a_service_are_the_calls_into_it() -> None:
     for (_, server), (count, _) in edge_sums(emits).items():
         calls[server] += count
     assert {service: count for service, count in entries(*spans).items() if count} == calls
+
+
+@pytest.mark.parametrize("capture", ["envoy", "envoy_spawn", "istio"])
+def test_in_captured_meshes_requests_that_enter_a_service_are_the_calls_into_it(capture: str) -> None:
+    (log,) = replay(read_requests(DATA / capture / "traces.bin.gz"), 1, 62)
+    emits = process(log, ONE)
+    red: Counter[tuple[object, ...]] = Counter()
+    calls: Counter[tuple[object, ...]] = Counter()
+    for row in rows(emits, "red_10s"):
+        red[row["cluster"], row["service"]] += row["requests"] if row["entered"] == 1 else 0  # type: ignore[operator]  # a count
+    for row in rows(emits, "edges_10s"):
+        if row["connection"] in ("service", "outside"):
+            calls[row["server_cluster"], row["server_service"]] += row["calls"]  # type: ignore[operator]  # a count
+    assert +red == +calls
+    assert sum(red.values()) > 50
