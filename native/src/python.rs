@@ -16,7 +16,7 @@ use crate::arrow::maps::Limits;
 use crate::otlp::descriptor::{self, Kind};
 use crate::otlp::identity::RESOURCE_FIELDS;
 use crate::otlp::resources::Table;
-use crate::otlp::spans::SPAN_FIELDS;
+use crate::otlp::span_fields::SPAN_FIELDS;
 use crate::otlp::split::Signal;
 use crate::otlp::{contexts, details, log_batch, mend, point_batch, spans, split, weight};
 

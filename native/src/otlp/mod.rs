@@ -20,6 +20,7 @@ pub mod resources;
 mod runs;
 pub mod semantics;
 mod span_columns;
+pub(crate) mod span_fields;
 pub mod spans;
 pub mod split;
 pub mod value;

@@ -1,9 +1,11 @@
-//! The columns of a SpanBatch's spans, and what goes into them besides attributes.
+//! The columns of a SpanBatch's spans, and a span's own fields, read from its bytes.
 
 use crate::arrow::column::{Bits, Buffer};
+use crate::otlp::descriptor::{EVENT, LINK, validate};
 use crate::otlp::ids;
+use crate::otlp::promoted::Promoted;
 use crate::otlp::semantics::bucket;
-use crate::otlp::wire::{Reader, Result};
+use crate::otlp::wire::{Reader, Result, deeper};
 
 /// A Span's own fields, absent ones at their defaults.
 #[derive(Default)]
@@ -36,6 +38,37 @@ impl<'a> Span<'a> {
         }
         Ok(())
     }
+}
+
+/// Reads all of a span: its own fields are returned, attributes go to their slots.
+pub fn read_span<'p>(promoted: &mut Promoted<'p>, body: &'p [u8], depth: u32) -> Result<Span<'p>> {
+    let mut span = Span::default();
+    let mut reader = Reader(body);
+    while !reader.is_empty() {
+        match reader.tag()? {
+            0x4a => promoted.attribute(reader.bytes()?, deeper(depth)?)?,
+            0x0a => span.trace_id = reader.bytes()?,
+            0x12 => span.span_id = reader.bytes()?,
+            0x1a => span.trace_state = reader.text()?,
+            0x22 => span.parent_id = reader.bytes()?,
+            0x2a => span.name = reader.text()?,
+            0x30 => span.kind = reader.varint()? as i32,
+            0x39 => span.start = reader.fixed64()?,
+            0x41 => span.end = reader.fixed64()?,
+            0x85 => span.flags = reader.fixed32()?,
+            0x5a => {
+                validate(&EVENT, reader.bytes()?, deeper(depth)?)?;
+                span.details += 1;
+            }
+            0x6a => {
+                validate(&LINK, reader.bytes()?, deeper(depth)?)?;
+                span.details += 1;
+            }
+            0x7a => span.read_status(reader.bytes()?, deeper(depth)?)?,
+            tag => reader.skip(tag, depth)?,
+        }
+    }
+    Ok(span)
 }
 
 /// SPAN_SCHEMA's columns, in groups of one type.

@@ -9,70 +9,20 @@ use crate::arrow::column::{Buffer, Texts, within};
 use crate::arrow::maps::{Limits, Maps};
 use crate::arrow::strings::Strings;
 use crate::otlp::containers::{attributes, each_child, read_container};
-use crate::otlp::descriptor::{EVENT, LINK, RESOURCE, SCOPE, validate};
+use crate::otlp::descriptor::{RESOURCE, SCOPE, validate};
 use crate::otlp::digest::frame;
 use crate::otlp::identity::{Identities, ResourceTexts, Rows, SDK, TAGS, identity, resource_texts};
-use crate::otlp::peers::{authority_of, host_of};
 use crate::otlp::promoted::{Keys, Promoted};
 use crate::otlp::resources::{Table, text_of};
-use crate::otlp::semantics::{bytes, grpc_status, is_code_error, is_shadow, messaging_role, number};
-use crate::otlp::span_columns::{Columns, Span, known, push_each};
+use crate::otlp::semantics::{bytes, grpc_status, is_code_error, messaging_role, number};
+use crate::otlp::span_columns::{Columns, Span, known, push_each, read_span};
+use crate::otlp::span_fields::{
+    COMPONENT, ERROR, GRPC_STATUS, HTTP_STATUS, MESSAGING_OPERATION, PEER, REQUEST_BYTES, RESPONSE_BYTES, RESPONSE_FLAGS, RETRY_COUNT,
+    ROUTE, SPAN_FIELDS, TAG, UPSTREAM_CLUSTER, is_mirrored, peer, protocol,
+};
 use crate::otlp::value::unique_attributes;
 use crate::otlp::weight::{DETAIL_BYTES, ITEM_BYTES};
-use crate::otlp::wire::{self, MAX_DEPTH, Malformed, Reader, deeper};
-
-/// The fields of `semantics.SPAN_KEYS`, then those of `semantics.SPAN_PARTS`; their places here are what the constants below say.
-pub const SPAN_FIELDS: [&str; 28] = [
-    "response_flags",
-    "upstream_cluster",
-    "peer",
-    "db_system",
-    "db_name",
-    "messaging_system",
-    "messaging_destination",
-    "http_status",
-    "retry_count",
-    "error",
-    "component",
-    "route",
-    "messaging_operation",
-    "grpc_status",
-    "url",
-    "peer_address",
-    "istio_service",
-    "istio_version",
-    "istio_namespace",
-    "istio_cluster",
-    "istio_mesh",
-    "node_id",
-    "host",
-    "rpc_system",
-    "grpc",
-    "http",
-    "request_bytes",
-    "response_bytes",
-];
-const RESPONSE_FLAGS: usize = 0;
-/// From here to HTTP_STATUS: fields that become codes as they are.
-const UPSTREAM_CLUSTER: usize = 1;
-const PEER: usize = 2;
-const HTTP_STATUS: usize = 7;
-const RETRY_COUNT: usize = 8;
-const ERROR: usize = 9;
-const COMPONENT: usize = 10;
-const ROUTE: usize = 11;
-const MESSAGING_OPERATION: usize = 12;
-const GRPC_STATUS: usize = 13;
-const URL: usize = 14;
-const PEER_ADDRESS: usize = 15;
-/// From here to HOST: what says who made a span.
-const TAG: usize = 16;
-const HOST: usize = TAG + TAGS;
-const RPC_SYSTEM: usize = HOST + 1;
-const GRPC: usize = HOST + 2;
-const HTTP: usize = HOST + 3;
-const REQUEST_BYTES: usize = HOST + 4;
-const RESPONSE_BYTES: usize = HOST + 5;
+use crate::otlp::wire::{MAX_DEPTH, Malformed, Reader};
 
 const CLIENT: i32 = 3;
 const STATUS_ERROR: i32 = 2;
@@ -370,29 +320,6 @@ impl<'t> Decoder<'t> {
     }
 }
 
-/// `semantics.PEER_RULE`.
-fn peer(strings: &mut Strings, promoted: &mut Promoted<'_>, is_client: bool) -> Result<u32, Error> {
-    match strings.code(promoted.text(PEER))? {
-        0 if is_client => match strings.code(host_of(promoted.text(URL)))? {
-            0 => strings.code(promoted.text(PEER_ADDRESS)),
-            code => Ok(code),
-        },
-        code => Ok(code),
-    }
-}
-
-/// `semantics.PROTOCOL_RULE`.
-fn protocol(promoted: &mut Promoted<'_>) -> u8 {
-    let is_grpc = promoted.text(RPC_SYSTEM) == b"grpc" || !promoted.text(GRPC).is_empty();
-    let is_http = is_grpc || [HTTP, HTTP_STATUS, URL].into_iter().any(|field| !promoted.text(field).is_empty());
-    u8::from(is_http) + u8::from(is_grpc)
-}
-
-/// `semantics.MIRROR_RULE`.
-fn is_mirrored(promoted: &mut Promoted<'_>, is_mirror: bool) -> bool {
-    is_mirror || is_shadow(authority_of(promoted.text(URL))) || promoted.any_string(HOST, is_shadow)
-}
-
 /// The tags that were framed.
 fn unframed(mut framed: &[u8]) -> [&[u8]; TAGS] {
     [(); TAGS].map(|()| {
@@ -401,35 +328,4 @@ fn unframed(mut framed: &[u8]) -> [&[u8]; TAGS] {
         framed = rest;
         tag
     })
-}
-
-/// Reads all of a span: its own fields are returned, attributes go to their slots.
-fn read_span<'p>(promoted: &mut Promoted<'p>, body: &'p [u8], depth: u32) -> wire::Result<Span<'p>> {
-    let mut span = Span::default();
-    let mut reader = Reader(body);
-    while !reader.is_empty() {
-        match reader.tag()? {
-            0x4a => promoted.attribute(reader.bytes()?, deeper(depth)?)?,
-            0x0a => span.trace_id = reader.bytes()?,
-            0x12 => span.span_id = reader.bytes()?,
-            0x1a => span.trace_state = reader.text()?,
-            0x22 => span.parent_id = reader.bytes()?,
-            0x2a => span.name = reader.text()?,
-            0x30 => span.kind = reader.varint()? as i32,
-            0x39 => span.start = reader.fixed64()?,
-            0x41 => span.end = reader.fixed64()?,
-            0x85 => span.flags = reader.fixed32()?,
-            0x5a => {
-                validate(&EVENT, reader.bytes()?, deeper(depth)?)?;
-                span.details += 1;
-            }
-            0x6a => {
-                validate(&LINK, reader.bytes()?, deeper(depth)?)?;
-                span.details += 1;
-            }
-            0x7a => span.read_status(reader.bytes()?, deeper(depth)?)?,
-            tag => reader.skip(tag, depth)?,
-        }
-    }
-    Ok(span)
 }

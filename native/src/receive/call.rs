@@ -9,66 +9,16 @@ use h2::RecvStream;
 use h2::server::SendResponse;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{Method, Request, StatusCode};
-use tokio::sync::watch;
 
 use super::answer::{self, fail};
+use super::export::{Export, Place, TASK_BYTES, refuse, too_many};
 use super::guard::guard;
 use super::hub::Hub;
 use super::inflate::{ACCEPTED, Encoding};
 use super::message::{Fault, Message, Received};
-use super::room::{Peer, Room};
+use super::room::Room;
 use super::status::{Code, Status, grouped};
-use super::work::{self, Large};
-use super::{health, timeout};
-
-const TASK_BYTES: usize = 2 << 10; // what a request costs that is not read yet, besides its bytes
-
-/// What a connection's requests have in common.
-#[derive(Clone)]
-pub struct Place {
-    /// See `hub`.
-    pub hub: Arc<Hub>,
-    /// The index of the worker.
-    pub worker: usize,
-    /// The worker's threads for large requests.
-    pub large: Arc<Large>,
-    /// What the connection holds.
-    pub peer: Arc<Peer>,
-    /// Becomes true when the receiver stops.
-    pub stopping: watch::Receiver<bool>,
-}
-
-impl Place {
-    /// Room for a request that is not read yet and has so many bytes of memory.
-    pub fn reserve(&self, bytes: usize) -> Option<Room> {
-        Room::reserve(&self.hub, &self.peer, TASK_BYTES + bytes)
-    }
-}
-
-/// A request whose message is still to come, or to be read.
-pub struct Export {
-    /// Of its signal.
-    pub topic: usize,
-    /// What compressed messages are compressed with.
-    pub encoding: Encoding,
-    /// Where the answer goes.
-    pub respond: SendResponse<Bytes>,
-    /// When it is given up.
-    pub deadline: Instant,
-}
-
-impl Export {
-    /// Answers with an error.
-    pub fn refuse(mut self, hub: &Hub, status: &Status) {
-        refuse(hub, self.topic, &mut self.respond, status);
-    }
-
-    /// The same, for want of room.
-    pub fn turn_away(self, hub: &Hub) {
-        hub.counters.unread(self.topic);
-        self.refuse(hub, &too_many(hub));
-    }
-}
+use super::{health, timeout, work};
 
 /// Takes a request.
 pub fn accept(place: &Place, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
@@ -122,12 +72,6 @@ fn is_grpc(kind: &[u8]) -> bool {
     kind.strip_prefix(b"application/grpc").is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
-/// Answers an Export request with an error.
-pub fn refuse(hub: &Hub, topic: usize, respond: &mut SendResponse<Bytes>, status: &Status) {
-    hub.counters.answered(topic, status.code);
-    fail(respond, status);
-}
-
 /// Takes what has come; if that is not all, a task takes the rest.
 fn begin(place: &Place, export: Export, mut body: RecvStream) {
     let mut message = Message::new(place.hub.settings.max_message);
@@ -142,7 +86,7 @@ fn begin(place: &Place, export: Export, mut body: RecvStream) {
             Poll::Ready(Some(Err(_))) => return, // reset, or the connection is gone
             Poll::Ready(None) => match message.finish() {
                 Ok(received) => return work::begin(place, export, received, None),
-                Err(fault) => return export.refuse(&place.hub, &told(&place.hub, &fault)),
+                Err(fault) => return export.refuse(&place.hub, &status_of(&place.hub, &fault)),
             },
             Poll::Pending => {
                 message.own();
@@ -157,7 +101,7 @@ fn begin(place: &Place, export: Export, mut body: RecvStream) {
 /// Puts a piece to the message, and lets the sender send as much again.
 fn take(hub: &Hub, body: &mut RecvStream, message: &mut Message, piece: Bytes) -> Result<(), Status> {
     let length = piece.len();
-    let pushed = message.push(piece).map_err(|fault| told(hub, &fault));
+    let pushed = message.push(piece).map_err(|fault| status_of(hub, &fault));
     let _gone = body.flow_control().release_capacity(length);
     pushed
 }
@@ -188,14 +132,10 @@ async fn receive(hub: &Hub, mut body: RecvStream, mut message: Message, room: &m
             return Err(Unfinished::NoRoom);
         }
     }
-    message.finish().map_err(|fault| Unfinished::Wrong(told(hub, &fault)))
+    message.finish().map_err(|fault| Unfinished::Wrong(status_of(hub, &fault)))
 }
 
-fn too_many(hub: &Hub) -> Status {
-    Status::retry(Code::ResourceExhausted, "too much is being received at once (max_receiving)", hub.settings.retry_ns)
-}
-
-fn told(hub: &Hub, fault: &Fault) -> Status {
+fn status_of(hub: &Hub, fault: &Fault) -> Status {
     match fault {
         Fault::TooLarge(length) => {
             let limit = grouped(hub.settings.max_message);

@@ -16,7 +16,8 @@ use http::Request;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, sleep_until, timeout};
 
-use super::call::{self, Place};
+use super::call;
+use super::export::Place;
 use super::foreign;
 use super::hub::Settings;
 use super::notes::Kind;

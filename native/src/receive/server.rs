@@ -13,13 +13,13 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{mpsc, watch};
 
 use super::answer;
-use super::call::Place;
 use super::connection;
+use super::export::Place;
 use super::guard::{guard, guarded, install};
 use super::hub::{Answer, Hub};
 use super::notes::Kind;
+use super::queue::THREADS;
 use super::until::until;
-use super::work::THREADS;
 
 const BACKLOG: u32 = 1024; // a mesh comes back all at once
 const AFTER_ERROR: Duration = Duration::from_millis(50); // out of file descriptors, most likely

@@ -2,69 +2,30 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
 
 use super::answer::succeed;
-use super::call::{Export, Place, refuse};
+use super::export::{Export, Place, refuse};
 use super::guard::{guard, guarded};
 use super::hub::{Call, Hub};
 use super::inflate::{self, Encoding, announced, inflate};
 use super::message::{Received, framed};
 use super::pending::{REQUEST_OVERHEAD_BYTES, Size};
-use super::room::{Peer, Room};
+use super::queue::Job;
+use super::room::Room;
 use super::status::{Code, Status, grouped, partial_success, reason};
 use super::until::until;
 use crate::otlp::mend::mend;
 use crate::otlp::split::{Signal, Split, split_within};
 use crate::otlp::wire::Malformed;
 
-/// How many large requests each worker unpacks and splits at once.
-pub const THREADS: usize = 2;
-
 const INLINE_BYTES: usize = 1 << 20; // what is larger, unpacked, is split on a thread of its own
 const INLINE_PACKED_BYTES: usize = 128 << 10;
 const SHARED_BYTES: usize = 16 << 10; // a message of one DATA frame shares its memory with what came before and after
-const MAX_JOBS: usize = 128; // large requests that wait for a thread, of one worker
-const MAX_PEER_JOBS: usize = 16; // and of one connection
 const MAX_COPIES: usize = 16; // so many times its size a request may take as parts (ingest/admission.py has the same)
-
-/// A worker's threads for large requests, and how many requests wait for them or are read.
-pub struct Large {
-    threads: Arc<Semaphore>,
-    jobs: AtomicUsize,
-}
-
-impl Default for Large {
-    fn default() -> Self {
-        Self { threads: Arc::new(Semaphore::new(THREADS)), jobs: AtomicUsize::new(0) }
-    }
-}
-
-/// A place in the queue.
-struct Job {
-    large: Arc<Large>,
-    peer: Arc<Peer>,
-}
-
-impl Job {
-    fn new(place: &Place) -> Option<Self> {
-        let job = Self { large: Arc::clone(&place.large), peer: Arc::clone(&place.peer) };
-        let jobs = job.large.jobs.fetch_add(1, Relaxed);
-        let of_peer = job.peer.jobs.fetch_add(1, Relaxed);
-        (jobs < MAX_JOBS && of_peer < MAX_PEER_JOBS).then_some(job)
-    }
-}
-
-impl Drop for Job {
-    fn drop(&mut self) {
-        self.large.jobs.fetch_sub(1, Relaxed);
-        self.peer.jobs.fetch_sub(1, Relaxed);
-    }
-}
 
 /// Reads a request, now or later; its bytes have `room` unless they came at once.
 pub fn begin(place: &Place, export: Export, received: Received, room: Option<Room>) {
@@ -75,7 +36,7 @@ pub fn begin(place: &Place, export: Export, received: Received, room: Option<Roo
         Err(status) => return export.refuse(hub, &status),
     }
     let room = room.or_else(|| place.reserve(received.body.len()));
-    let (Some(room), Some(job)) = (room, Job::new(place)) else { return export.turn_away(hub) };
+    let (Some(room), Some(job)) = (room, Job::new(&place.large, &place.peer)) else { return export.turn_away(hub) };
     let (hub, place) = (Arc::clone(hub), place.clone());
     tokio::spawn(async move { guard(&hub.notes, wait(place, export, received, room, job)).await });
 }
