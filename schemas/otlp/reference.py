@@ -18,14 +18,8 @@ from schemas.histogram import bucket_of
 from schemas.ids import is_valid
 from schemas.otlp.identity import TAGS, authority_of, host_of, identity
 from schemas.otlp.limits import DEFAULT_LIMITS, DETAIL_BYTES, ITEM_BYTES, Cutter, Left, Limits
-from schemas.otlp.reference_items import (
-    Strings,
-    decode_logs,
-    decode_points,
-    first_text,
-    parse,
-    resource_texts,
-)
+from schemas.otlp.reference_contexts import Strings, first_text, parse, resource_texts
+from schemas.otlp.reference_items import decode_logs, decode_points
 from schemas.otlp.reference_mend import mend
 from schemas.otlp.reference_split import split
 from schemas.otlp.reference_weight import weigh

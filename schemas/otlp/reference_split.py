@@ -12,7 +12,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 
 from schemas import topics
 from schemas.ids import is_valid, resource_partition, trace_partition
-from schemas.otlp.reference_items import parse
+from schemas.otlp.reference_contexts import parse
 from schemas.otlp.wire import (
     FRAME_BYTES,
     Field,

@@ -6,7 +6,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from schemas import topics
 from schemas.otlp.limits import DETAIL_BYTES, ITEM_BYTES, NUMBER_BYTES, Weight
-from schemas.otlp.reference_items import numbers_of, parse
+from schemas.otlp.reference_contexts import parse
+from schemas.otlp.reference_items import numbers_of
 
 
 def weigh(topic: str, payload: bytes) -> Weight:
