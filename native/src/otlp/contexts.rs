@@ -1,4 +1,4 @@
-//! What items refer to, each once in a batch: resources, scopes, attribute sets, strings. And what tells items and series apart.
+//! What items refer to, each once in a batch: resources, scopes, attribute sets, strings. And the identities of items and series.
 
 use std::borrow::Cow;
 use std::hash::BuildHasher;
@@ -139,7 +139,7 @@ impl<'t> Contexts<'t> {
         }
     }
 
-    /// Begins a payload: equal parts are told apart within it by their count.
+    /// Begins a payload: equal parts differ within it by their count.
     pub fn begin_payload(&mut self) {
         if self.parts.capacity() > 1 << 12 {
             self.parts = HashMap::new(); // clearing costs what it can hold

@@ -1,4 +1,4 @@
-//! Bearer tokens (RFC 6750), as `ingest/security.py` has them: digests are compared, each in a time that tells nothing.
+//! Bearer tokens (RFC 6750), as `ingest/security.py` has them: digests are compared, each in a time that shows nothing.
 
 use ring::digest::{SHA256, digest};
 use subtle::{Choice, ConstantTimeEq};
@@ -15,7 +15,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// What the sender is told, in the words of `ingest.admission`.
+    /// What the sender is answered, in the words of `ingest.admission`.
     pub fn message(self) -> &'static str {
         match self {
             Self::NoToken => "this receiver asks for \"authorization: Bearer TOKEN\"; the request has none",

@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn grpc_is_told_from_what_sounds_like_it() {
+    fn what_sounds_like_grpc_is_not_grpc() {
         for good in ["application/grpc", "application/grpc+proto", "application/grpc; charset=utf-8"] {
             assert!(is_grpc(good.as_bytes()), "{good}");
         }

@@ -31,7 +31,7 @@ const MAX_HEADERS: u32 = 16 << 10;
 const MAX_RESETS: usize = 256; // by either side, before the connection is ended
 const MAX_SEND_BUFFER: usize = 64 << 10;
 const GOODBYE: Duration = Duration::from_secs(2); // for requests sent before a peer hears that the receiver stops
-const LAST_WORDS: Duration = Duration::from_millis(500); // to begin, while the receiver stops: then it is told to go elsewhere
+const LAST_WORDS: Duration = Duration::from_millis(500); // to begin, while the receiver stops: then GOAWAY sends it elsewhere
 
 #[allow(clippy::large_enum_variant)] // made and used at once
 enum Event {
@@ -69,10 +69,10 @@ async fn begin(place: &Place, stream: TcpStream) -> Option<(Connection<Socket, B
         }
         Some(acceptor) => {
             let peer = stream.peer_addr();
-            let told = |error| {
+            let note = |error| {
                 place.hub.notes.add(Kind::Handshake, || format!("{}: {error}", peer.map_or("?".to_owned(), |peer| peer.to_string())))
             };
-            Stream::Tls(Box::new(acceptor.accept(stream).await.map_err(told).ok()?))
+            Stream::Tls(Box::new(acceptor.accept(stream).await.map_err(note).ok()?))
         }
     };
     let activity = Activity::new();

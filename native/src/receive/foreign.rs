@@ -25,7 +25,7 @@ pub async fn turned_away(hub: &Hub, stream: &TcpStream) -> bool {
     true
 }
 
-/// What is spoken, by its first bytes; None for HTTP/2, or what can't be told yet.
+/// What is spoken, by its first bytes; None for HTTP/2, or what can't be known yet.
 fn foreign(head: &[u8]) -> Option<&'static str> {
     const METHODS: [&[u8]; 6] = [b"GET ", b"POST ", b"PUT ", b"HEAD ", b"OPTIONS ", b"DELETE "];
     if METHODS.iter().any(|method| head.starts_with(method)) {
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_spoken_is_told_by_its_first_bytes() {
+    fn what_is_spoken_is_known_by_its_first_bytes() {
         assert_eq!(foreign(b"PRI * HT"), None);
         assert_eq!(foreign(b"P"), None);
         assert_eq!(foreign(b""), None);

@@ -65,9 +65,9 @@ mod tests {
         assert_eq!(guarded(&notes, || 7), Some(7));
         assert_eq!(guarded(&notes, || (fails(&notes), 7)), Some((None, 7)));
         assert_eq!(fails(&notes), None);
-        let told = notes.take(true, Instant::now());
-        assert_eq!((told.len(), told[0].0, told[0].1), (1, Kind::Panic as usize, 2));
-        assert!(told[0].2.contains("guard.rs") && told[0].2.contains("index out of bounds"), "{}", told[0].2);
+        let taken = notes.take(true, Instant::now());
+        assert_eq!((taken.len(), taken[0].0, taken[0].1), (1, Kind::Panic as usize, 2));
+        assert!(taken[0].2.contains("guard.rs") && taken[0].2.contains("index out of bounds"), "{}", taken[0].2);
     }
 
     #[test]

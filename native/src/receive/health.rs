@@ -24,7 +24,7 @@ const SERVICE_UNKNOWN: u8 = 3;
 pub enum Method {
     /// Asks once.
     Check,
-    /// Is told of changes.
+    /// Gets each change.
     Watch,
 }
 

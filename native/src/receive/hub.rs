@@ -16,12 +16,12 @@ use super::notes::Notes;
 use super::pending::{Outcome, Pending, Refused, Size, TOPICS};
 use super::status::{Code, Status, grouped};
 
-/// What Python tells the receiver.
+/// What Python sets.
 #[derive(Clone)]
 pub struct Settings {
     /// How many each topic has.
     pub partitions: u32,
-    /// What senders are told to wait.
+    /// How long refused senders wait (RetryInfo).
     pub retry_ns: u64,
     /// The whole buffer.
     pub limit_bytes: usize,
@@ -65,7 +65,7 @@ pub struct Call {
     pub partial: Option<Bytes>,
 }
 
-/// A call and what it is told: None for success.
+/// A call and its error: None for success.
 pub type Answer = (Box<Call>, Option<Arc<Status>>);
 
 struct Waiting {
@@ -146,7 +146,7 @@ impl Hub {
         due_ns
     }
 
-    /// Takes a request that came over gRPC; gives the call back with what it is told where it does not.
+    /// Takes a request that came over gRPC; gives the call back with its error where it does not.
     pub fn gather<P: AsRef<[u8]>>(&self, parts: &[(u32, P)], size: Size, call: Box<Call>) -> Result<(), (Box<Call>, Status)> {
         let (topic, now_ns) = (call.topic, self.now_ns());
         let mut waiting = self.lock();
@@ -161,7 +161,7 @@ impl Hub {
                     Refused::TooLarge { .. } => self.reject(topic, size.items + size.rejected),
                     Refused::Closed => {}
                 }
-                Err((call, self.told(&refused)))
+                Err((call, self.status_of(&refused)))
             }
         }
     }
@@ -195,17 +195,17 @@ impl Hub {
     pub fn refuse(&self, topic: usize, items: u64, needed: usize) -> Status {
         if needed > self.settings.limit_bytes {
             self.reject(topic, items);
-            return self.told(&Refused::TooLarge { needed });
+            return self.status_of(&Refused::TooLarge { needed });
         }
         let mut waiting = self.lock();
         let held = waiting.pending.held_bytes();
         waiting.pending.refuse(topic, items, self.now_ns());
         self.announce(waiting);
         self.counters.refused(topic, items);
-        self.told(&Refused::Full { held })
+        self.status_of(&Refused::Full { held })
     }
 
-    fn told(&self, refused: &Refused) -> Status {
+    fn status_of(&self, refused: &Refused) -> Status {
         let (limit, retry_ns) = (grouped(self.settings.limit_bytes), self.settings.retry_ns);
         match refused {
             Refused::TooLarge { needed } => Status::new(
@@ -233,9 +233,9 @@ impl Hub {
                 Reply::Nobody => {}
                 Reply::Python(number) => answers.push((number, is_accepted)),
                 Reply::Call(call) => {
-                    let told = if is_accepted { None } else { failure.clone() };
+                    let error = if is_accepted { None } else { failure.clone() };
                     if let Some(calls) = calls.get_mut(call.worker) {
-                        calls.push((call, told));
+                        calls.push((call, error));
                     }
                 }
             }

@@ -33,7 +33,7 @@ struct Note {
 pub struct Notes([Mutex<Note>; KINDS]);
 
 impl Notes {
-    /// Adds one; its text is only made where it is going to be told.
+    /// Adds one; its text is only made where it is going to be logged.
     pub fn add(&self, kind: Kind, text: impl FnOnce() -> String) {
         let mut note = self.0[kind as usize].lock().unwrap_or_else(PoisonError::into_inner);
         if note.count == 0 {
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kind_is_told_at_once_and_then_now_and_then() {
+    fn a_kind_is_logged_at_once_and_then_now_and_then() {
         let (notes, began) = (Notes::default(), Instant::now());
         assert!(notes.take(true, began).is_empty());
         notes.add(Kind::Accept, || "one".to_owned());

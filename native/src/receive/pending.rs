@@ -94,7 +94,7 @@ impl<R> Pending<R> {
         self.held_bytes
     }
 
-    /// Refused items that the log was not told of yet.
+    /// Refused items that are not in the log yet.
     pub fn refused(&self) -> Counts {
         self.refused
     }

@@ -207,7 +207,7 @@ impl Receiver {
         Ok(())
     }
 
-    /// Waits for the threads of a receiver that was told to stop.
+    /// Waits for the threads of a receiver that was asked to stop.
     fn join(&self, py: Python<'_>) {
         let server = self.server.lock().unwrap_or_else(PoisonError::into_inner).take();
         py.detach(|| server.into_iter().for_each(Server::join));

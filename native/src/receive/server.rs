@@ -172,7 +172,7 @@ impl Worker {
             self.spawn(stream, open.clone());
         }
         while let Ok(stream) = new_streams.try_recv() {
-            self.spawn(stream, open.clone()); // accepted already, so it is told
+            self.spawn(stream, open.clone()); // accepted already, so it gets a GOAWAY
         }
         drop(open);
         let grace = *self.grace.borrow();

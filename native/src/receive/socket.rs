@@ -46,7 +46,7 @@ impl Activity {
 pub struct Socket {
     /// What is read and written.
     pub stream: Stream,
-    /// Told of each read.
+    /// Notes each read.
     pub activity: Activity,
 }
 

@@ -1,4 +1,4 @@
-//! What a sender is told: gRPC's status headers, google.rpc.Status with RetryInfo, and Export responses with `partial_success`.
+//! What a sender is answered: gRPC's status headers, google.rpc.Status with RetryInfo, and Export responses with `partial_success`.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
