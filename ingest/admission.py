@@ -129,7 +129,7 @@ def is_full(held: int, limit_bytes: int) -> str:
 
 
 def refusal_of(error: Exception, retry_after_s: float) -> Refusal:
-    """What a sender is told about ``error``; ``retry_after_s`` is used where the error itself names no
+    """The answer to a sender about ``error``; ``retry_after_s`` is used where the error itself names no
     delay.
     """
     match error:

@@ -51,7 +51,7 @@ class CredentialsWatch:
             self._watching = None
 
     async def reload(self) -> None:
-        """Read the files now; what cannot be used is told (once) and changes nothing."""
+        """Read the files now; what cannot be used is logged (once) and changes nothing."""
         async with self._reading:
             try:
                 credentials = await asyncio.to_thread(read_credentials, self._tls, self._auth, self.current)
@@ -65,7 +65,7 @@ class CredentialsWatch:
                 return
             self_metrics.CREDENTIALS_BROKEN.set(0)
             if credentials != self.current or self._said:
-                _LOGGER.warning("certificates and tokens were read again: %s", _told(credentials))
+                _LOGGER.warning("certificates and tokens were read again: %s", _described(credentials))
             self._said = ""
             self.current = credentials
 
@@ -78,6 +78,6 @@ class CredentialsWatch:
                 _LOGGER.exception("certificates and tokens could not be read again")
 
 
-def _told(credentials: Credentials) -> str:
+def _described(credentials: Credentials) -> str:
     tokens = "none is asked for" if credentials.tokens is None else f"{len(credentials.tokens)} tokens hold"
     return f"{tokens}, TLS is {'on' if credentials.tls else 'off'}"

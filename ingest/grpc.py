@@ -57,7 +57,7 @@ class _Health(health.aio.HealthServicer):  # type: ignore[misc]  # grpcio-health
             await asyncio.gather(watch, stopping, return_exceptions=True)
 
     async def stop(self) -> None:
-        """Tell every watcher NOT_SERVING, then end the watches."""
+        """Answer every watcher NOT_SERVING, then end the watches."""
         await self.enter_graceful_shutdown()
         self._stopping.set()
 

@@ -178,7 +178,7 @@ class Pending:
 
     @property
     def refused(self) -> Mapping[str, int]:
-        """Refused items by topic that the log was not told of yet."""
+        """Refused items by topic that are not in the log yet."""
         return self._refused
 
     def due_ns(self) -> int | None:

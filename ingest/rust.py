@@ -39,7 +39,7 @@ _NOTES = (
     (logging.WARNING, "a TLS handshake of OTLP/gRPC failed"),
     (logging.WARNING, "the port of OTLP/gRPC was spoken to in another protocol"),
 )
-"""How it tells of what ``native/src/receive/notes.rs`` numbers."""
+"""How it logs what ``native/src/receive/notes.rs`` numbers."""
 
 _COUNT_EVERY_S = 1.0
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
@@ -264,7 +264,7 @@ class NativeServer:
         await self._stopped.wait()
         self._receiver.join()
         self._hang_up()
-        self._tell(all_notes=True)
+        self._report(all_notes=True)
 
     def _hang_up(self) -> None:
         if self._counting is not None:
@@ -284,10 +284,10 @@ class NativeServer:
 
     def _count(self) -> None:
         self._receiver.set_max_record([self._max_record_bytes(topic) for topic in topics.TOPICS])
-        self._tell()
+        self._report()
         self._counting = asyncio.get_running_loop().call_later(_COUNT_EVERY_S, self._count)
 
-    def _tell(self, all_notes: bool = False) -> None:
+    def _report(self, all_notes: bool = False) -> None:
         """Bring the self-metrics up to what the receiver counted, and the log to what it noted (not more
         often than it should).
         """

@@ -57,7 +57,7 @@ def authorize(authorization: bytes | None, tokens: Sequence[bytes] | None) -> st
 
     ``authorization`` is the value of the header (the metadata), None where there is none. Every token is
     compared, each in a time that does not depend on what was sent: digests are compared, so that the time
-    tells nothing of lengths either.
+    shows nothing of lengths either.
     """
     if tokens is None:
         return None

@@ -113,7 +113,7 @@ class IngestSettings(BaseModel):
         description="Bytes held for the log: requests, their parts and 16 KiB a call, until answered; beyond it they are refused.",
     )
     retry_after: Duration = Field(
-        timedelta(seconds=1), description="What refused senders are told to wait (RetryInfo, Retry-After)."
+        timedelta(seconds=1), description="How long refused senders are to wait (RetryInfo, Retry-After)."
     )
     drain_time: Duration = Field(
         timedelta(seconds=10), description="How long a stop waits for requests that have begun."

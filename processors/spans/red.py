@@ -78,9 +78,9 @@ class Counted:
             return cls(frame.filter(spans.first), entered[spans.first.to_numpy()])
         counted, new = spans.first.to_numpy().copy(), np.ones(frame.height, np.bool_)
         counted[ends.rows], new[ends.rows] = True, False
-        told = np.zeros(frame.height, np.bool_)
-        told[ends.rows] = ends.failed
-        frame = frame.with_columns(error=frame["error"] & pl.Series(~told))
+        reported = np.zeros(frame.height, np.bool_)
+        reported[ends.rows] = ends.failed
+        frame = frame.with_columns(error=frame["error"] & pl.Series(~reported))
         return cls(frame.filter(counted), entered[counted], new[counted])
 
     def filter(self, rows: Flags) -> "Counted":

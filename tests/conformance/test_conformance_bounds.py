@@ -1,5 +1,5 @@
 """What one peer can make a receiver hold or do, and what that leaves for the others: each limit is met, and
-told.
+logged or answered.
 """
 
 import gzip
@@ -185,7 +185,7 @@ def test_where_files_are_few_connections_are_fewer_and_it_is_said(tmp_path: Path
 
 
 @native_only
-def test_connections_that_cannot_be_accepted_are_told(tmp_path: Path, receiver: str) -> None:
+def test_connections_that_cannot_be_accepted_are_logged(tmp_path: Path, receiver: str) -> None:
     with Served(tmp_path, receiver) as served:
         assert_others_are_served(served)
         files = served.open_files()
@@ -226,7 +226,7 @@ def is_open_http(peer: socket.socket) -> bool:
         return False
 
 
-def test_an_old_connection_is_told_to_go_and_then_cut_off(tmp_path: Path, receiver: str) -> None:
+def test_an_old_connection_is_asked_to_go_and_then_cut_off(tmp_path: Path, receiver: str) -> None:
     """One with a request that does not end goes on, in grace; the other is done at once."""
     ages: dict[str, Any] = {"max_connection_age": "1s", "max_connection_age_grace": "2s"}
     with (

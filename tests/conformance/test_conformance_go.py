@@ -86,7 +86,7 @@ def test_the_sdk_delivers(tmp_path: Path, receiver: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
-def test_the_sdk_is_told_that_it_may_not(tmp_path: Path, receiver: str, protocol: str) -> None:
+def test_the_sdk_is_answered_that_it_may_not(tmp_path: Path, receiver: str, protocol: str) -> None:
     pki = Pki(tmp_path)
     with Served(tmp_path / "served", receiver, **pki.settings(tokens=True)) as served:
         done = run(

@@ -154,7 +154,7 @@ def answered(peer: socket.socket) -> bytes:
     return heard
 
 
-def assert_nothing_is_told(served: Served) -> None:
+def assert_nothing_is_logged(served: Served) -> None:
     assert "Traceback" not in served.said
     assert TOKEN.decode() not in served.said
 
@@ -167,7 +167,7 @@ def test_an_odd_request_has_a_clear_answer(abused: Served, name: str) -> None:
         heard = answered(peer)
     assert heard[:5] == b"HTTP/"
     assert heard[9:12] == str(status).encode(), heard
-    assert_nothing_is_told(abused)
+    assert_nothing_is_logged(abused)
 
 
 @pytest.mark.parametrize("name", LATE)
@@ -177,7 +177,7 @@ def test_a_body_that_goes_wrong_later_has_one_too(abused: Served, name: str) -> 
         assert answered(peer).startswith(b"HTTP/1.1 100 "), "the headers are read"
         peer.sendall(LATE[name])
         assert answered(peer)[9:12] == b"400"
-    assert_nothing_is_told(abused)
+    assert_nothing_is_logged(abused)
 
 
 def test_a_peer_that_goes_in_the_middle_leaves_nothing(abused: Served) -> None:
@@ -185,10 +185,10 @@ def test_a_peer_that_goes_in_the_middle_leaves_nothing(abused: Served) -> None:
         with closing(connect(abused)) as peer:
             peer.sendall(sent)
     assert_others_are_served(abused)
-    assert_nothing_is_told(abused)
+    assert_nothing_is_logged(abused)
 
 
-def test_noise_is_told_now_and_then(tmp_path: Path) -> None:
+def test_noise_is_logged_now_and_then(tmp_path: Path) -> None:
     with Served(tmp_path) as served:
         for _ in range(50):
             with closing(connect(served)) as peer:
@@ -196,7 +196,7 @@ def test_noise_is_told_now_and_then(tmp_path: Path) -> None:
                 assert answered(peer)[9:12] == b"400"
         assert "malformed HTTP requests were answered with 400" in served.said
         assert served.said.count("malformed HTTP") < 20
-        assert_nothing_is_told(served)
+        assert_nothing_is_logged(served)
 
 
 @pytest.mark.parametrize(
@@ -216,10 +216,10 @@ def test_noise_is_told_now_and_then(tmp_path: Path) -> None:
         [(name, "tok-SECRET" if name == ":scheme" else value) for name, value in EXPORT],
     ],
 )
-def test_odd_headers_of_a_call_are_not_told(abused: Served, headers: list[tuple[str, str]]) -> None:
+def test_odd_headers_of_a_call_are_not_logged(abused: Served, headers: list[tuple[str, str]]) -> None:
     with Wire(abused.grpc_port) as wire:
         wire.begin()
         wire.send(wire.request(1, message(b""), headers))
         wire.is_alive()
     assert_others_are_served(abused)
-    assert_nothing_is_told(abused)
+    assert_nothing_is_logged(abused)

@@ -231,7 +231,7 @@ async def test_requests_of_who_does_not_wait_for_answers_are_bounded() -> None:
 
 
 class NoAnswer(SameAnswer):
-    """An engine that answers when it is told to."""
+    """An engine that answers when the test lets it."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -51,7 +51,7 @@ def ask(up: Up, sql: str) -> list[dict[str, Any]]:
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
-def told(
+def sums_of(
     rows: list[dict[str, Any]], keys: Sequence[tuple[str, ...]], values: tuple[str, ...]
 ) -> Counter[Any]:
     """The sums of a column, whichever of its names it has, by the columns that name a service or an edge."""
@@ -81,15 +81,15 @@ def test_a_printed_query_answers_with_envoys_numbers(mesh: Up, place: str) -> No
     columns = set(rows[0])
     if requests := columns & {"requests", "sum(requests)", "n"}:
         expected = {(service,): count for service, count in truth().requests.items()}
-        assert told(rows, [("service",)], tuple(requests)) == expected
+        assert sums_of(rows, [("service",)], tuple(requests)) == expected
     edge = [("client_service", "server_service"), ("client", "server")]
     if calls := columns & {"calls", "sum(calls)"}:
         expected_calls = truth().calls
         if "FROM mesh_overhead" in sql:
             expected_calls = {ends: count for ends, count in expected_calls.items() if ends[0] != "outside"}
-        assert told(rows, edge, tuple(calls)) == expected_calls
+        assert sums_of(rows, edge, tuple(calls)) == expected_calls
     if unsent := columns & {"unsent", "sum(unsent)"}:
-        assert told(rows, edge, tuple(unsent)) == SHOWN_UNSENT
+        assert sums_of(rows, edge, tuple(unsent)) == SHOWN_UNSENT
     counts = requests or calls or unsent
     assert counts or not re.search(r"FROM (red|edges|service_traffic|edge_traffic)\b", sql), (
         "nothing was compared"

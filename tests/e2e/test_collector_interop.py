@@ -140,7 +140,7 @@ def test_what_a_collector_writes_by_trace_id_is_processed(
 
 @pytest.fixture(scope="module")
 def obliging_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """It makes topics for whoever writes to them, as brokers do unless told otherwise."""
+    """It makes topics for whoever writes to them, as brokers do unless configured otherwise."""
     settings = {"auto.create.topics.enable": "true", "num.partitions": "4"}
     with Cluster(tmp_path_factory.mktemp("obliging") / "broker", settings=settings) as cluster:
         yield cluster

@@ -153,7 +153,7 @@ async def eventually(happened: Callable[[], bool], command: Command) -> None:
         await asyncio.sleep(0.2)
 
 
-async def test_a_wrong_password_and_an_unknown_authority_are_told(
+async def test_a_wrong_password_and_an_unknown_authority_are_reported(
     secure: Cluster, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("log.kafka.brokers._START_S", 0.5)

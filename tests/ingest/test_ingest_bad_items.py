@@ -1,4 +1,4 @@
-"""One bad item is one bad item: what is wrong with it costs nothing else, and is counted and told."""
+"""One bad item is one bad item: what is wrong with it costs nothing else, and is counted and reported."""
 
 import json
 from typing import Any

@@ -173,9 +173,9 @@ async def test_http_on_the_grpc_port_is_answered_and_one_line_of_the_log(
             await reader.read()
         async with grpc_client(server) as channel:
             await export(channel, traces(0, 1))
-    told = [line for line in lines(caplog) if "spoken to in another protocol" in line]
-    assert 1 <= len(told) <= 2, "the first at once, the rest together"
-    assert all("HTTP/1.1" in line for line in told)
+    logged = [line for line in lines(caplog) if "spoken to in another protocol" in line]
+    assert 1 <= len(logged) <= 2, "the first at once, the rest together"
+    assert all("HTTP/1.1" in line for line in logged)
     assert not any(record.exc_info for record in caplog.records)
     assert log.span_ids() == span_ids(0, 1)
 

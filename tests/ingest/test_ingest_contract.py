@@ -58,7 +58,7 @@ class Sender:
             while requests is None or sent < requests:
                 sent += 1
                 first = next(self.firsts)
-                while (delay_s := await self._send(connection, first)) is not None:  # noqa: ASYNC110 - it is told how long to wait
+                while (delay_s := await self._send(connection, first)) is not None:  # noqa: ASYNC110 - the answer says how long to wait
                     await asyncio.sleep(delay_s)
                 if self.cut_off:
                     return
@@ -169,7 +169,7 @@ async def test_a_stop_answers_what_it_received(serve: Serve, protocol: str) -> N
     senders = make_senders(20)
     async with serve(log, drain_time="20s") as server:
         running = [asyncio.ensure_future(sender.run(server, protocol, requests=1)) for sender in senders]
-        while server.held_bytes < 20 * 16 << 10:  # noqa: ASYNC110 - nothing tells of a request received
+        while server.held_bytes < 20 * 16 << 10:  # noqa: ASYNC110 - nothing reports a request received
             await asyncio.sleep(0.005)
         stopping = asyncio.ensure_future(server.stop())
         await asyncio.sleep(0.05)
@@ -181,13 +181,13 @@ async def test_a_stop_answers_what_it_received(serve: Serve, protocol: str) -> N
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
-async def test_a_stop_while_the_log_hangs_tells_senders_to_come_back(serve: Serve, protocol: str) -> None:
+async def test_a_stop_while_the_log_hangs_asks_senders_to_come_back(serve: Serve, protocol: str) -> None:
     log = MemoryLog()
     log.open.clear()
     senders = make_senders(5)
     async with serve(log, drain_time="100ms") as server:
         running = [asyncio.ensure_future(sender.run(server, protocol, requests=1)) for sender in senders]
-        while server.held_bytes < 5 * 16 << 10:  # noqa: ASYNC110 - nothing tells of a request received
+        while server.held_bytes < 5 * 16 << 10:  # noqa: ASYNC110 - nothing reports a request received
             await asyncio.sleep(0.005)
         await server.stop()
     await asyncio.gather(*running)

@@ -26,7 +26,7 @@ async def test_counts_that_wait_for_the_log_do_not_hold_up_what_comes_after_them
     parts = split(SPANS, request, 1)
     assert isinstance(
         await gather.add(SPANS, parts, len(request)), LogUnavailable
-    )  # its count is told in an hour
+    )  # its count is logged in an hour
     async with asyncio.timeout(60):
         assert await gather.add(SPANS, parts, len(request)) is None
     assert len(log.span_ids()) == 5

@@ -229,7 +229,7 @@ async def test_health_of_each_service(serve: Serve) -> None:
         assert error.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-async def test_a_stop_tells_those_who_watch_and_does_not_wait_for_them(serve: Serve) -> None:
+async def test_a_stop_answers_those_who_watch_and_does_not_wait_for_them(serve: Serve) -> None:
     async with serve(MemoryLog(), drain_time="10m") as server, grpc_client(server) as channel:
         watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING

@@ -151,7 +151,7 @@ ZIP_BOMB = gzip.compress(bytes(64 << 20))
         "not gzip", "truncated gzip", "zip bomb", "JSON zip bomb", "too large", "too large JSON",
     ],
 )  # fmt: skip
-async def test_a_bad_request_is_told_why_in_its_own_encoding(
+async def test_a_bad_request_is_answered_why_in_its_own_encoding(
     serve: Serve, body: bytes, content_type: str, encoding: str, status: int
 ) -> None:
     log = MemoryLog()
@@ -179,7 +179,7 @@ async def test_a_body_of_unknown_length_is_bounded(serve: Serve) -> None:
 
 
 async def test_bodies_that_have_not_come_to_their_end_are_bounded_together(serve: Serve) -> None:
-    """Half of a body takes the room; another one is turned away, and told when to come again."""
+    """Half of a body takes the room; another one is turned away; the answer says when to come again."""
 
     def counted() -> float:
         return (
@@ -201,7 +201,7 @@ async def test_bodies_that_have_not_come_to_their_end_are_bounded_together(serve
         first = asyncio.ensure_future(
             session.post("/v1/traces", data=slow(), headers={"Content-Type": PROTOBUF})
         )
-        while server._http.receiving_bytes < 200_000:  # noqa: ASYNC110 - nothing else tells
+        while server._http.receiving_bytes < 200_000:  # noqa: ASYNC110 - nothing else reports it
             await asyncio.sleep(0.01)
         response, answer = await post(session, body)
         assert (response.status, response.headers["Retry-After"]) == (429, "3")

@@ -1,4 +1,4 @@
-"""Group commit's decisions, with time passed in: what a sender is told is what the log has."""
+"""Group commit's decisions, with time passed in: the answer to a sender is what the log has."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -125,7 +125,7 @@ def test_no_room_refuses_counts_and_says_when_to_come_back(make_pending: Make) -
     assert [(dict(append.headers), append.value) for append in batch.appends] == [({"refused": 3}, b"a")]
 
 
-def test_a_request_larger_than_the_buffer_is_told_so(make_pending: Make) -> None:
+def test_a_request_larger_than_the_buffer_is_answered_so(make_pending: Make) -> None:
     pending, answers = make_pending(limit_bytes=REQUEST_OVERHEAD_BYTES + 100), list[Exception | None]()
     with pytest.raises(
         RequestTooLarge, match=r"takes 16,584 bytes to hold; the whole buffer has 16,484 \(buffer_size\)"
@@ -134,7 +134,7 @@ def test_a_request_larger_than_the_buffer_is_told_so(make_pending: Make) -> None
     assert pending.held_bytes == 0
 
 
-def test_rejected_items_alone_are_logged_before_the_sender_is_told(make_pending: Make) -> None:
+def test_rejected_items_alone_are_logged_before_the_sender_is_answered(make_pending: Make) -> None:
     pending, answers = make_pending(), list[Exception | None]()
     add(pending, {}, answers, rejected=5)
     batch = pending.take(WINDOW_NS)
@@ -281,7 +281,7 @@ class PendingMachine(RuleBasedStateMachine):
                     assert part[:-1] in self.logged[TopicPartition(request.topic, partition)]
 
     def teardown(self) -> None:
-        """The log is well again: everything is answered, the counts are told, order is kept."""
+        """The log is well again: everything is answered, the counts are logged, order is kept."""
         for late in self.under_way:
             self._log(late)
             self.pending.finish(late, None, self.now_ns)

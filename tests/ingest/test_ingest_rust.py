@@ -116,16 +116,16 @@ async def test_large_requests_are_counted_while_the_buffer_is_full() -> None:
     assert log.counts("refused") == 120
 
 
-async def test_failed_handshakes_are_told_now_and_then(
+async def test_failed_handshakes_are_logged_now_and_then(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     pki = Pki(tmp_path)
     async with receiving(MemoryLog(), "native", **pki.settings(tls=True)) as server:
         for _ in range(20):
             assert await closed(server.grpc_port) != PREFACE
-    told = [record.getMessage() for record in caplog.records if "TLS handshake" in record.getMessage()]
-    assert 1 <= len(told) <= 2
-    assert "127.0.0.1" in told[-1]
+    logged = [record.getMessage() for record in caplog.records if "TLS handshake" in record.getMessage()]
+    assert 1 <= len(logged) <= 2
+    assert "127.0.0.1" in logged[-1]
 
 
 async def test_several_threads_lose_nothing() -> None:
@@ -142,7 +142,7 @@ async def test_several_threads_lose_nothing() -> None:
     assert sorted(log.span_ids()) == span_ids(0, 120)
 
 
-async def test_what_was_counted_is_told() -> None:
+async def test_what_was_counted_is_reported() -> None:
     def requests(status: str) -> float:
         return counted("meshflow_ingest_requests_total", protocol="grpc", topic=topics.SPANS, status=status)
 

@@ -1,5 +1,5 @@
-"""Tokens and client certificates: who is let in, what the others are told, and files that change while the
-receiver runs.
+"""Tokens and client certificates: who is let in, how the others are answered, and files that change while
+the receiver runs.
 """
 
 import asyncio
@@ -152,7 +152,7 @@ def test_what_is_wrong_with_a_file_of_tokens_is_said_without_showing_it(text: by
         ({"host": "10.0.0.1", "tls": {"certificate": "c", "key": "k", "client_ca": "a"}}, None),
     ],
 )
-def test_an_open_receiver_is_told_of(settings: dict[str, object], said: str | None) -> None:
+def test_an_open_receiver_is_logged(settings: dict[str, object], said: str | None) -> None:
     warning = exposure(IngestSettings.model_validate(settings))
     assert warning == said if said is None else said in (warning or "")
 
@@ -237,7 +237,7 @@ async def test_http_asks_for_a_token(serve: Serve, pki: Pki) -> None:
 
 
 async def test_what_a_stranger_sends_is_neither_unpacked_nor_measured(serve: Serve, pki: Pki) -> None:
-    """Who has no token is told that, not that the message unpacks to too much, or is not OTLP, or is not
+    """Who has no token is answered that, not that the message unpacks to too much, or is not OTLP, or is not
     gzip.
     """
     log = MemoryLog()
@@ -316,12 +316,12 @@ async def test_a_changed_file_is_noticed(serve: Serve, pki: Pki) -> None:
         replacement.write_text(NEXT_TOKEN)
         replacement.rename(pki.folder / "tokens")
         async with asyncio.timeout(LONG_S):
-            while (await post(server, b"", dict(bearer(NEXT_TOKEN)))).status != 200:  # noqa: ASYNC110 - nothing tells of it
+            while (await post(server, b"", dict(bearer(NEXT_TOKEN)))).status != 200:  # noqa: ASYNC110 - nothing reports it
                 await asyncio.sleep(0.1)
         assert (await post(server, b"", dict(bearer(TOKEN)))).status == 401
 
 
-async def test_a_broken_file_changes_nothing_and_is_told_of_once(
+async def test_a_broken_file_changes_nothing_and_is_logged_once(
     serve: Serve, pki: Pki, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serve(MemoryLog(), **pki.settings(tls=True, tokens=True)) as server:

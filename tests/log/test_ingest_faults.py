@@ -269,7 +269,7 @@ async def test_workers_end_with_their_parent(place: KafkaPlace, tmp_path: Path, 
     await until(are_gone, "the workers have ended")
 
 
-async def test_a_port_in_use_is_told_once_for_all_workers(
+async def test_a_port_in_use_is_reported_once_for_all_workers(
     place: KafkaPlace, tmp_path: Path, running: ExitStack
 ) -> None:
     receiver = start(running, ingest(tmp_path, place.url, CONFIG))

@@ -225,5 +225,5 @@ async def test_a_consumer_that_has_ended_is_a_log_that_does_not_answer(broker: C
     waits.clear()
     with pytest.raises(LogUnavailable, match="has ended"):
         await consumer.member.ask(ask)
-    gc.collect()  # a coroutine that was never awaited would be told here
+    gc.collect()  # a coroutine that was never awaited would be reported here
     assert not waits.is_set()

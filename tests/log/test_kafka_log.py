@@ -98,15 +98,15 @@ async def test_topics_that_do_not_fit_are_named(broker: Cluster) -> None:
     assert "cleanup.policy=compact" in str(refused.value)
 
 
-async def test_what_a_topic_puts_at_risk_is_told(broker: Cluster, caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_a_topic_puts_at_risk_is_logged(broker: Cluster, caplog: pytest.LogCaptureFixture) -> None:
     await (await (place := KafkaPlace(broker)).open_writer()).close()
     await (await place.open_writer()).close()
     assert caplog.records == [], "topics as the settings say"
     await place.set_topic(SPANS, {"message.timestamp.type": "LogAppendTime", "retention.ms": "60000"})
     place.settings = KafkaWriterSettings(replication=2)
     await (await place.open_writer()).close()
-    told = [record.getMessage() for record in caplog.records if SPANS in record.getMessage()]
-    assert told == [
+    logged = [record.getMessage() for record in caplog.records if SPANS in record.getMessage()]
+    assert logged == [
         f"topic {place.prefix}{SPANS} has retention.ms=60000, ingest.kafka.retention says 86400000:"
         " what is not processed within that time is lost",
         f"topic {place.prefix}{SPANS} has partitions of 1 copies, ingest.kafka.replication says 2",
@@ -137,7 +137,7 @@ async def test_several_writers_may_open_at_once_and_one_tick_is_enough(broker: C
     await reader.close()
 
 
-async def test_a_broker_that_is_away_is_told_in_time_and_what_was_given_up_may_come_later(
+async def test_a_broker_that_is_away_is_reported_in_time_and_what_was_given_up_may_come_later(
     broker: Cluster,
 ) -> None:
     place = KafkaPlace(broker, KafkaWriterSettings(append_timeout=parse_duration("1s")))
@@ -175,7 +175,7 @@ async def _eventually_appended(writer: KafkaLogWriter, append: Append, id_: byte
     pytest.fail("the writer did not recover")
 
 
-async def test_no_broker_at_all_is_told(broker: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_broker_at_all_is_reported(broker: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("log.kafka.topics.TIMEOUT_S", 1.0)
     nowhere = Cluster(broker.nodes[0].folder / "nowhere")
     with pytest.raises(LogUnavailable, match="does not answer"):

@@ -133,7 +133,7 @@ async def test_by_tls_and_a_client_certificate(guarded: Guarded) -> None:
 
 
 @pytest.mark.parametrize("fault", ["wrong password", "no certificate", "unknown authority", "no TLS"])
-async def test_who_is_not_let_in_is_told(
+async def test_who_is_not_let_in_is_answered_so(
     guarded: Guarded, fault: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     port, settings = {

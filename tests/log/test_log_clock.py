@@ -64,7 +64,7 @@ def test_it_never_goes_back_and_stands_still_only_with_the_machine(moves: list[t
         last_ns = now_ns
 
 
-def test_a_step_back_is_told_once_and_its_end_too(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_step_back_is_logged_once_and_its_end_too(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     clocks = Clocks()
     clock = clocks.log_clock()

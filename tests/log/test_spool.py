@@ -129,7 +129,7 @@ def test_a_folder_belongs_to_one_process(tmp_path: Path) -> None:
     Spool(tmp_path, MIB).close()
 
 
-def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_used_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(LogUnavailable, match="cannot be used"):
         Spool(tmp_path / "file" / "spool", MIB)

@@ -70,7 +70,7 @@ class FakeKafka:
             part = records[: self.random.randrange(len(records) + 1)] if fault and fault[0] < 3 else records
             self.partitions[tp] += part
         if fault:
-            raise fault[1]("told to")
+            raise fault[1]("as planned")
 
     def others_write(self, tp: TopicPartition) -> None:
         self.partitions[tp].append((b"of others", b"of others"))

@@ -110,7 +110,7 @@ def _checkpoint(place: SqlitePlace) -> None:
     connection.close()
 
 
-async def test_a_second_writer_is_told_who_has_the_log(place: SqlitePlace) -> None:
+async def test_a_second_writer_is_answered_who_has_the_log(place: SqlitePlace) -> None:
     writer = place.writer()
     with pytest.raises(LogUnavailable, match=r"in use by another meshflow \(process \d+\)"):
         place.writer()
@@ -118,7 +118,7 @@ async def test_a_second_writer_is_told_who_has_the_log(place: SqlitePlace) -> No
     await place.writer().close()
 
 
-async def test_a_reader_without_a_log_is_told(tmp_path: Path) -> None:
+async def test_a_reader_without_a_log_is_answered_so(tmp_path: Path) -> None:
     with pytest.raises(LogUnavailable, match="there is no log"):
         SqliteLogReader(tmp_path)
 

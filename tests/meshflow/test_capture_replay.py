@@ -55,13 +55,13 @@ def test_signals_are_told_apart_whatever_the_file_is_called(
     assert (len(captured), sum(one.items for one in captured)) == (requests, items)
 
 
-def test_files_are_merged_by_time_and_bytes_are_told() -> None:
-    told: list[int] = []
-    captured = list(read_captures(list(FILES.values()), told.append))
+def test_files_are_merged_by_time_and_bytes_are_reported() -> None:
+    reported: list[int] = []
+    captured = list(read_captures(list(FILES.values()), reported.append))
     assert len(captured) == 490 + 360 + 626
     order = [one.topic for one in captured]
     assert sum(left != right for left, right in pairwise(order)) > 100
-    assert sum(told) == sum(path.stat().st_size for path in FILES.values())
+    assert sum(reported) == sum(path.stat().st_size for path in FILES.values())
 
 
 def test_every_time_moves_by_the_same_amount_and_nothing_else_does() -> None:
@@ -113,7 +113,7 @@ def test_what_is_no_capture_is_a_clear_error(tmp_path: Path, content: bytes, mes
 
 
 class Receiver:
-    """A gRPC server that keeps what comes, and answers as it is told."""
+    """A gRPC server that keeps what comes, and answers as the test says."""
 
     def __init__(self) -> None:
         self.came: list[bytes] = []
@@ -123,7 +123,7 @@ class Receiver:
     async def export(self, body: bytes, context: Any) -> bytes:
         self.came.append(body)
         if isinstance(self.answer, grpc.StatusCode):
-            await context.abort(self.answer, "told to")
+            await context.abort(self.answer, "as planned")
         assert isinstance(self.answer, bytes)
         return self.answer
 
@@ -182,7 +182,7 @@ async def test_rejected_items_and_failed_requests_are_counted(receiver: Receiver
     assert (failed.failed, failed.accepted[SPANS], failed.reasons) == (
         1,
         0,
-        {"RESOURCE_EXHAUSTED: told to": 1},
+        {"RESOURCE_EXHAUSTED: as planned": 1},
     )
 
 

@@ -93,10 +93,10 @@ def test_letters_of_a_running_up_are_listed_shown_and_replayed(tmp_path: Path) -
         shown = dead_letters("show", str(left_out["id"]), "--data", str(up.data))
         assert '"traceId": "' in shown, "the log still has the payload"
 
-        told = dead_letters("replay", "--all", "--data", str(up.data), code=1)
-        assert f"{left_out['id']}  replayed" in told
-        assert f"{bad['id']}  not replayed: it is not OTLP" in told
-        assert "1 of 2 letters were not replayed" in told
+        said = dead_letters("replay", "--all", "--data", str(up.data), code=1)
+        assert f"{left_out['id']}  replayed" in said
+        assert f"{bad['id']}  not replayed: it is not OTLP" in said
+        assert "1 of 2 letters were not replayed" in said
         ledger = up.wait_for(1_000 + 1 + 2 * 1_500)
         assert (ledger["rejected"], ledger["stored"]) == (1_501, 2_500)
         assert [bool(letter["replayed"]) for letter in listed(up.data)] == [False, True]
@@ -106,8 +106,8 @@ def test_letters_of_a_running_up_are_listed_shown_and_replayed(tmp_path: Path) -
         assert {label["replay_of"] for label in marks} == {left_out["id"]}
     finally:
         up.stop(signal.SIGTERM)
-    told = dead_letters("replay", str(left_out["id"]), "--data", str(up.data))
-    assert f"{left_out['id']}  replayed" in told, "by name once more, and without a running up"
+    said = dead_letters("replay", str(left_out["id"]), "--data", str(up.data))
+    assert f"{left_out['id']}  replayed" in said, "by name once more, and without a running up"
     assert len(asyncio.run(labels_in(up.data))) > len(marks)
 
 
@@ -123,8 +123,8 @@ def test_letters_of_a_running_up_are_listed_shown_and_replayed(tmp_path: Path) -
 )
 def test_errors_say_what_to_do(tmp_path: Path, arguments: tuple[str, ...], code: int, text: str) -> None:
     asyncio.run(fill(tmp_path, b""))
-    told = dead_letters(*(argument.format(data=tmp_path) for argument in arguments), code=code)
-    assert text in told
+    said = dead_letters(*(argument.format(data=tmp_path) for argument in arguments), code=code)
+    assert text in said
 
 
 @pytest.mark.component("kafka")
@@ -147,9 +147,9 @@ def test_letters_on_kafka_are_listed_shown_and_replayed(
     names = [f"{place.prefix}{SPANS}/0/7", f"{place.prefix}{METRICS}/1/8"]
     assert [json.loads(line)["id"] for line in dead_letters("list", "--json").splitlines()] == names
     assert '"traceId": "' in dead_letters("show", names[0])
-    told = dead_letters("replay", "--all", code=1)
-    assert f"{names[0]}  replayed" in told
-    assert f"{names[1]}  not replayed: it is not OTLP" in told
+    said = dead_letters("replay", "--all", code=1)
+    assert f"{names[0]}  replayed" in said
+    assert f"{names[1]}  not replayed: it is not OTLP" in said
 
     async def records() -> list[Record]:
         reader = await place.open_reader()

@@ -112,7 +112,7 @@ def test_errors_of_the_file_say_what_to_do(tmp_path: Path, text: str, message: s
     assert "secret" not in str(failed.value)
 
 
-def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
+def test_every_fault_is_reported_at_once(tmp_path: Path) -> None:
     with pytest.raises(SettingsInvalid) as failed:
         load(write(tmp_path, "[ingest]\ngrpc_port = 'a'\nhttp_port = 'b'\n"), environ={})
     assert len(str(failed.value).splitlines()) == 2

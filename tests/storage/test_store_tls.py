@@ -157,7 +157,7 @@ def test_a_certificate_of_the_given_authority_is_trusted_no_other(
         )
 
 
-def test_the_name_is_checked_unless_told_otherwise(
+def test_the_name_is_checked_unless_configured_otherwise(
     locked: StoreServer, ca: trustme.CA, tmp_path: Path
 ) -> None:
     with front(locked, ca, name="elsewhere.example") as port:

@@ -169,11 +169,11 @@ def test_attempts_are_what_arrived_and_what_did_not(client: Client, settings: St
         ("db", 8, 8, 0, 0, 0, 0, 8.0, 0, 0),
         ("shop", 12, 5, 4, 3, 8, 1, 50.0, 6, 3),
     ]
-    told = "request_bytes, response_bytes, client_histogram, overhead_histogram"
-    assert rows(client, f"SELECT {told} FROM edge_traffic WHERE server_service = 'shop'") == [
+    columns = "request_bytes, response_bytes, client_histogram, overhead_histogram"
+    assert rows(client, f"SELECT {columns} FROM edge_traffic WHERE server_service = 'shop'") == [
         (0, 0, {bucket_of(3 * MS): 5}, {bucket_of(MS): 5})
     ]
-    assert rows(client, f"SELECT {told} FROM edge_traffic WHERE connection = 'database'") == [
+    assert rows(client, f"SELECT {columns} FROM edge_traffic WHERE connection = 'database'") == [
         (80, 800, {bucket_of(3 * MS): 8}, {})
     ]
 

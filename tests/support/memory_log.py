@@ -1,4 +1,4 @@
-"""A log in memory that keeps LogWriter's contract and can be told to fail and to hang: fault injection."""
+"""A log in memory that keeps LogWriter's contract and can be made to fail and to hang: fault injection."""
 
 import asyncio
 from collections.abc import Callable, Sequence

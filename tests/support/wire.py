@@ -1,4 +1,4 @@
-"""An HTTP/2 peer that sends whatever frames it is told to, and tells what came back (RFC 9113, RFC 7541)."""
+"""An HTTP/2 peer that sends whatever frames a test names, and reports what came back (RFC 9113, RFC 7541)."""
 
 import select
 import socket

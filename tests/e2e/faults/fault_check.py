@@ -90,13 +90,13 @@ async def _settle(fleet: "FaultedFleet", acknowledged: SpanIds) -> SpanIds:
                 )
                 progress.look(state)
                 await asyncio.sleep(0.5)
-            fleet.tell(f"all is stored: {ledger}")
+            fleet.report(f"all is stored: {ledger}")
             await fleet.end_ingests()
             decided = len(log.ids())
             if await log.read() == 0:
                 assert ledger["received"] == decided, f"{ledger} of {decided} spans in the log"
                 return log.ids()
-            fleet.tell(f"{len(log.ids()) - decided} spans came while the receivers ended")
+            fleet.report(f"{len(log.ids()) - decided} spans came while the receivers ended")
     finally:
         await log.close()
     raise AssertionError(f"receivers without clients wrote more spans each of {_ROUNDS} times")

@@ -60,7 +60,7 @@ class FaultedFleet:
     """
 
     def __init__(self, folder: Path, on_event: Callable[[str], None] = lambda _: None) -> None:
-        """``on_event`` is told what is added to the story."""
+        """``on_event`` gets each line of the story."""
         self.folder = folder
         self._on_event = on_event
         self.cluster = Cluster(folder / "kafka", BROKERS, BROKER_SETTINGS, heap="256m")
@@ -91,7 +91,7 @@ class FaultedFleet:
         """What was done to whom, and what happened by itself, with seconds since the start."""
         self.ended_by_itself = 0
         self.unexpected: list[str] = []
-        """Ends without a reason that was told."""
+        """Ends without a reason that was logged."""
         self._began_s = time.monotonic()
         self._away: set[Command] = set()
         self._handled = {worker: asyncio.Lock() for worker in self.workers}
@@ -137,7 +137,7 @@ class FaultedFleet:
         """Since the start."""
         return time.monotonic() - self._began_s
 
-    def tell(self, what: str) -> None:
+    def report(self, what: str) -> None:
         """Add to the story."""
         self.story.append(f"{self.seconds:7.1f} s  {what}")
         self._on_event(self.story[-1])
@@ -156,7 +156,7 @@ class FaultedFleet:
     async def _in_a_row(self, faults: Sequence[Fault]) -> None:
         for fault in faults:
             await asyncio.sleep(fault.after_s)
-            self.tell(f"{fault}")
+            self.report(f"{fault}")
             match fault.part:
                 case Part.BROKER:
                     await self._break_broker(fault)
@@ -170,7 +170,7 @@ class FaultedFleet:
                     command = self.workers[fault.victim % WORKERS]
                     async with self._handled[command]:
                         await self._break_command(command, fault)
-            self.tell(f"{fault.part} {fault.victim} is back")
+            self.report(f"{fault.part} {fault.victim} is back")
 
     async def _break_command(self, command: Command, fault: Fault) -> None:
         assert command.process is not None
@@ -215,7 +215,7 @@ class FaultedFleet:
         command.process.send_signal(signal.SIGTERM)
         await self.until(command.ended, f"{command.name} ends when asked to")
         code = command.process.returncode
-        self.tell(f"{command.name} ended with {code}")
+        self.report(f"{command.name} ended with {code}")
         if cleanly:
             assert code == 0, f"{command.name} ended with {code}: {command.output()[-3000:]}"
         elif code not in {0, -signal.SIGTERM}:  # the latter: it had hardly begun
@@ -297,7 +297,7 @@ class FaultedFleet:
                     assert command.process is not None
                     self.ended_by_itself += 1
                     last_words = command.output().strip().rpartition("\n")[2]
-                    self.tell(
+                    self.report(
                         f"{command.name} ended by itself with {command.process.returncode}: {last_words}"
                     )
                     self._look_at_end(command)

@@ -54,7 +54,7 @@ async def _run(fleet: FaultedFleet, seed: int, faults: int, minutes: float) -> s
             load.finish()
             await fleet.until(lambda: load.finished, "every request that was begun is acknowledged")
             acknowledged = load.acknowledged()
-            fleet.tell(f"{len(acknowledged)} spans acknowledged, {load.resent} requests were sent again")
+            fleet.report(f"{len(acknowledged)} spans acknowledged, {load.resent} requests were sent again")
         counts = await compare(fleet, acknowledged)
         assert not fleet.unexpected, fleet.unexpected
         ends = f"{fleet.ended_by_itself} processes ended by themselves in {done} faults"

@@ -206,7 +206,7 @@ async def test_an_error_that_cannot_be_mended_ends_up(tmp_path: Path) -> None:
     assert (tmp_path / "lives").read_text() == "x"
 
 
-async def test_one_that_does_not_end_when_told_to_is_killed(
+async def test_one_that_does_not_end_when_asked_to_is_killed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running(tmp_path, "signal.signal(signal.SIGTERM, signal.SIG_IGN); live()", stop_s=1.0) as back:
@@ -215,7 +215,7 @@ async def test_one_that_does_not_end_when_told_to_is_killed(
     assert "did not end within 1 s and are killed" in caplog.text
 
 
-async def test_it_is_told_to_end_before_it_is_ready(tmp_path: Path) -> None:
+async def test_it_is_asked_to_end_before_it_is_ready(tmp_path: Path) -> None:
     async with running(tmp_path, "time.sleep(600)") as back:
         await happens((tmp_path / "lives").exists)
     assert back.task.done()

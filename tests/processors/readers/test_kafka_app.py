@@ -136,7 +136,7 @@ async def test_what_retention_removed_is_counted_as_lost(broker: Cluster) -> Non
     async with ticks(writer):
         left = 3 * otlp.split(SPANS, part, 1).items
         await eventually(
-            lambda: store.sum("lost") > 0 and store.sum("received") == left, "the ledger tells", worker
+            lambda: store.sum("lost") > 0 and store.sum("received") == left, "the ledger has them", worker
         )
         assert store.sum("lost") == 3, "offsets 4 to 6: 2 and 3 were emitted before"
     await writer.close()
@@ -150,7 +150,7 @@ async def test_a_poison_record_is_set_aside_and_reading_goes_on(broker: Cluster)
         await writer.append([Append(TopicPartition(topic, 1), b"\xff\xff not OTLP", {"refused": 2})])
     worker = Worker(place, store)
     async with ticks(writer):
-        await eventually(lambda: store.sum("rejected") == 3, "the ledger tells", worker)
+        await eventually(lambda: store.sum("rejected") == 3, "the ledger has them", worker)
         assert store.sum("refused") == 6
         assert {(tp, letter.offset) for tp, letter in worker.letters} == {
             (TopicPartition(topic, 1), 0) for topic in TOPICS
@@ -189,7 +189,7 @@ async def test_a_broker_that_comes_back_finds_the_worker_going_on(broker: Cluste
     assert await worker.stop()
 
 
-async def test_a_commit_beyond_the_end_is_told(broker: Cluster) -> None:
+async def test_a_commit_beyond_the_end_is_reported(broker: Cluster) -> None:
     place, store = KafkaPlace(broker), Store()
     await (await place.open_writer(TOPICS)).close()
     reader = await place.open_reader("meshflow")
@@ -199,7 +199,7 @@ async def test_a_commit_beyond_the_end_is_told(broker: Cluster) -> None:
         await asyncio.wait_for(Worker(place, store).running, 120)
 
 
-async def test_no_broker_is_told(broker: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_broker_is_reported(broker: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("log.kafka.brokers._START_S", 0.5)
     nowhere = KafkaPlace(Cluster(broker.nodes[0].folder / "nowhere"))
     with pytest.raises(LogUnavailable, match="does not answer"):

@@ -198,7 +198,7 @@ async def all_there(place: KafkaPlace, count: int) -> bool:
     )
 
 
-async def test_what_was_gone_before_it_was_read_is_told(broker: Cluster) -> None:
+async def test_what_was_gone_before_it_was_read_is_reported(broker: Cluster) -> None:
     place = KafkaPlace(broker)
     async with Foreign(place) as foreign:
         for request in make_requests(200, 5, 5, 20, seed=1):

@@ -1,5 +1,5 @@
 """Workers as processes that join, leave, are killed and stand still; a stop while the database hangs; what
-workers tell of themselves.
+workers report of themselves.
 """
 
 import asyncio
@@ -222,7 +222,7 @@ async def test_a_worker_with_nothing_to_do_does_next_to_nothing(
     assert await asyncio.to_thread(process.wait, LONG_S) == 0
 
 
-async def test_workers_tell_lag_pane_and_delay_and_end_without_lag(broker: Cluster) -> None:
+async def test_workers_report_lag_pane_and_delay_and_end_without_lag(broker: Cluster) -> None:
     place, store = KafkaPlace(broker), Store()
     labels = {"topic": SPANS, "partition": "0"}
 
@@ -232,7 +232,7 @@ async def test_workers_tell_lag_pane_and_delay_and_end_without_lag(broker: Clust
     async with Load(place) as load:
         await eventually(lambda: load.sent > 200, "there is something to read")
         worker = Worker(place, store)
-        await eventually(lambda: gauge("pane") is not None, "the pane is told", worker)
+        await eventually(lambda: gauge("pane") is not None, "the pane is reported", worker)
         before = gauge("pane")
         assert before is not None
         await eventually(lambda: (gauge("pane") or 0) > before + 5, "the pane moves", worker)

@@ -28,43 +28,43 @@ func calls(ctx context.Context, o options) error {
 	checks, traces := health.NewHealthClient(connection), collector.NewTraceServiceClient(connection)
 
 	answer, err := checks.Check(ctx, &health.HealthCheckRequest{})
-	tell("health", err, answer.GetStatus())
+	report("health", err, answer.GetStatus())
 	answer, err = checks.Check(ctx, &health.HealthCheckRequest{Service: collector.TraceService_ServiceDesc.ServiceName})
-	tell("health of a service", err, answer.GetStatus())
+	report("health of a service", err, answer.GetStatus())
 	_, err = checks.Check(ctx, &health.HealthCheckRequest{Service: "nobody"})
-	tell("health of nobody", err)
+	report("health of nobody", err)
 	watch, err := checks.Watch(ctx, &health.HealthCheckRequest{})
 	if err == nil {
 		answer, err = watch.Recv()
 	}
-	tell("watch", err, answer.GetStatus())
+	report("watch", err, answer.GetStatus())
 
-	tell("unknown method", connection.Invoke(ctx, "/nobody/Nothing", &health.HealthCheckRequest{}, &health.HealthCheckResponse{}))
+	report("unknown method", connection.Invoke(ctx, "/nobody/Nothing", &health.HealthCheckRequest{}, &health.HealthCheckResponse{}))
 	_, err = traces.Export(ctx, request(o.first, 1, 0))
-	tell("export without a token", err)
+	report("export without a token", err)
 	ctx = o.authorized(ctx)
 	_, err = traces.Export(ctx, request(o.first+1, 10, 0))
-	tell("export", err)
+	report("export", err)
 	_, err = traces.Export(ctx, request(o.first+11, 10, 0), grpc.UseCompressor(gzip.Name))
-	tell("gzip", err)
+	report("gzip", err)
 	_, err = traces.Export(ctx, request(o.first+21, 1000, 3000))
-	tell("3 MB", err)
+	report("3 MB", err)
 	_, err = traces.Export(ctx, request(0, 1, 8<<20))
-	tell("8 MB", err)
+	report("8 MB", err)
 	_, err = traces.Export(ctx, request(0, 1, 8<<20), grpc.UseCompressor(gzip.Name))
-	tell("8 MB, gzip", err)
+	report("8 MB, gzip", err)
 	broken := request(o.first+1021, 2, 0)
 	broken.ResourceSpans[0].ScopeSpans[0].Spans[1].TraceId = []byte("short")
 	partial, err := traces.Export(ctx, broken)
-	tell("one bad id of two", err, partial.GetPartialSuccess().GetRejectedSpans())
+	report("one bad id of two", err, partial.GetPartialSuccess().GetRejectedSpans())
 	late, stop := context.WithTimeout(ctx, -time.Second)
 	defer stop()
 	_, err = traces.Export(late, request(0, 1, 0))
-	tell("too late", err)
+	report("too late", err)
 	return nil
 }
 
-func tell(name string, err error, more ...any) {
+func report(name string, err error, more ...any) {
 	fmt.Println(strings.TrimSpace(fmt.Sprintln(append([]any{name + ":", status.Code(err)}, more...)...)))
 }
 

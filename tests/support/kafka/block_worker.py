@@ -1,7 +1,7 @@
 """A worker as a process of its own that stores each block as a file: ``python -m
 tests.support.kafka.block_worker BOOTSTRAP PREFIX FOLDER [PANE]``.
 
-A folder is a store that several processes can share, and that tells who wrote what.
+A folder is a store that several processes can share, and whose names say who wrote what.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ SESSION_TIMEOUT = "5s"
 
 
 class FolderStore:
-    """A sink; a file's name tells its block and who wrote it."""
+    """A sink; a file's name says its block and who wrote it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -191,7 +191,7 @@ class Node:
         await asyncio.to_thread(self.wait_ready)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
-        """End the process, gracefully unless told otherwise."""
+        """End the process, gracefully unless asked otherwise."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(how)
             with suppress(subprocess.TimeoutExpired):
@@ -308,7 +308,7 @@ class Cluster:
 
 
 def _stands_still(pid: int) -> bool:
-    """Whether every thread of the process is stopped, where /proc tells it."""
+    """Whether every thread of the process is stopped, where /proc shows it."""
     threads = Path(f"/proc/{pid}/task")
     if not threads.exists():
         return True

@@ -97,7 +97,7 @@ def by_token(blocks: Iterable[Block]) -> dict[str, Block]:
 
 
 class Store:
-    """A sink that keeps everything; it can be told to fail."""
+    """A sink that keeps everything; it can be made to fail."""
 
     def __init__(self) -> None:
         self.blocks: list[Block] = []
@@ -123,7 +123,7 @@ class Store:
 
 
 class HeldStore(Store):
-    """It takes blocks when it is told to."""
+    """It takes blocks when the test lets it."""
 
     def __init__(self) -> None:
         super().__init__()

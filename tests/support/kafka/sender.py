@@ -23,7 +23,7 @@ class Sender:
         self._next = first
         self.acknowledged: set[bytes] = set()
         self.refused: set[bytes] = set()
-        """Of which it was told that they were not taken."""
+        """Of which the answer was that they were not taken."""
         self.retry_s: set[float | None] = set()
 
     async def send(self, target: str, requests: int, at_once: int = 10) -> None:
