@@ -108,9 +108,10 @@ class Damaged:
 
     def read_all(self) -> list[Outcome]:
         """Every table of the running `up` is read, whole."""
-        return [self._read(f"SELECT count(), sum(cityHash64(*)) FROM {table}") for table in SCHEMAS]
+        return [self.ask(f"SELECT count(), sum(cityHash64(*)) FROM {table}") for table in SCHEMAS]
 
-    def _read(self, sql: str) -> Outcome:
+    def ask(self, sql: str) -> Outcome:
+        """Ask the running `up` over its SQL port."""
         try:
             return Outcome(0, str(self.up.sql(sql)))
         except AssertionError as error:

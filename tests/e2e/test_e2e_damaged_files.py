@@ -2,14 +2,18 @@
 one line says why not and what to do. ``python -m tests.e2e.soak_damage`` tries many more.
 """
 
+import os
 from pathlib import Path
 from random import Random
 
 import pytest
 
+from schemas.tables import SCHEMAS
 from tests.e2e.damaged_up import CAPTURE, SPANS, Damaged, assert_plain, make
+from tests.e2e.soak_requests import probe
 from tests.support.damage import flip, garble, truncate
-from tests.support.up import replay
+from tests.support.load import Load
+from tests.support.up import eventually, replay
 
 
 @pytest.fixture(scope="module")
@@ -76,5 +80,51 @@ def test_a_damaged_definition_is_one_line_everywhere_and_repaired(made: Path, tm
         replay(damaged.up, CAPTURE, options=("--now",))
         damaged.up.wait_for(3 * SPANS)
         assert damaged.up.count("SELECT count() FROM red_10s") > 0
+    finally:
+        damaged.end()
+
+
+def test_damage_under_a_running_up_costs_the_damaged_rows_and_nothing_else(
+    made: Path, tmp_path: Path
+) -> None:
+    damaged = Damaged(made, tmp_path)
+    up, read = damaged.up, "SELECT sum(cityHash64(*)) FROM otel_traces"
+    assert damaged.start().code is None
+    try:
+        (definition,) = up.data.glob("store/store/*/*/otel_traces.sql")
+        uuid = definition.read_text().split("'")[1]
+        table = up.data / "store/store" / uuid[:3] / uuid
+        emptied: set[str] = set()
+
+        def is_read() -> bool:
+            """After every part was emptied, those too that the engine made of others meanwhile."""
+            for rows in table.glob("[0-9]*_*_*_*/*.bin"):
+                os.truncate(rows, 0)
+                emptied.add(rows.parent.name)
+            return damaged.ask(read).code == 0
+
+        eventually(lambda: not is_read(), "the engine meets the damage")
+        answer = damaged.ask(read)
+        assert_plain(answer, "a query of damaged rows")
+        assert "a part of the store is damaged: end meshflow and say `meshflow repair`" in answer.last_line
+        asked = {table: damaged.ask(f"SELECT sum(cityHash64(*)) FROM {table}").code for table in SCHEMAS}
+        assert [table for table, code in asked.items() if code] == ["otel_traces"]
+
+        with Load(up, [probe(1)], senders=1) as load:
+            load.finish()
+        whole = "SELECT count() FROM otel_traces WHERE _part NOT IN ({})".format(
+            ", ".join(f"'{name}'" for name in emptied)
+        )
+        eventually(
+            lambda: up.count(f"{whole} AND ServiceName = 'probe'") == 1,
+            "what comes after the damage is stored",
+        )
+        assert up.wait_for(2 * SPANS + 1)["stored"] == 2 * SPANS + 1
+        assert damaged.end() == 0
+        again = damaged.start()
+        assert again.code is None
+        assert f"table otel_traces: {2 * SPANS} rows are lost: damaged parts (broken-on-start_" in again.said
+        assert stored(damaged) == 1
+        assert up.ledger()["stored"] == 2 * SPANS + 1, "nothing is counted twice"
     finally:
         damaged.end()
