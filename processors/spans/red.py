@@ -20,7 +20,7 @@ from processors.limits import Codes, Identities, Labels, PastNames, SeenServices
 from processors.settings import LabelLimits, ProcessorSettings
 from processors.slots import LEVELS, PaneTime
 from processors.spans.deduplicate import PaneSpans, Stored
-from processors.spans.dimensions import Dimensions, SeenDimensions, read_dimensions
+from processors.spans.dimensions import NO_DIMENSIONS, Dimensions, SpanDimensions
 from processors.spans.edges.entries import Entries
 from processors.spans.sampling.sampler import Sampler
 from processors.stage import PaneView, Tables, Window
@@ -58,7 +58,9 @@ class Counted:
     """Spans to count."""
 
     spans: pl.DataFrame
-    """SPAN_SCHEMA's columns, ``parent_key``, ``weight``; unknown durations in NO_BUCKET."""
+    """SPAN_SCHEMA's columns, ``parent_key``, ``weight``; unknown durations in NO_BUCKET. ``dimensions``
+    (row of Dimensions.maps) where such are configured.
+    """
     entered: Flags
     """With which of them a request entered a node."""
     new: Flags | None = None
@@ -101,11 +103,10 @@ def _unfinished(frame: pl.DataFrame, rows: npt.NDArray[np.int64]) -> pl.DataFram
 
 
 class Red:
-    """Leaves SeenServices and SeenDimensions; counts a decided pane's first copies."""
+    """Leaves SeenServices; counts a decided pane's first copies."""
 
     def __init__(self, settings: ProcessorSettings, sampler: Sampler) -> None:  # noqa: ARG002 - as every stage
         self._limits = settings.labels
-        self._dimensions = settings.dimensions
         self._lookback_panes = settings.lookback_panes
 
     def close(self, pane: PaneView[SpanBatch]) -> Tables:
@@ -115,8 +116,6 @@ class Red:
             known = identities(pane.batch, spans.labels)
             pane.seen.leave(SeenServices.of(spans.frame, known, self._limits))
             pane.own.leave(_Known(known))
-            if self._dimensions:
-                pane.seen.leave(SeenDimensions.of(spans.frame, spans.labels, self._dimensions))
         return {}
 
     def decide(self, pane: PaneView[SpanBatch], window: Window) -> Tables:  # noqa: ARG002 - Edges have used it
@@ -127,16 +126,14 @@ class Red:
         met = pane.met(SeenServices, self._lookback_panes // 2)
         own = pane.seen[SeenServices]
         past = None if met is None else PastNames.of(met, self._lookback_panes, self._limits, own)
+        maps = NO_DIMENSIONS
+        if (dimensions := pane.own.get(Dimensions)) is not None:
+            of_span = dimensions.of_row[pane.own[SpanDimensions].of_span]
+            spans = replace(spans, frame=spans.frame.with_columns(dimensions=pl.Series(of_span)))
+            maps = dimensions.maps
         counted = Counted.of(spans, pane.own[Stored], pane.own[Entries])
-        dimensions = read_dimensions(
-            counted.spans,
-            spans.labels,
-            self._dimensions,
-            pane.met(SeenDimensions, self._lookback_panes // 2),
-            self._lookback_panes,
-        )
         known = pane.own[_Known].identities
-        return red(counted, dimensions, known, pane.time, limits=self._limits, past=past)
+        return red(counted, maps, known, pane.time, limits=self._limits, past=past)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +157,7 @@ class _Keys:
 
 def red(
     counted: Counted,
-    dimensions: Dimensions,
+    maps: pa.MapArray,
     known: Identities,
     time: PaneTime,
     *,
@@ -170,9 +167,9 @@ def red(
     """Rows of ``red_10s`` for a pane; late ones also as rows of ``red_1m`` and ``red_1h``. Tables without
     rows are left out.
 
-    ``past``: see name_spans. A row's exemplar is the trace of its slowest failed span, else of its slowest;
-    ties by trace id. ``requests`` less the histogram's total are those of unknown duration. Estimates are
-    sums of weights, bytes those of spans that say so.
+    ``maps``: Dimensions.maps; ``past``: see name_spans. A row's exemplar is the trace of its slowest failed
+    span, else of its slowest; ties by trace id. ``requests`` less the histogram's total are those of unknown
+    duration. Estimates are sums of weights, bytes those of spans that say so.
     """
     spans = counted.spans
     if spans.is_empty():
@@ -189,15 +186,17 @@ def red(
         status=http_status.astype(np.uint32) * np.uint32(2) + (spans["error"].to_numpy() & no_class),
         flags=flags,
         mode=_modes(spans, counted.entered, labels, flags),
-        dimensions=dimensions.of_span,
+        dimensions=spans["dimensions"].to_numpy()
+        if "dimensions" in spans.columns
+        else np.zeros(len(spans), np.uint32),
     )
-    tables = {"red_10s": _rows(counted, keys, dimensions, known, time, limit=limits.series)}
+    tables = {"red_10s": _rows(counted, keys, maps, known, time, limit=limits.series)}
     late = time.late(keys.slot)
     if late.any():
         late_spans, late_keys = counted.filter(late), keys.take(late)
         for level in ("1m", "1h"):
             coarse = replace(late_keys, slot=late_keys.slot // LEVELS[level] * LEVELS[level])
-            tables[f"red_{level}"] = _rows(late_spans, coarse, dimensions, known, time, limit=limits.series)
+            tables[f"red_{level}"] = _rows(late_spans, coarse, maps, known, time, limit=limits.series)
     return tables
 
 
@@ -216,12 +215,12 @@ def _modes(spans: pl.DataFrame, entered: Flags, labels: Labels, flags: Codes) ->
 
 
 def _rows(
-    counted: Counted, keys: _Keys, dimensions: Dimensions, known: Identities, time: PaneTime, *, limit: int
+    counted: Counted, keys: _Keys, maps: pa.MapArray, known: Identities, time: PaneTime, *, limit: int
 ) -> pa.Table:
     labels, spans = known.labels, counted.spans
     groups = Groups.by(_packed(keys))
     if len(groups) > limit:
-        keys = _folded(keys, groups.outside_largest(limit), labels.other, dimensions.none, time)
+        keys = _folded(keys, groups.outside_largest(limit), labels.other, len(maps) - 1, time)
         groups = Groups.by(_packed(keys))
     error, duration = spans["error"].to_numpy(), spans["duration_ns"].to_numpy().astype(np.uint64)
     bucket = spans["bucket"].to_numpy()
@@ -248,7 +247,7 @@ def _rows(
         "entered": np.where(key.mode & 8, np.uint8(_INNER), np.uint8(_ENTERED)),
         "apart": APART.take(pa.array(key.mode >> 4 & 3)),
         "protocol": pa.array(PROTOCOLS).take(pa.array(key.mode >> 6)),
-        "dimensions": dimensions.maps.take(pa.array(key.dimensions)),
+        "dimensions": maps.take(pa.array(key.dimensions)),
         "requests": requests,
         "errors": errors,
         "duration_ns_sum": groups.sum(duration),

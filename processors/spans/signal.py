@@ -8,6 +8,7 @@ from processors.redaction.batches import redact_spans
 from processors.redaction.redaction import Redaction
 from processors.settings import ProcessorSettings
 from processors.spans.deduplicate import Deduplicate
+from processors.spans.dimensions import ReadDimensions
 from processors.spans.edges.stage import Edges
 from processors.spans.red import Red
 from processors.spans.sampling.sampler import Sampler
@@ -20,9 +21,9 @@ from schemas.records import Commit, TopicPartition
 from schemas.redaction import CREDENTIALS_ALONE, RedactionRules
 from schemas.spans import SpanBatch
 
-SPANS = (Deduplicate, Edges, Red, Sample)
-"""Each is made of the settings and the sampler; StoreTraces follows. Red counts by the Entries that Edges
-leave.
+SPANS = (Deduplicate, ReadDimensions, Edges, Red, Sample)
+"""Each is made of the settings and the sampler; StoreTraces follows. Edges and Red count by what
+ReadDimensions leaves, Red by the Entries that Edges leave.
 """
 
 

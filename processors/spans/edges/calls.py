@@ -67,6 +67,8 @@ class Calls:
     ``status`` (has one of HTTP), ``routed`` (an attempt that Envoy's router spawned), ``ingress`` (Envoy's
     span of a request that came in), ``first`` (it is in no earlier pane of the lookback), ``loose`` (its
     parent is not among the pane's first copies).
+
+    ``dimensions`` u64 (SpanDimensions.keys) where such are configured.
     """
     loose: pl.DataFrame
     """The loose ones of ``spans``: few, where panes are longer than traces."""
@@ -79,12 +81,19 @@ class Calls:
 
 
 def calls_of(
-    pane: int, spans: pl.DataFrame, batch: SpanBatch, labels: Labels, *, first: pl.Series, slots: Codes
+    pane: int,
+    spans: pl.DataFrame,
+    batch: SpanBatch,
+    labels: Labels,
+    *,
+    first: pl.Series,
+    slots: Codes,
+    dimensions: U64 | None = None,
 ) -> Calls:
     """The look-up rows of a pane.
 
     ``spans``: SPAN_SCHEMA with ``key``, ``parent_key`` and ``span_key``, each span once; ``first``: which of
-    them are first copies; ``slots``: of each.
+    them are first copies; ``slots``, ``dimensions``: of each.
     """
     upstream, flags = labels.codes(spans["upstream_cluster"]), labels.codes(spans["response_flags"])
     client, proxy = spans["kind"] == CLIENT, _own(spans["proxy"])
@@ -157,6 +166,8 @@ def calls_of(
         look_up["key"].filter(first).implode()
     )
     look_up = look_up.hstack([first.alias("first"), loose.alias("loose")])
+    if dimensions is not None:
+        look_up = look_up.with_columns(dimensions=pl.Series(dimensions))
     return Calls(look_up, look_up.filter(loose), nodes, _words(labels, hashes, upstream, flags, peer))
 
 
@@ -256,6 +267,19 @@ class Window:
     def nodes_where(self, column: str, hashes: pl.Series, columns: Sequence[str]) -> pl.DataFrame:
         """``columns`` of nodes with these values in ``column``, one for each."""
         return _one_each(self.nodes, column, hashes, columns)
+
+    def with_dimensions(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """A frame with ``dimensions`` of its spans (``key``), as their first copies have them, where such are
+        configured.
+        """
+        columns = ("key", "dimensions")
+        if columns[1] not in self.calls.spans.columns:
+            return frame
+        known = self.calls.spans.filter(self.calls.spans["first"]).select(columns)
+        missing = frame["key"].filter(~frame["key"].is_in(known["key"].implode()))
+        if len(missing):
+            known = pl.concat([known, self.spans_where("key", missing, columns)])
+        return frame.join(_one_each(known, "key", frame["key"], columns), on="key", maintain_order="left")
 
     def words(self, hashes: pl.Series) -> pl.DataFrame:
         """``hash`` -> ``text`` of upstream clusters and flags."""

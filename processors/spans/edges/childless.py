@@ -64,6 +64,7 @@ def taken_back(told: pl.DataFrame, window: Window, lookback: int) -> tuple[list[
         trace_hi=pl.lit(0, dtype=pl.UInt64), trace_lo=pl.lit(0, dtype=pl.UInt64)
     )
     found = []
+    back = window.with_dimensions(back)
     for (pane,), callers in back.group_by("pane", maintain_order=True):
         about = window.about(int(str(pane)), lookback // 2)
         found += [

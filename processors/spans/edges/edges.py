@@ -24,7 +24,8 @@ says so (``retry.count``), or it is not the first call that one proxy span makes
 ``response_flags``: the caller's where it is an attempt (a proxy's CLIENT span) or unsent, else the callee's.
 ``client_histogram`` has the caller's duration where it is a CLIENT, a PRODUCER or a proxy.
 ``apart``: an end's span is ``mirrored``, else an end's flags are a fault filter's (``injected``). Protocol,
-bytes and weight are the callee's, else the caller's. ``overhead_histogram`` has the caller's duration less
+bytes and weight are the callee's, else the caller's. ``dimensions`` are those of the callee's span, of a call
+that shows by its caller alone the caller's. ``overhead_histogram`` has the caller's duration less
 the callee's where it is a CLIENT or a proxy, which waits for its answer (docs/adr/0046).
 """
 
@@ -39,6 +40,7 @@ from processors.limits import IDENTITY, Labels
 from processors.rows import no_dimensions
 from processors.settings import LabelLimits
 from processors.slots import LEVELS, PaneTime
+from processors.spans.dimensions import Maps, WindowDimensions
 from processors.spans.edges.calls import APART, Window
 from processors.spans.edges.childless import childless_calls, taken_back
 from processors.spans.edges.entries import find_entries
@@ -84,6 +86,7 @@ def edges(
     ends: I64,
     notes: Notes,
     new_ends: pl.Series | None = None,
+    dimensions: WindowDimensions | None = None,
 ) -> dict[str, pa.Table]:
     """Rows of ``edges_10s`` of the window's pane; late ones also of ``edges_1m`` and ``edges_1h``. Tables
     without rows are left out.
@@ -93,6 +96,7 @@ def edges(
     ``lookback``: in panes; ``new_ends``: those that may be few, None where there are too few
     earlier panes to know. Ends over the limit of nodes, those with the fewest
     calls, are ``other``; so are both ends of the smallest rows over that of series.
+    ``dimensions``: None where none is configured.
     """
     calls, time = window.calls, window.time
     known = calls.nodes.select("node", "service", "identity", "gateway")
@@ -119,12 +123,16 @@ def edges(
     rows = _named(rows, limits.nodes)
     if new_ends is not None:
         rows = _few_new(rows, new_ends, limits.new_services)
-    tables = {"edges_10s": _table(rows, names, window, limits.series)}
+    maps = None
+    if dimensions is not None:
+        hashes, maps = dimensions.named(rows["dimensions"].to_numpy())
+        rows = rows.with_columns(dimensions=pl.Series(hashes))
+    tables = {"edges_10s": _table(rows, names, maps, window, limits.series)}
     late = time.late(rows["slot"].to_numpy())
     if late.any():
         for level in ("1m", "1h"):
             coarse = rows.filter(late).with_columns(slot=pl.col("slot") // LEVELS[level] * LEVELS[level])
-            tables[f"edges_{level}"] = _table(coarse, names, window, limits.series)
+            tables[f"edges_{level}"] = _table(coarse, names, maps, window, limits.series)
     return tables
 
 
@@ -160,7 +168,9 @@ def _few_new(rows: pl.DataFrame, new: pl.Series, limit: int) -> pl.DataFrame:
     )
 
 
-def _table(rows: pl.DataFrame, names: pl.DataFrame, window: Window, limit: int) -> pa.Table:
+def _table(
+    rows: pl.DataFrame, names: pl.DataFrame, maps: Maps | None, window: Window, limit: int
+) -> pa.Table:
     time = window.time
     groups = Groups.by(_packed(rows))
     if len(groups) > limit:
@@ -207,7 +217,7 @@ def _table(rows: pl.DataFrame, names: pl.DataFrame, window: Window, limit: int) 
         "late": pa.array(time.late(keys["slot"].to_numpy()).astype(np.uint8)),
         "apart": pa.array(APART).take(keys["apart"].to_arrow()),
         "protocol": pa.array(PROTOCOLS).take(keys["protocol"].to_arrow()),
-        "dimensions": no_dimensions(len(groups)),
+        "dimensions": _dimensions(rows, groups, maps),
         "calls": signed(calls),
         "unsent": signed(groups.sum(unsent)),
         "unanswered": signed(groups.sum(unanswered)),
@@ -230,7 +240,16 @@ def _packed(rows: pl.DataFrame) -> U64:
     small = rows["slot"].to_numpy().astype(np.uint64)
     for name in ("connection", "taken", "apart", "protocol"):
         small = small << np.uint64(8) | rows[name].to_numpy().astype(np.uint64)
-    return hash_rows([small, *(rows[name].to_numpy() for name in ("client", "server", "upstream", "flags"))])
+    hashes = [
+        name for name in ("client", "server", "upstream", "flags", "dimensions") if name in rows.columns
+    ]
+    return hash_rows([small, *(rows[name].to_numpy() for name in hashes)])
+
+
+def _dimensions(rows: pl.DataFrame, groups: Groups, maps: Maps | None) -> pa.MapArray:
+    if maps is None:
+        return no_dimensions(len(groups))
+    return maps.maps.take(_rows_of(rows["dimensions"].gather(groups.first), maps.hashes))
 
 
 def _overhead_buckets(overhead_ns: I64) -> npt.NDArray[np.int16]:
@@ -279,6 +298,8 @@ def _folded(rows: pl.DataFrame, over: npt.NDArray[np.bool_], time: PaneTime) -> 
         "protocol": pl.lit(0, dtype=pl.UInt8),
         "slot": pl.Series(time.few(rows["slot"].to_numpy())),
     }
+    if "dimensions" in rows.columns:
+        folded["dimensions"] = pl.lit(0, dtype=pl.UInt64)
     over_limit = pl.Series(over)
     return rows.with_columns(
         pl.when(over_limit).then(value).otherwise(pl.col(name)).alias(name) for name, value in folded.items()

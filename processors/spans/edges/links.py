@@ -19,8 +19,10 @@ ROW: dict[str, pl.DataType] = {
 }  # fmt: skip
 """One call: ``client``, ``server``: identities; ``connection``: index of CONNECTIONS; ``upstream``,
 ``flags``: hashes; ``taken``: it was counted before, and is taken back; ``overhead_ns``: the caller's
-duration less the callee's, not below 0; NO_OVERHEAD where one is not known.
+duration less the callee's, not below 0; NO_OVERHEAD where one is not known. ``dimensions`` u64, as Calls has
+it, where such are configured.
 """
+_DIMENSIONS = ROW | {"dimensions": pl.UInt64()}
 
 NO_OVERHEAD = -1
 _SIZES = ("protocol", "request_bytes", "response_bytes")
@@ -78,7 +80,8 @@ def as_rows(frame: pl.DataFrame, **columns: pl.Expr | int | bool) -> pl.DataFram
     given = {"taken": pl.lit(value=False), "overhead_ns": pl.lit(NO_OVERHEAD)} | {
         name: value if isinstance(value, pl.Expr) else pl.lit(value) for name, value in columns.items()
     }
-    return frame.select(given.get(name, pl.col(name)).cast(kind).alias(name) for name, kind in ROW.items())
+    kinds = _DIMENSIONS if "dimensions" in frame.columns else ROW
+    return frame.select(given.get(name, pl.col(name)).cast(kind).alias(name) for name, kind in kinds.items())
 
 
 def upstream_of(via: str) -> pl.Expr:
@@ -219,7 +222,7 @@ def link_rows(links: pl.DataFrame, window: Window) -> pl.DataFrame:
     calling = attempt | (pl.col("p_kind") == PRODUCER) | pl.col("p_proxy")
     repeated = _repeated(links, window)
     return as_rows(
-        links,
+        window.with_dimensions(links),
         client=pl.col("p_identity"),
         server=pl.col("identity"),
         connection=SERVICE,

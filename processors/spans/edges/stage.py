@@ -8,6 +8,7 @@ import polars as pl
 from processors.limits import Labels, Past
 from processors.settings import LabelLimits, ProcessorSettings
 from processors.spans.deduplicate import PaneSpans, SeenSpans
+from processors.spans.dimensions import Dimensions, SeenDimensions, SpanDimensions, WindowDimensions
 from processors.spans.edges import calls
 from processors.spans.edges.calls import Calls, calls_of
 from processors.spans.edges.edges import edges
@@ -57,13 +58,21 @@ class Edges:
         self._wait = settings.wait
         self._lookback_panes = settings.lookback_panes
         self._limits = settings.labels
+        self._dimensions = settings.dimensions
 
     def close(self, pane: PaneView[SpanBatch]) -> Tables:
         """See processors.stage.Stage."""
         spans = pane.own[PaneSpans]
         if spans.frame.height:
+            of_span = pane.own.get(SpanDimensions)
             found = calls_of(
-                pane.number, spans.frame, pane.batch, spans.labels, first=spans.first, slots=spans.slots
+                pane.number,
+                spans.frame,
+                pane.batch,
+                spans.labels,
+                first=spans.first,
+                slots=spans.slots,
+                dimensions=None if of_span is None else of_span.keys(pane.number),
             )
             pane.seen.leave(found)
             pane.seen.leave(SeenEnds.of(spans.frame, found, spans.labels))
@@ -81,6 +90,12 @@ class Edges:
         new_ends = None
         if (met := pane.met(SeenEnds, half)) is not None:
             new_ends = pane.seen[SeenEnds].new(met, half, self._limits, seen[pane.number])
+        dimensions = None
+        if (own := pane.own.get(Dimensions)) is not None:
+            seen_dimensions = window.seen(SeenDimensions)
+            dimensions = WindowDimensions(
+                pane.number, own, seen_dimensions, self._dimensions, self._lookback_panes
+            )
         return edges(
             spans.frame,
             spans.first,
@@ -91,4 +106,5 @@ class Edges:
             ends=spans.ends.rows,
             notes=pane.own,
             new_ends=new_ends,
+            dimensions=dimensions,
         )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from processors.panes import Emit
-from processors.settings import HeadSampling, LabelLimits, ProcessorSettings
+from processors.settings import Dimension, HeadSampling, LabelLimits, ProcessorSettings
 from tests.support.examples import examples
 from tests.support.span_log import (
     CLIENT,
@@ -644,16 +644,19 @@ class Oracle:
         return span is not None and self.late(child, span) and self.by_itself(span) != ""
 
     def sums(self) -> dict[tuple[object, ...], tuple[int, int, float, int]]:
-        """(calls, unsent, calls_estimated, request_bytes) of each edge."""
+        """(calls, unsent, calls_estimated, request_bytes) of each edge and dimension: the instance of the
+        callee, of a call that shows by its caller alone the caller's.
+        """
         calls: dict[tuple[object, ...], int] = defaultdict(int)
         unsent: dict[tuple[object, ...], int] = defaultdict(int)
         estimated: dict[tuple[object, ...], float] = defaultdict(float)
         sizes: dict[tuple[object, ...], int] = defaultdict(int)
 
         def call(client: str, server: str, callee: Span, caller: Span | None = None) -> None:
-            calls[client, server] += 1
-            estimated[client, server] += WEIGHTS.get(callee.service[0], 1)
-            sizes[client, server] += size(callee) or (size(caller) if caller else 0)
+            key = (client, server, callee.service[2])
+            calls[key] += 1
+            estimated[key] += WEIGHTS.get(callee.service[0], 1)
+            sizes[key] += size(callee) or (size(caller) if caller else 0)
 
         for span in self.spans:
             service, instance = span.service.split("/")
@@ -661,8 +664,8 @@ class Oracle:
             told = self.told(span, parent)
             nested = told and parent is not None and is_database(parent) and parent.service[0] == service
             if counted == "unknown":
-                unsent[service, counted] += 1
-                sizes[service, counted] += size(span)
+                unsent[service, counted, instance] += 1
+                sizes[service, counted, instance] += size(span)
             elif counted and not nested:
                 call(service, counted, span)
             if parent is None:
@@ -685,7 +688,8 @@ WEIGHED = SECONDS.model_copy(
     update={
         "head_sampling": tuple(
             HeadSampling(service=service, probability=1 / weight) for service, weight in WEIGHTS.items()
-        )
+        ),
+        "dimensions": (Dimension(name="instance", key="service.instance.id"),),
     }
 )
 
@@ -700,8 +704,9 @@ def test_each_pair_counts_once_in_whatever_order_and_panes_its_ends_come(
     log = make_log(*((at_s, [spans[number]]) for at_s, number in arrivals))
     found: dict[tuple[object, ...], Counter[str]] = defaultdict(Counter)
     for row in rows(process(log, WEIGHED), "edges_10s"):
+        key = (row["client_service"], row["server_service"], dict(row["dimensions"])["instance"])  # type: ignore[call-overload]  # a map
         for name in ("calls", "unsent", "calls_estimated", "request_bytes"):
-            found[row["client_service"], row["server_service"]][name] += row[name]  # type: ignore[operator]  # a number
+            found[key][name] += row[name]  # type: ignore[operator]  # a number
     sums = {
         key: (
             sum_["calls"] % (1 << 64),

@@ -1,14 +1,29 @@
-"""Values of edges beside the counts: estimates, bytes, protocol, calls apart, what the mesh costs."""
+"""Values of edges beside the counts: estimates, bytes, protocol, dimensions, calls apart, what the mesh costs."""
 
 from collections import Counter
 from datetime import timedelta
 
 import pytest
 
+from processors.limits import OTHER
 from processors.panes import Emit
-from processors.settings import HeadSampling, ProcessorSettings
+from processors.settings import Dimension, HeadSampling, ProcessorSettings
+from processors.spans.signal import span_processor
+from schemas import topics
 from schemas.histogram import bucket_of
-from tests.support.span_log import CLIENT, CONSUMER, PRODUCER, Span, make_log, process, proxy, rows
+from schemas.records import TopicPartition
+from tests.support.span_log import (
+    CLIENT,
+    CONSUMER,
+    KEEP_ALL,
+    PRODUCER,
+    Span,
+    blocks,
+    make_log,
+    process,
+    proxy,
+    rows,
+)
 
 MS = 1_000_000
 ONE = ProcessorSettings(partitions=1)
@@ -219,3 +234,128 @@ def test_over_the_limit_of_rows_only_what_is_apart_is_kept() -> None:
     found = edge_rows(emits, "other", "other")
     assert {(row["apart"], row["protocol"], row["calls"]) for row in found} >= {("injected", "", 1)}
     assert {row["protocol"] for row in found} == {""}
+
+
+USER = Dimension(name="user", key="x.user", default="nobody")
+PLAN = Dimension(name="plan", key="plan")
+
+
+def by(*dimensions: Dimension, settings: ProcessorSettings = SECONDS) -> ProcessorSettings:
+    return settings.model_copy(update={"dimensions": dimensions})
+
+
+def users(emits: list[Emit], table: str = "edges_10s") -> dict[tuple[object, ...], int]:
+    """(server, user) -> attempts of ``a``, those that are taken back taken off; of ``red_10s`` its spans."""
+    sums: Counter[tuple[object, ...]] = Counter()
+    for row in rows(emits, table):
+        user = dict(row["dimensions"]).get("user")  # type: ignore[call-overload]  # a map
+        if table == "red_10s":
+            sums[row["service"], user] += row["requests"]  # type: ignore[operator]  # a count
+        elif row["client_service"] == "a":
+            for name in ("calls", "unsent", "unanswered"):
+                sums[row["server_service"], user] += row[name]  # type: ignore[operator]  # a count
+    return {key: count % (1 << 64) for key, count in sums.items() if count % (1 << 64)}
+
+
+def test_edges_have_no_dimensions_where_none_is_configured() -> None:
+    row = one_edge(Span("a", 1, kind=CLIENT), Span("b", 2, 1, attributes={"x.user": "gold"}))
+    assert row["dimensions"] == []
+
+
+def test_dimensions_of_a_call_are_the_callees_and_rows_of_their_own() -> None:
+    spans = [
+        Span("a", number, kind=CLIENT, attributes={"x.user": "caller", "plan": "caller"})
+        for number in (1, 3, 5, 7)
+    ]
+    said = ({"x.user": "gold", "plan": "x"}, {"x.user": "gold", "plan": "x"}, {"x.user": "gold"}, {})
+    spans += [
+        Span("b", number + 1, number, attributes=each)
+        for number, each in zip((1, 3, 5, 7), said, strict=True)
+    ]
+    found = edge_rows(process(make_log((0, spans)), by(USER, PLAN)))
+    assert {tuple(row["dimensions"]): row["calls"] for row in found} == {  # type: ignore[arg-type]  # a map
+        (("user", "gold"), ("plan", "x")): 2, (("user", "gold"), ("plan", "")): 1, (("user", "nobody"), ("plan", "")): 1,
+    }  # fmt: skip
+
+
+def test_dimensions_of_a_call_that_shows_by_its_caller_alone_are_the_callers() -> None:
+    said = {"x.user": "gold"}
+    spans = (
+        proxy("a", 1, kind=CLIENT, cluster="c", flags="UF", attributes=said),
+        proxy("a", 2, kind=CLIENT, cluster="d", flags="UO", attributes=said),
+        Span("a", 3, kind=CLIENT, attributes=said | {"db.system": "pg"}),
+        Span("a", 4, kind=CLIENT, attributes=said | {"server.address": "e"}),
+        Span("a", 5, kind=PRODUCER, attributes=said | {"messaging.destination.name": "q"}),
+        Span("b", 6, 5, CONSUMER, attributes={"x.user": "silver"}),
+    )
+    assert users(process(make_log((0, spans)), by(USER))) == {
+        (server, "gold" if server != "b" else "silver"): 1 for server in ("c", "d", "pg", "e", "b")
+    }
+
+
+@pytest.mark.parametrize("child_s", [0.0, 2.0, 6.0])
+def test_dimensions_are_the_callees_in_whatever_panes_the_ends_come(child_s: float) -> None:
+    caller = Span("a", 1, kind=CLIENT, attributes={"x.user": "gold"})
+    child = Span("b", 2, 1, attributes={"x.user": "silver"})
+    for first, second in ((caller, child), (child, caller)):
+        emits = process(make_log((0, [first]), (child_s, [second])), by(USER))
+        assert users(emits) == {("b", "silver"): 1}
+
+
+def test_edges_call_a_value_other_where_red_does_and_copies_and_rows_over_the_limit_change_nothing() -> None:
+    said = ["x", "x", "y", "y", "y", "z", None, OTHER]
+    spans = [Span("a", 2 * number, kind=CLIENT) for number in range(1, 9)]
+    spans += [
+        Span("b", 2 * number + 1, 2 * number, attributes={"x.user": user} if user else {})
+        for number, user in enumerate(said, 1)
+    ]
+    two = by(USER.model_copy(update={"values": 2}))
+    emits = process(make_log((0, spans), (3, spans)), two)
+    named = {"x": 2, "y": 3, "nobody": 1, OTHER: 2}
+    assert users(emits) == {("b", user): count for user, count in named.items()}
+    assert {key[1]: count for key, count in users(emits, "red_10s").items() if key[0] == "b"} == named
+    limits = two.labels.model_copy(update={"series": 1})
+    (kept, folded) = rows(
+        process(make_log((0, spans)), two.model_copy(update={"labels": limits})), "edges_10s"
+    )
+    if kept["client_service"] == "other":
+        kept, folded = folded, kept
+    assert (kept["dimensions"], kept["calls"]) == ([("user", "y")], 3)
+    assert (folded["client_service"], folded["dimensions"], folded["calls"]) == (OTHER, [], 5)
+
+
+def test_an_empty_value_is_not_the_empty_map_of_rows_over_the_limit() -> None:
+    row = one_edge(Span("a", 1, kind=CLIENT), Span("b", 2, 1), settings=by(PLAN))
+    assert row["dimensions"] == [("plan", "")]
+
+
+def test_a_call_is_taken_back_under_the_dimensions_it_was_counted_by_also_after_a_restart() -> None:
+    """Of the three new values of pane 6 one keeps its name, when it is counted and when it is taken back."""
+    settings = by(USER.model_copy(update={"values": 10}))
+    callers = [
+        proxy("a", number, kind=CLIENT, cluster="c", flags="UT", trace=number, attributes={"x.user": f"u{number}"})
+        for number in (1, 2, 3)
+    ]  # fmt: skip
+    children = [
+        proxy("b", 10 + number, number, trace=number, attributes={"x.user": "steady"}) for number in (1, 2, 3)
+    ]
+    steady = [(at_s, [Span("d", 20 + at_s, trace=9, attributes={"x.user": "steady"})]) for at_s in range(12)]
+    before = make_log(*steady[:6], (6, callers), end_s=9)
+    assert users(process(before, settings)) == {("c", "u1"): 1, ("c", OTHER): 2}
+    log = make_log(*steady[:6], (6, callers), *steady[7:11], (11, children))
+    whole = process(log, settings)
+    assert users(whole) == {("b", "steady"): 3}
+    for stop in range(2, len(log)):
+        emits = span_processor(TopicPartition(topics.SPANS, 0), settings, KEEP_ALL).feed(log[:stop])
+        again = [*emits, *process(log, settings, commit=emits[-1].commit if emits else None)]
+        assert blocks(again).keys() == blocks(whole).keys()
+        assert all(blocks(again)[token].equals(found) for token, found in blocks(whole).items()), stop
+
+
+def test_dimensions_are_the_same_at_every_level_of_late_calls() -> None:
+    spans = [Span("a", 1, kind=CLIENT), Span("b", 2, 1, attributes={"x.user": "gold"})]
+    emits = process(make_log((3600 + 1800, spans)), by(USER))
+    for level in ("10s", "1m", "1h"):
+        assert [
+            row["dimensions"] for row in rows(emits, f"edges_{level}") if row["client_service"] == "a"
+        ] == [[("user", "gold")]], level
