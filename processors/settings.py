@@ -215,7 +215,7 @@ class HeadSampling(BaseModel):
 
 
 class Dimension(BaseModel):
-    """A further key of RED's rows: the value of an attribute of the span, else of its resource."""
+    """A further key of rows of RED and edges: the value of an attribute of the span, else of its resource."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -288,7 +288,7 @@ class ProcessorSettings(BaseModel):
     dimensions: tuple[Dimension, ...] = Field(
         default=(),
         max_length=8,
-        description="Tables (`name`, `key`, optional `default`, `values`) of attributes by which RED is counted apart.",
+        description="Tables (`name`, `key`, optional `default`, `values`) of attributes by which RED and edges are counted apart.",
     )
     labels: LabelLimits = Field(
         default=LabelLimits(), description="Bounds on services, operations, rows and the length of labels."

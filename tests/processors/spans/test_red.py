@@ -1,4 +1,5 @@
 from collections import defaultdict
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -53,6 +54,47 @@ def test_a_row_has_all_of_its_keys_and_values() -> None:
         "exemplar_trace_id": f"{2:032x}", "entered": 2, "apart": "", "protocol": "http", "dimensions": [],
         "requests_estimated": 3.0, "errors_estimated": 1.0, "request_bytes": 6, "response_bytes": 60, "roots": 3,
     }  # fmt: skip
+
+
+def test_estimates_are_sums_of_the_weights_of_requests_and_of_failed_ones() -> None:
+    def sampled(number: int, state: str, **said: str) -> Span:
+        return Span(
+            "a",
+            number,
+            trace=3 * 2**54 + number,
+            trace_state=state,
+            attributes={"http.status_code": "302", **said},
+        )
+
+    failed = {"error": "true"}
+    (row,) = red(
+        sampled(1, "ot=th:8"), sampled(2, "ot=th:c", **failed), sampled(3, ""), sampled(4, "ot=th:8", **failed), sampled(5, "", **failed)
+    )  # fmt: skip
+    assert (row["requests"], row["requests_estimated"]) == (5, 2 + 4 + 1 + 2 + 1)
+    assert (row["errors"], row["errors_estimated"]) == (3, 4 + 2 + 1)
+
+
+def test_the_end_of_a_span_that_came_unfinished_adds_no_weight_but_that_of_its_failure() -> None:
+    begun = Span(
+        "a", 1, trace=2**55, trace_state="ot=th:8", duration_ms=0, attributes={"http.status_code": "302"}
+    )
+    ended = replace(begun, duration_ms=5, attributes={**begun.attributes, "error": "true"})
+    found = rows(process(make_log((0, [begun]), (7, [ended])), ONE), "red_10s")
+    sums = {
+        name: sum(float(str(row[name])) for row in found)
+        for name in ("requests", "requests_estimated", "errors", "errors_estimated")
+    }
+    assert sums == {"requests": 1, "requests_estimated": 2, "errors": 1, "errors_estimated": 2}
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 1 << 20).map(lambda n: n / 1024))))
+def test_totals_of_groups_are_the_exact_sums(values: list[tuple[int, float]]) -> None:
+    groups = Groups.by(np.array([key for key, _ in values], np.uint64))
+    sums: dict[int, float] = defaultdict(float)
+    for key, value in values:
+        sums[key] += value
+    totals = groups.total(np.array([value for _, value in values], np.float64))
+    assert totals.tolist() == [sums[key] for key in sorted(sums)]
 
 
 @pytest.mark.parametrize(
