@@ -99,7 +99,19 @@ SETTINGS = (
     ("format_template_row", "{secret}"),
     ("format_schema", "{secret}"),
     ("additional_table_filters", "{{'calls':'file(\\'{secret}\\') = \\'x\\''}}"),
+    (
+        "additional_table_filters",
+        "{{'calls':'n IN (SELECT * FROM remote(\\'127.0.0.1:{port}\\', system.one))'}}",
+    ),
     ("additional_result_filter", "throwIf(1, file('{secret}'))"),
+    (
+        "additional_result_filter",
+        "n IN (SELECT * FROM url('http://127.0.0.1:{port}/', CSV, 'n UInt64'))",
+    ),
+    (
+        "additional_result_filter",
+        "n IN (SELECT * FROM mysql('127.0.0.1:{port}', 'd', 't', 'u', 'p'))",
+    ),
     ("send_logs_level", "trace"),
     ("max_memory_usage", RAISED),
     ("readonly", "0"),
@@ -114,6 +126,10 @@ FOUND = (
     "WITH `a'` AS (SELECT 1) SELECT *, file('{secret}') FROM `a'`",
     "SELECT 1 AS `a'` INTO OUTFILE '{out}' APPEND",
     "SELECT 1 AS `a'` SETTINGS max_memory_usage = 0",
+    "SELECT 1 AS \"a'\" INTO OUTFILE '{out}' APPEND",
+    'SELECT 1 AS "a\'" SETTINGS max_memory_usage = 0',
+    "WITH `a'` AS (SELECT 1) SELECT * FROM `a'` INTO OUTFILE '{out}' APPEND",
+    'WITH "a\'" AS (SELECT 1) SELECT * FROM "a\'" SETTINGS max_memory_usage = 0',
     "SELECT * FROM `treasure.csv`",
     'SELECT * FROM "{secret}"',
     "SELECT * FROM {{t:Identifier}}",
@@ -155,6 +171,7 @@ FOUND_WRITING = (
     "USE system",
     "SET send_logs_level = 'trace'",
     "SET additional_result_filter = 'file(\\'{secret}\\') = \\'\\''",
+    "SET additional_table_filters = {{'calls':'file(\\'{secret}\\') = \\'\\''}}",
 )
 NAMES = (
     "a'",
