@@ -99,8 +99,10 @@ def edges(
     ``dimensions``: None where none is configured.
     """
     calls, time = window.calls, window.time
+    own = calls.spans.hstack(spans.select(_OWN))
+    own = own if first.all() else own.filter(first)
     known = calls.nodes.select("node", "service", "identity", "gateway")
-    own = calls.spans.hstack(spans.select(_OWN)).filter(first).join(known, on="node", maintain_order="left")
+    own = own.hstack(own.select("node").join(known, on="node", maintain_order="left").drop("node"))
     pairs = find_pairs(own, window)
     told = told_by_themselves(pairs, window)
     taken, kept = taken_back(told, window, lookback)

@@ -28,6 +28,8 @@ more, the inner one is an entry.
 """
 _CALLED = (SERVER, CONSUMER)
 _CHILD = ("key", "parent_key", "node", "kind", "proxy", "queue", "role")
+_PAIR = ("key", "parent_key", "node", "kind", "queue", "role", "p_role", "p_pane", "p_kind")
+"""What is asked of pairs."""
 _PARENT = {name: f"p_{name}" for name in ("pane", "key", "node", "kind", "proxy", "role")}
 
 
@@ -84,7 +86,7 @@ def _asking(pairs: pl.DataFrame, gateways: pl.Series) -> pl.DataFrame:
     called = pairs["kind"].is_in(_CALLED)
     if len(gateways):
         called |= (pairs["kind"] == CLIENT) & pairs["node"].is_in(gateways.implode())
-    return pairs.filter(called)
+    return pairs.select(_PAIR).filter(called)
 
 
 def _staying(pairs: pl.DataFrame, links: pl.DataFrame) -> pl.DataFrame:
@@ -133,7 +135,7 @@ def _steps(positions: pl.DataFrame, pairs: pl.DataFrame, links: pl.DataFrame, wi
     """
     step = ("key", "parent_key", "p_pane", "p_kind")
     here = positions["above_pane"] == window.pane
-    asked = pairs.filter(pairs["key"].is_in(positions["above"].filter(here).implode()))
+    asked = pairs.select(_PAIR).filter(pairs["key"].is_in(positions["above"].filter(here).implode()))
     found = [_staying(asked, links).select(step)]
     if not here.all():
         elsewhere = window.spans_where("key", positions["above"].filter(~here), _CHILD)

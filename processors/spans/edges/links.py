@@ -63,6 +63,8 @@ _PARENT = (
 )
 WAY_OF_LINK = ("p_service", "p_via", "p_kind", "p_proxy", "service")
 """What calls with nothing below them ask of links."""
+_ENDS = ("key", "node", "p_node", "kind", "p_kind", "role", "p_role", "queue", "proxy", "p_proxy")
+"""What tells whether a pair is an edge."""
 _TRACE = ("trace_hi", "trace_lo")
 _TOLD = {
     "pane": pl.Int64, "key": pl.UInt64, "parent_key": pl.UInt64, "slot": pl.UInt32, "node": pl.UInt64, "via": pl.UInt64,
@@ -96,22 +98,29 @@ def find_pairs(own: pl.DataFrame, window: Window) -> pl.DataFrame:
     A child of the pane whose parent lies in the window is counted here, and so is a child that came so much
     earlier than a parent of this pane that its own pane could not wait. ``own``: the pane's first copies.
     """
-    children = own.filter(pl.col("parent_key") != 0).select(*_CHILD, *_TRACE)
-    own_parents = _prefixed(own.select(_PARENT))
-    near = children.join(own_parents, left_on="parent_key", right_on="p_key").with_columns(
-        near=pl.lit(value=True)
-    )
+    near = _near_pairs(own)
     found = [near]
     if len(loose := own.filter(own["loose"]).select(*_CHILD, *_TRACE)):
         parents = _once(window.spans_where("key", loose["parent_key"], _PARENT))
         found.append(loose.join(_prefixed(parents), left_on="parent_key", right_on="p_key"))
     if len(before := window.loose.filter(window.loose["pane"] < window.pane - window.wait)):
         early = _once(before.select(_CHILD).filter(before["parent_key"].is_in(own["key"].implode())))
-        found.append(
-            early.join(own_parents.hstack(own.select(_TRACE)), left_on="parent_key", right_on="p_key")
-        )
+        parents = _prefixed(own.select(_PARENT)).hstack(own.select(_TRACE))
+        found.append(early.join(parents, left_on="parent_key", right_on="p_key"))
     others = [part.with_columns(near=pl.lit(value=False)).select(near.columns) for part in found[1:]]
     return pl.concat([near, *others]) if others else near
+
+
+def _near_pairs(own: pl.DataFrame) -> pl.DataFrame:
+    """The pairs of ``own``. Rows are matched first and columns gathered once: copies of wide frames cost more
+    than the match.
+    """
+    children = own.select("parent_key").with_row_index("row").filter(pl.col("parent_key") != 0)
+    parents = own.select(pl.col("key").alias("parent_key")).with_row_index("p_row")
+    met = children.join(parents, on="parent_key")
+    child = own.select(*_CHILD, *_TRACE)[met["row"]]
+    parent = _prefixed(own.select(_PARENT).drop("key")[met["p_row"]])
+    return child.hstack(parent).with_columns(near=pl.lit(value=True))
 
 
 def links_within(window: Window, ways: pl.DataFrame) -> pl.DataFrame:
@@ -183,15 +192,20 @@ def find_links(pairs: pl.DataFrame, window: Window) -> pl.DataFrame:
     """Pairs that are an edge (the rules: ``processors.spans.edges.edges``), with both ends' ``service`` and
     ``identity``.
     """
-    told_by_queue = (pl.col("p_role") == SENDS) & (pl.col("role") == RECEIVES) & pl.col("queue")
+    queued = (pl.col("p_role") == SENDS) & (pl.col("role") == RECEIVES) & pl.col("queue")
     called = (pl.col("p_kind") == CLIENT) & (pl.col("kind") == SERVER)
-    apart = pairs.filter(((pl.col("node") != pl.col("p_node")) | called) & ~told_by_queue)
-    nodes = window.nodes.select("node", "service", "name", "identity", "instance", "pod")
+    ends = pairs.select(_ENDS).with_row_index("row")
+    apart = ends.filter(((pl.col("node") != pl.col("p_node")) | called) & ~queued)
+    nodes = window.nodes_where(
+        "node",
+        pl.concat([apart["node"], apart["p_node"]]),
+        ("node", "service", "name", "identity", "instance", "pod"),
+    )
     named = apart.join(nodes, on="node").join(_prefixed(nodes), on="p_node")
     kin = _kin(named, window)
-    return named.filter(_crosses() & ~named["key"].is_in(kin.implode())).drop(
-        "name", "instance", "pod", "p_name", "p_instance", "p_pod"
-    )
+    crossing = _crosses() if kin.is_empty() else _crosses() & ~pl.col("key").is_in(kin.implode())
+    links = named.filter(crossing)
+    return pairs[links["row"]].hstack(links.select("service", "identity", "p_service", "p_identity"))
 
 
 def _kin(named: pl.DataFrame, window: Window) -> pl.Series:
