@@ -41,6 +41,9 @@ def childless_calls(
     asked = own["refused"] | own["database"] | own["caller"] | suspect
     recent = window.loose.filter(window.loose["pane"] >= window.pane - window.wait)
     answered = pl.concat([pairs["parent_key"], recent["parent_key"]])
+    answered = answered.filter(
+        answered.is_in(own["key"].filter(asked).implode())
+    )  # few are asked, many answered
     childless = asked & ~own["key"].is_in(answered.implode())
     found = []
     database = own["database"] & ~(own["refused"] & childless)

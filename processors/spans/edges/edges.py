@@ -104,18 +104,19 @@ def edges(
     known = calls.nodes.select("node", "service", "identity", "gateway")
     own = own.hstack(own.select("node").join(known, on="node", maintain_order="left").drop("node"))
     pairs = find_pairs(own, window)
-    told = told_by_themselves(pairs, window)
+    told = told_by_themselves(pairs.ends, window)
     taken, kept = taken_back(told, window, lookback)
-    links = find_links(pairs, window)
-    notes.leave(find_entries(own, pairs, links, window, first=first, ends=ends))
+    links = find_links(pairs.ends, window)
+    notes.leave(find_entries(own, pairs.ends, links, window, first=first, ends=ends))
+    links = pairs.whole(links)
     near = links.select(WAY_OF_LINK).filter(links["near"])
     if len(kept):
         links = links.filter(~links["parent_key"].is_in(kept.implode()))
     found = [
         Found(link_rows(links, window), OTHER_NODE),
-        *childless_calls(own, pairs, labels, window, near=near, told=told, lookback=lookback),
+        *childless_calls(own, pairs.ends, labels, window, near=near, told=told, lookback=lookback),
         *taken,
-        *queue_calls(own, pairs, labels),
+        *queue_calls(own, pairs.ends, labels),
         outside_calls(own),
     ]
     rows = pl.concat([part.rows for part in found])

@@ -26,10 +26,9 @@ DEPTH = 16
 """So many spans may be between an inner span and the one above it where the request entered; where there are
 more, the inner one is an entry.
 """
-_CALLED = (SERVER, CONSUMER)
 _CHILD = ("key", "parent_key", "node", "kind", "proxy", "queue", "role")
 _PAIR = ("key", "parent_key", "node", "kind", "queue", "role", "p_role", "p_pane", "p_kind")
-"""What is asked of pairs."""
+"""The columns that are asked of pairs."""
 _PARENT = {name: f"p_{name}" for name in ("pane", "key", "node", "kind", "proxy", "role")}
 
 
@@ -56,7 +55,7 @@ def find_entries(
     find_links made of them; ``ends``: rows of spans that end what came unfinished in earlier panes.
     """
     spans = window.calls.spans
-    entries = spans["kind"].is_in(_CALLED).to_numpy().copy()
+    entries = _called(spans["kind"]).to_numpy().copy()
     gateways = window.nodes.filter("gateway")["node"].unique()
     if len(gateways):
         entries |= ((spans["kind"] == CLIENT) & spans["node"].is_in(gateways.implode())).to_numpy()
@@ -75,15 +74,22 @@ def find_entries(
     inner = _climb(positions.unique("key", keep="first", maintain_order=True), pairs, links, window)
     late = inner["early"] & (inner["above_pane"] == window.pane)
     inside = pl.concat([inner["key"].filter(~inner["early"]), inner["above"].filter(late)])
+    if inside.is_empty():
+        return Entries(entries)
     counted = np.concatenate([np.flatnonzero(first.to_numpy()), ends])
     is_inside = spans["key"].gather(counted).is_in(inside.implode())
     entries[counted[is_inside.to_numpy()]] = False
     return Entries(entries)
 
 
+def _called(kind: pl.Series) -> pl.Series:
+    """Which kinds are of spans that are called."""
+    return (kind == SERVER) | (kind == CONSUMER)
+
+
 def _asking(pairs: pl.DataFrame, gateways: pl.Series) -> pl.DataFrame:
     """The pairs whose child may be an entry."""
-    called = pairs["kind"].is_in(_CALLED)
+    called = _called(pairs["kind"])
     if len(gateways):
         called |= (pairs["kind"] == CLIENT) & pairs["node"].is_in(gateways.implode())
     return pairs.select(_PAIR).filter(called)
@@ -116,7 +122,7 @@ def _climb(positions: pl.DataFrame, pairs: pl.DataFrame, links: pl.DataFrame, wi
     """
     found = []
     for steps_left in reversed(range(DEPTH + 1)):
-        arrived = positions["above_kind"].is_in(_CALLED) | positions["caller"]
+        arrived = _called(positions["above_kind"]) | positions["caller"]
         found.append(positions.filter(arrived))
         positions = positions.filter(~arrived)
         if positions.is_empty() or not steps_left:

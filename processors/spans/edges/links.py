@@ -1,5 +1,7 @@
 """Parents and children -> links: calls from one service, or instance, to another that both ends have seen."""
 
+from typing import NamedTuple
+
 import polars as pl
 
 from processors.grouping import NO_BUCKET
@@ -63,8 +65,12 @@ _PARENT = (
 )
 WAY_OF_LINK = ("p_service", "p_via", "p_kind", "p_proxy", "service")
 """What calls with nothing below them ask of links."""
+_END_OF_CHILD = ("key", "parent_key", "node", "kind", "role", "queue", "proxy")
+_END_OF_PARENT = ("pane", "node", "kind", "role", "queue", "proxy")
 _ENDS = ("key", "node", "p_node", "kind", "p_kind", "role", "p_role", "queue", "proxy", "p_proxy")
 """What tells whether a pair is an edge."""
+_MORE_OF_CHILD = tuple(name for name in _CHILD if name not in _END_OF_CHILD)
+_MORE_OF_PARENT = tuple(name for name in _PARENT if name not in (*_END_OF_PARENT, "key"))
 _TRACE = ("trace_hi", "trace_lo")
 _TOLD = {
     "pane": pl.Int64, "key": pl.UInt64, "parent_key": pl.UInt64, "slot": pl.UInt32, "node": pl.UInt64, "via": pl.UInt64,
@@ -91,36 +97,65 @@ def upstream_of(via: str) -> pl.Expr:
     return pl.when((pl.col(via) & int(PEER_BIT)) == 0).then(pl.col(via)).otherwise(pl.lit(0, dtype=pl.UInt64))
 
 
-def find_pairs(own: pl.DataFrame, window: Window) -> pl.DataFrame:
-    """Every (child, parent) that the window's pane is to count, once: the child's columns, then the parent's
-    as ``p_...``; ``near``: both are in the pane.
+class Pairs(NamedTuple):
+    """Every (child, parent) that a pane is to count, once."""
+
+    ends: pl.DataFrame
+    """What tells whether a pair is an edge: the child's columns, then the parent's as ``p_...``; ``near``:
+    both are in the pane; ``row``, ``p_row``: their rows of ``own`` where they are near, else ``row`` of
+    ``others``.
+    """
+    own: pl.DataFrame
+    others: pl.DataFrame
+
+    def whole(self, ends: pl.DataFrame) -> pl.DataFrame:
+        """Rows of ``ends`` with all columns of both spans. Wide frames are gathered for edges only: to copy
+        them costs more than to match pairs.
+        """
+        near = ends if ends["near"].all() else ends.filter("near")
+        children = self.own.select(*_MORE_OF_CHILD, *_TRACE)[near["row"]]
+        parents = _prefixed(self.own.select(_MORE_OF_PARENT)[near["p_row"]])
+        found = near.hstack(children).hstack(parents)
+        if len(near) == len(ends):
+            return found
+        far = ends.filter(~ends["near"])
+        more = [name for name in found.columns if name not in far.columns]
+        return pl.concat([found, far.hstack(self.others.select(more)[far["row"]])])
+
+
+def find_pairs(own: pl.DataFrame, window: Window) -> Pairs:
+    """Every (child, parent) that the window's pane is to count, once.
 
     A child of the pane whose parent lies in the window is counted here, and so is a child that came so much
     earlier than a parent of this pane that its own pane could not wait. ``own``: the pane's first copies.
     """
-    near = _near_pairs(own)
-    found = [near]
-    if len(loose := own.filter(own["loose"]).select(*_CHILD, *_TRACE)):
-        parents = _once(window.spans_where("key", loose["parent_key"], _PARENT))
-        found.append(loose.join(_prefixed(parents), left_on="parent_key", right_on="p_key"))
-    if len(before := window.loose.filter(window.loose["pane"] < window.pane - window.wait)):
-        early = _once(before.select(_CHILD).filter(before["parent_key"].is_in(own["key"].implode())))
-        parents = _prefixed(own.select(_PARENT)).hstack(own.select(_TRACE))
-        found.append(early.join(parents, left_on="parent_key", right_on="p_key"))
-    others = [part.with_columns(near=pl.lit(value=False)).select(near.columns) for part in found[1:]]
-    return pl.concat([near, *others]) if others else near
-
-
-def _near_pairs(own: pl.DataFrame) -> pl.DataFrame:
-    """The pairs of ``own``. Rows are matched first and columns gathered once: copies of wide frames cost more
-    than the match.
-    """
     children = own.select("parent_key").with_row_index("row").filter(pl.col("parent_key") != 0)
     parents = own.select(pl.col("key").alias("parent_key")).with_row_index("p_row")
     met = children.join(parents, on="parent_key")
-    child = own.select(*_CHILD, *_TRACE)[met["row"]]
-    parent = _prefixed(own.select(_PARENT).drop("key")[met["p_row"]])
-    return child.hstack(parent).with_columns(near=pl.lit(value=True))
+    near = own.select(_END_OF_CHILD)[met["row"]].hstack(_prefixed(own.select(_END_OF_PARENT)[met["p_row"]]))
+    near = near.hstack(met.select("row", "p_row", near=pl.lit(value=True)))
+    others = pl.concat(_far_pairs(own, window))
+    if others.is_empty():
+        return Pairs(near, own, others)
+    far = others.with_row_index("row").with_columns(p_row=pl.lit(0, pl.UInt32), near=pl.lit(value=False))
+    return Pairs(pl.concat([near, far.select(near.columns)]), own, others)
+
+
+def _far_pairs(own: pl.DataFrame, window: Window) -> list[pl.DataFrame]:
+    """Those of which one end is in another pane, with all columns of both."""
+    loose = own.filter(own["loose"]).select(*_CHILD, *_TRACE)
+    parents = (
+        _once(window.spans_where("key", loose["parent_key"], _PARENT))
+        if len(loose)
+        else own.select(_PARENT).clear()
+    )
+    found = [loose.join(_prefixed(parents), left_on="parent_key", right_on="p_key")]
+    if len(before := window.loose.filter(window.loose["pane"] < window.pane - window.wait)):
+        early = _once(before.select(_CHILD).filter(before["parent_key"].is_in(own["key"].implode())))
+        parents = _prefixed(own.select(_PARENT)).hstack(own.select(_TRACE))
+        met = early.join(parents, left_on="parent_key", right_on="p_key")
+        found.append(met.select(found[0].columns))
+    return found
 
 
 def links_within(window: Window, ways: pl.DataFrame) -> pl.DataFrame:

@@ -100,6 +100,8 @@ def queue_calls(own: pl.DataFrame, pairs: pl.DataFrame, labels: Labels) -> list[
     """Who sends -> queue and queue -> who receives; of nested spans of one process that do the same (receive,
     process) the outer one counts.
     """
+    if not own["queue"].any():
+        return []
     nested = pairs.filter(
         (pl.col("role") == pl.col("p_role")) & pl.col("p_queue") & (pl.col("node") == pl.col("p_node"))
     )["key"]
