@@ -132,9 +132,10 @@ def calls_of(
     )
 
     def by_text(pattern: str, codes: Codes) -> pl.Series:
-        """Which codes' texts match; asked once for each distinct text."""
+        """Which codes' texts match; asked once for each distinct text of these codes."""
         found = np.zeros(len(hashes), np.bool_)
-        found[used] = np.asarray(pc.match_substring_regex(texts, pattern))
+        own = _distinct(codes, len(hashes))
+        found[own] = np.asarray(pc.match_substring_regex(labels.text(own), pattern))
         return pl.Series(found[codes])
 
     cluster = hashes[upstream] & ~PEER_BIT
