@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from processors.grouping import NO_BUCKET, U64, Flags, Groups, pack
 from processors.limits import Codes, Identities, Labels, PastNames, SeenServices, identities, name_spans
 from processors.settings import LabelLimits, ProcessorSettings
 from processors.slots import LEVELS, PaneTime
+from processors.spans.apart import APART, apart_of
 from processors.spans.deduplicate import PaneSpans, Stored
 from processors.spans.dimensions import NO_DIMENSIONS, Dimensions, SpanDimensions
 from processors.spans.edges.entries import Entries
@@ -31,13 +31,6 @@ from schemas.tables import SCHEMAS
 
 KINDS = pa.array(["Unspecified", "Internal", "Server", "Client", "Producer", "Consumer"])
 """Names of OTLP's SpanKind, as OpenTelemetry's ClickHouse exporter writes them."""
-
-APART = pa.array(["", "injected", "mirrored"])
-"""What is counted apart: requests that a fault filter delayed or answered, and mirrored ones, whatever was
-injected into them.
-"""
-_INJECTED = r"(^|,)(DI|FI)(,|$)"
-"""Envoy's response flags of these."""
 
 _ENTERED, _INNER = 1, 2
 _CLASSES = pa.array(["ok", "1xx", "2xx", "3xx", "4xx", "5xx", "error"])
@@ -203,14 +196,7 @@ def red(
 def _modes(spans: pl.DataFrame, entered: Flags, labels: Labels, flags: Codes) -> npt.NDArray[np.uint8]:
     modes: npt.NDArray[np.uint8] = spans["kind"].to_numpy() | (~entered).astype(np.uint8) << 3
     modes |= spans["protocol"].to_numpy() << 6
-    injected = np.zeros(len(labels.strings), np.uint8)
-    injected[flags] = 1
-    used = np.flatnonzero(injected)
-    injected[used] = np.asarray(pc.match_substring_regex(labels.text(used), _INJECTED))
-    if injected.any():
-        modes |= injected[flags] << np.uint8(4)
-    if (mirrored := spans["mirrored"].to_numpy()).any():
-        modes[mirrored] = modes[mirrored] & ~np.uint8(3 << 4) | np.uint8(2 << 4)
+    modes |= apart_of(spans, flags, labels) << np.uint8(4)
     return modes
 
 
@@ -245,7 +231,7 @@ def _rows(
         "response_flags": labels.text(key.flags),
         "late": time.late(key.slot).astype(np.uint8),
         "entered": np.where(key.mode & 8, np.uint8(_INNER), np.uint8(_ENTERED)),
-        "apart": APART.take(pa.array(key.mode >> 4 & 3)),
+        "apart": pa.array(APART).take(pa.array(key.mode >> 4 & 3)),
         "protocol": pa.array(PROTOCOLS).take(pa.array(key.mode >> 6)),
         "dimensions": maps.take(pa.array(key.dimensions)),
         "requests": requests,

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from processors.grouping import U64, hash_rows, hash_texts
 from processors.limits import IDENTITY, Codes, Labels
 from processors.slots import PaneTime
+from processors.spans.apart import apart_of
 from schemas.spans import SpanBatch
 
 PRODUCER, CONSUMER = 4, 5
@@ -33,13 +34,6 @@ _FAILED = r"(^|,)(UF|UC|UT|UR|URX|LR|SI|UPE|UMSDR|DPE|DT|DC)(,|$)"
 
 _INBOUND = r"^(inbound[|_-]|InboundPassthroughCluster)"
 """Istio's names of clusters that lead from a sidecar to its own application."""
-
-_INJECTED = r"(^|,)(DI|FI)(,|$)"
-"""Those of requests that a fault filter delayed or answered."""
-
-APART = ("", "injected", "mirrored")
-"""What is counted apart; a mirrored call is one, whatever was injected into it."""
-INJECTED, MIRRORED = 1, 2
 
 _ROUTED, _INGRESS = "router ", "ingress"
 """What Envoy names spans: `router CLUSTER egress` for an attempt, `ingress` for what came in; routes may name
@@ -145,14 +139,13 @@ def calls_of(
     failed = _own(spans["error"]) | (spans["http_status"] >= 500) | broken
     refused = (client & by_text(_UNSENT_BY_CLIENT, flags)) | (proxy & by_text(_UNSENT, flags))
     name = labels.codes(spans["name"])
-    apart = np.where(spans["mirrored"].to_numpy(), MIRRORED, by_text(_INJECTED, flags).to_numpy() * INJECTED)
     look_up = pl.DataFrame({
         "key": spans["key"], "parent_key": spans["parent_key"], "span_key": spans["span_key"],
         "start_ns": _own(spans["start_ns"]), "slot": slots, "role": _own(spans["messaging_role"]),
         "node": node[spans["resource"].to_numpy()],
         "via": np.where(peer != 0, hashes[peer] | PEER_BIT, cluster), "flags": hashes[flags],
         "bucket": _own(spans["bucket"]), "kind": _own(spans["kind"]), "retry": _own(spans["retry_count"]),
-        "protocol": _own(spans["protocol"]), "apart": apart.astype(np.uint8), "weight": _own(spans["weight"]),
+        "protocol": _own(spans["protocol"]), "apart": apart_of(spans, flags, labels), "weight": _own(spans["weight"]),
         "duration_ns": _own(spans["duration_ns"]),
         "request_bytes": _own(spans["request_bytes"]), "response_bytes": _own(spans["response_bytes"]),
         "proxy": proxy, "error": _own(spans["error"]), "queue": queue,

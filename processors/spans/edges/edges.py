@@ -40,8 +40,9 @@ from processors.limits import IDENTITY, Labels
 from processors.rows import no_dimensions
 from processors.settings import LabelLimits
 from processors.slots import LEVELS, PaneTime
+from processors.spans.apart import APART
 from processors.spans.dimensions import Maps, WindowDimensions
-from processors.spans.edges.calls import APART, Window
+from processors.spans.edges.calls import Window
 from processors.spans.edges.childless import childless_calls, taken_back
 from processors.spans.edges.entries import find_entries
 from processors.spans.edges.links import (
