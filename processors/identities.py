@@ -38,9 +38,12 @@ class SeenItems:
 class Deduplicate(Generic[B]):
     """Leaves FirstItems and SeenItems; counts what is duplicate."""
 
-    def __init__(self, items: Callable[[B], pa.RecordBatch]) -> None:
-        """``items``: the part of a batch that has ``time_ns``, ``identity_hi`` and ``identity_lo``."""
+    def __init__(self, items: Callable[[B], pa.RecordBatch], lookback: int) -> None:
+        """``items``: the part of a batch that has ``time_ns``, ``identity_hi`` and ``identity_lo``;
+        ``lookback``: copies are those of items of so many panes before.
+        """
         self._items = items
+        self._lookback = lookback
 
     def close(self, pane: PaneView[B]) -> Tables:
         """See processors.stage.Stage."""
@@ -48,12 +51,12 @@ class Deduplicate(Generic[B]):
         timed = items["time_ns"] != 0
         distinct = items.filter(timed).unique(_IDENTITY, keep="first")
         first = distinct
-        for seen in pane.looked_back(SeenItems):
+        for seen in pane.looked_back(SeenItems, self._lookback):
             first = first.join(seen.identities, on=_IDENTITY, how="anti")
         rows = pl.concat([first["row"], items["row"].filter(~timed)]).sort()
         pane.own.leave(FirstItems(rows.to_numpy()))
         if distinct.height:
-            pane.seen.leave(SeenItems(distinct.select(_IDENTITY)))
+            pane.seen.leave(SeenItems(distinct.select(_IDENTITY)), self._lookback)
         pane.fates.duplicate += items.height - len(rows)
         return {}
 

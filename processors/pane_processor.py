@@ -40,6 +40,8 @@ class Signal(Generic[B]):
     pick: Pick
     wait: int = 0
     """Panes that must close before a pane is decided."""
+    lookback: int = 0
+    """Panes before a pane that its stages look up, where these are more than those of ``processing.lookback``."""
     mend: Callable[[bytes], Mended] | None = None
     """What a payload that is not well-formed (a foreign writer's) gives without what is wrong in some of its
     items. Raises MalformedOtlp.
@@ -114,10 +116,11 @@ class PaneProcessor(Generic[B]):
         self._settings = settings
         self._signal = signal
         self._clock = PaneClock.of(tp, settings.partitions, settings.pane_ns)
+        self._lookback = max(signal.lookback, settings.lookback_panes)
         self._panes = Panes(
             self._clock,
             signal.wait,
-            settings.lookback_panes,
+            self._lookback,
             settings.pane_bytes,
             commit,
             count=self._count,
@@ -170,7 +173,7 @@ class PaneProcessor(Generic[B]):
             decision, more = self._decide(undecided)
             blocks.add(undecided.pane, decision.tables, decision.sources)
             letters += more
-        self._seen = {pane: seen for pane, seen in self._seen.items() if pane >= step.keep_from}
+        self._forget(step)
         return Emit(blocks, step.commit, letters)
 
     def _close(self, step: Step) -> tuple[_Undecided[B], Tables, list[DeadLetter]]:
@@ -314,11 +317,19 @@ class PaneProcessor(Generic[B]):
         }
         return _Decision(view.fates, tables, sources)
 
+    def _forget(self, step: Step) -> None:
+        """Let go of what no later pane looks up."""
+        following = step.keep_from + self._lookback
+        kept = {
+            pane: seen.within(following - pane) for pane, seen in self._seen.items() if pane >= step.keep_from
+        }
+        self._seen = {pane: seen for pane, seen in kept.items() if seen}
+
     def _earlier(self, pane: int) -> dict[int, Notes]:
         return {number: seen for number, seen in self._around(pane).items() if number < pane}
 
     def _around(self, pane: int) -> dict[int, Notes]:
-        first, last = pane - self._settings.lookback_panes, pane + self._signal.wait
+        first, last = pane - self._lookback, pane + self._signal.wait
         return {number: seen for number, seen in self._seen.items() if first <= number <= last}
 
     def _time(self, pane: Pane) -> PaneTime:

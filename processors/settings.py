@@ -252,6 +252,10 @@ class ProcessorSettings(BaseModel):
         default=timedelta(seconds=60),
         description="How far back copies, parents and a trace's earlier spans are looked for; read again on a restart.",
     )
+    metrics_lookback: Duration = Field(
+        default=timedelta(minutes=3),
+        description="How long the last point of a counter is remembered, from which the next one adds; read again on a restart.",
+    )
     rollup_grace: Duration = Field(
         default=timedelta(minutes=15),
         description="How long after its end an hour is rolled up; what comes later goes to every level at once, marked late.",
@@ -296,8 +300,12 @@ class ProcessorSettings(BaseModel):
 
     @model_validator(mode="after")
     def _pane_is_some_time(self) -> "ProcessorSettings":
-        if to_ns(self.pane) < 1_000_000 or self.lookback < timedelta(0) or self.rollup_grace < timedelta(0):
-            raise ValueError("pane must be at least 1ms; lookback and rollup_grace cannot be negative")
+        if to_ns(self.pane) < 1_000_000 or min(
+            self.lookback, self.metrics_lookback, self.rollup_grace
+        ) < timedelta(0):
+            raise ValueError(
+                "pane must be at least 1ms; lookback, metrics_lookback and rollup_grace cannot be negative"
+            )
         return self
 
     @field_validator("head_sampling")
@@ -338,3 +346,8 @@ class ProcessorSettings(BaseModel):
     def lookback_panes(self) -> int:
         """The lookback in panes, rounded up, at least ``wait + 1``."""
         return max(-(-to_ns(self.lookback) // self.pane_ns), self.wait + 1)
+
+    @property
+    def metrics_lookback_panes(self) -> int:
+        """``metrics_lookback`` in panes, rounded up, at least one."""
+        return max(-(-to_ns(self.metrics_lookback) // self.pane_ns), 1)

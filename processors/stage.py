@@ -34,6 +34,7 @@ class Notes:
     def __init__(self) -> None:
         self._left: dict[type, object] = {}
         self._carried: set[type] = set()
+        self._panes: dict[type, int] = {}
 
     def carry(self, note: object) -> None:
         """Leave a note in ``PaneView.seen`` that stands for those of its class that earlier panes left: they
@@ -49,11 +50,26 @@ class Notes:
             return self
         rest = Notes()
         rest._left = {kind: note for kind, note in self._left.items() if kind not in later._carried}
+        rest._panes = self._panes
         return rest
 
-    def leave(self, note: object) -> None:
-        """Leave a note; it replaces an earlier one of its class."""
+    def leave(self, note: object, panes: int | None = None) -> None:
+        """Leave a note; it replaces an earlier one of its class. ``panes``: so many panes after this one look
+        it up; None: as many as the lookback has.
+        """
         self._left[type(note)] = note
+        if panes is not None:
+            self._panes[type(note)] = panes
+
+    def within(self, panes: int) -> "Notes":
+        """These notes without those that no pane looks up which is so many panes later."""
+        over = {kind for kind, most in self._panes.items() if most < panes}
+        if over.isdisjoint(self._left):
+            return self
+        rest = Notes()
+        rest._left = {kind: note for kind, note in self._left.items() if kind not in over}
+        rest._carried, rest._panes = self._carried, self._panes
+        return rest
 
     def get(self, kind: type[_T]) -> _T | None:
         """The note of this class; None: no stage left one."""
@@ -127,9 +143,13 @@ class PaneView(Generic[B]):
         """The payloads of ``records``."""
         return Payloads(self.records)
 
-    def looked_back(self, kind: type[_T]) -> Iterator[_T]:
-        """The notes of this class that earlier panes of the lookback left, oldest first."""
+    def looked_back(self, kind: type[_T], panes: int | None = None) -> Iterator[_T]:
+        """The notes of this class that earlier panes of the lookback left, oldest first; ``panes``: of so many
+        panes before this one.
+        """
         for number in sorted(self.earlier):
+            if panes is not None and number < self.number - panes:
+                continue
             if (note := self.earlier[number].get(kind)) is not None:
                 yield note
 

@@ -15,7 +15,10 @@ from schemas.otlp.picking import pick
 from schemas.records import Commit, TopicPartition
 from schemas.redaction import CREDENTIALS_ALONE, RedactionRules
 
-LOGS: tuple[Stage[LogBatch], ...] = (Deduplicate[LogBatch](lambda batch: batch.logs), StoreLogs())
+
+def log_stages(settings: ProcessorSettings) -> tuple[Stage[LogBatch], ...]:
+    """The stages, in the order in which a pane passes them."""
+    return (Deduplicate[LogBatch](lambda batch: batch.logs, settings.lookback_panes), StoreLogs())
 
 
 def log_signal(settings: ProcessorSettings, rules: RedactionRules = CREDENTIALS_ALONE) -> Signal[LogBatch]:
@@ -25,7 +28,7 @@ def log_signal(settings: ProcessorSettings, rules: RedactionRules = CREDENTIALS_
         decode=lambda payloads: redact_logs(otlp.decode_logs(payloads, payloads.clusters, limits), redaction),
         weigh=partial(otlp.weigh, topics.LOGS),
         pick=partial(pick, topics.LOGS),
-        stages=LOGS,
+        stages=log_stages(settings),
         mend=partial(otlp.mend, topics.LOGS),
     )
 

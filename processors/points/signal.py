@@ -4,6 +4,7 @@ from functools import partial
 
 from processors.identities import Deduplicate
 from processors.pane_processor import PaneProcessor, Signal
+from processors.points.count import CountIncrements
 from processors.points.store import StorePoints
 from processors.redaction.batches import redact_points
 from processors.redaction.redaction import Redaction
@@ -15,7 +16,14 @@ from schemas.points import PointBatch
 from schemas.records import Commit, TopicPartition
 from schemas.redaction import CREDENTIALS_ALONE, RedactionRules
 
-POINTS: tuple[Stage[PointBatch], ...] = (Deduplicate[PointBatch](lambda batch: batch.points), StorePoints())
+
+def point_stages(settings: ProcessorSettings) -> tuple[Stage[PointBatch], ...]:
+    """The stages, in the order in which a pane passes them."""
+    return (
+        Deduplicate[PointBatch](lambda batch: batch.points, settings.lookback_panes),
+        CountIncrements(settings.metrics_lookback_panes),
+        StorePoints(),
+    )
 
 
 def point_signal(
@@ -27,7 +35,8 @@ def point_signal(
         decode=lambda payloads: redact_points(
             otlp.decode_points(payloads, payloads.clusters, limits), redaction
         ),
-        stages=POINTS,
+        stages=point_stages(settings),
+        lookback=settings.metrics_lookback_panes,
         weigh=partial(otlp.weigh, topics.METRICS),
         pick=partial(pick, topics.METRICS),
         mend=partial(otlp.mend, topics.METRICS),

@@ -6,6 +6,7 @@ import struct
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from processors.cutting import cut
+from processors.identities import SeenItems
 from processors.logs.signal import log_processor
 from processors.logs.store import log_rows
 from processors.panes import Emit
@@ -339,6 +341,18 @@ def test_copies_older_than_the_lookback_are_not_known() -> None:
         processor(topics.LOGS).feed(log_of([payload, b"", b"", payload, b"", b"", b"", b"", payload], 1))
     )
     assert (sums["kept"], sums["duplicate"]) == (2, 1)
+
+
+def test_copies_of_points_are_looked_for_in_their_own_lookback_and_read_again_with_that_of_counters() -> None:
+    gauge = Metric(name="m", gauge=Gauge(data_points=[NumberDataPoint(time_unix_nano=TIME, as_int=1)]))
+    payload = metrics(gauge)
+    given = SETTINGS.model_copy(update={"metrics_lookback": timedelta(seconds=6)})
+    it = point_processor(TopicPartition(topics.METRICS, 0), given)
+    emits = it.feed(log_of([payload, b"", payload, b"", b"", b"", payload, b"", b"", b""], 1)[:-1])
+    sums = totals(emits)
+    assert (sums["kept"], sums["duplicate"]) == (2, 1)
+    assert emits[-1].commit.offset == 9 - 6, "what counters remember is read again"
+    assert all(seen.get(SeenItems) is None for pane, seen in it._seen.items() if pane < TIME // PANE_NS + 5)  # noqa: SLF001 - what is held
 
 
 def test_a_malformed_record_is_set_aside() -> None:
