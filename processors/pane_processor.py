@@ -41,7 +41,7 @@ class Signal(Generic[B]):
     wait: int = 0
     """Panes that must close before a pane is decided."""
     lookback: int = 0
-    """Panes before a pane that its stages look up, where these are more than those of ``processing.lookback``."""
+    """Panes before a pane that its stages look up, where they are more than ``processing.lookback`` has."""
     mend: Callable[[bytes], Mended] | None = None
     """What a payload that is not well-formed (a foreign writer's) gives without what is wrong in some of its
     items. Raises MalformedOtlp.

@@ -144,8 +144,9 @@ class PaneView(Generic[B]):
         return Payloads(self.records)
 
     def looked_back(self, kind: type[_T], panes: int | None = None) -> Iterator[_T]:
-        """The notes of this class that earlier panes of the lookback left, oldest first; ``panes``: of so many
-        panes before this one.
+        """The notes of this class that earlier panes of the lookback left, oldest first.
+
+        ``panes``: of so many panes before this one.
         """
         for number in sorted(self.earlier):
             if panes is not None and number < self.number - panes:

@@ -5,8 +5,8 @@ import random
 import struct
 from collections import Counter
 from collections.abc import Sequence
-from functools import cache
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -352,7 +352,7 @@ def test_copies_of_points_are_looked_for_in_their_own_lookback_and_read_again_wi
     sums = totals(emits)
     assert (sums["kept"], sums["duplicate"]) == (2, 1)
     assert emits[-1].commit.offset == 9 - 6, "what counters remember is read again"
-    assert all(seen.get(SeenItems) is None for pane, seen in it._seen.items() if pane < TIME // PANE_NS + 5)  # noqa: SLF001 - what is held
+    assert all(seen.get(SeenItems) is None for pane, seen in it._seen.items() if pane < TIME // PANE_NS + 5)
 
 
 def test_a_malformed_record_is_set_aside() -> None:
