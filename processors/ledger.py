@@ -17,6 +17,12 @@ class Fates:
     rejected: int = 0
     """Items found invalid by processing (those that ingest refused are in the pane's own count)."""
     duplicate: int = 0
+    aggregated: int = 0
+    """Data points that went into tables of counters."""
+    left_out: int = 0
+    """Data points that are neither in tables of counters nor stored: copies, and what nobody asked for."""
+    unknown: int = 0
+    """Of aggregated: counters that added nothing, as what their series had before is not known."""
     kept: int = 0
     dropped: int = 0
     late: int = 0
@@ -42,10 +48,18 @@ def ledger(tp: TopicPartition, pane: Pane, fates: Fates) -> pa.Table:
         "topic": tp.topic,
         "partition": tp.partition,
         "pane": pane.number,
-        "received": rejected + fates.duplicate + fates.kept + fates.dropped,
+        "received": rejected
+        + fates.duplicate
+        + fates.aggregated
+        + fates.left_out
+        + fates.kept
+        + fates.dropped,
         "rejected": rejected,
         "refused": pane.refused,
         "duplicate": fates.duplicate,
+        "aggregated": fates.aggregated,
+        "left_out": fates.left_out,
+        "unknown": fates.unknown,
         "kept": fates.kept,
         "dropped": fates.dropped,
         "late": fates.late,

@@ -1,6 +1,7 @@
 """Section ``[processing]`` of the settings; sampling has a section of its own."""
 
 from datetime import timedelta
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -237,6 +238,33 @@ class Dimension(BaseModel):
     )
 
 
+MetricTable = Literal["traffic", "upstreams", "proxies", "control_plane", "certificates"]
+
+
+class MetricSettings(BaseModel):
+    """Which metrics of proxies and of Istio become rows of tables of counters, and what is stored besides."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    families: tuple[MetricTable, ...] = Field(
+        default=("traffic", "upstreams", "proxies", "control_plane", "certificates"),
+        description="Tables of counters to make; metrics that go into one are not stored as points.",
+    )
+    keep: tuple[str, ...] = Field(
+        default=(),
+        max_length=1_000,
+        description="Names of metrics, with * and ?, that are stored as points in any case; proxies' statistics that no table takes are not, else.",
+    )
+
+    @field_validator("keep")
+    @classmethod
+    def _patterns_are_short(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            if not 0 < len(pattern) <= 256 or pattern.count("*") > 4:
+                raise ValueError(f"{pattern[:80]!r}: a name has 1 to 256 characters, and four * at most")
+        return patterns
+
+
 class ProcessorSettings(BaseModel):
     """Panes, windows and limits of processing."""
 
@@ -255,6 +283,9 @@ class ProcessorSettings(BaseModel):
     metrics_lookback: Duration = Field(
         default=timedelta(minutes=3),
         description="How long the last point of a counter is remembered, from which the next one adds; read again on a restart.",
+    )
+    metrics: MetricSettings = Field(
+        default=MetricSettings(), description="Tables of counters, and which metrics are stored as points."
     )
     rollup_grace: Duration = Field(
         default=timedelta(minutes=15),

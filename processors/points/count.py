@@ -1,10 +1,10 @@
 """The stage that makes increments of a pane's counters, for the stages of tables after it."""
 
 from collections import deque
-
-import numpy as np
+from collections.abc import Collection
 
 from processors.points.claims import Claims
+from processors.points.facts import TABLES, Facts, Taken
 from processors.points.increments import increments
 from processors.points.last_points import NOTHING_KNOWN, LastPoints
 from processors.stage import PaneView, Tables, Window
@@ -12,26 +12,30 @@ from schemas.points import PointBatch
 
 
 class CountIncrements:
-    """Leaves Claims and Increments in the pane's own notes, and carries LastPoints."""
+    """Leaves Claims, Taken, Increments and Facts in the pane's own notes, and carries LastPoints."""
 
-    def __init__(self, lookback: int) -> None:
-        """``lookback``: in panes; the pane processor must look back as far."""
+    def __init__(self, lookback: int, tables: Collection[str] = TABLES) -> None:
+        """``lookback``: in panes; the pane processor must look back as far. ``tables``: those that are made."""
         self._lookback = lookback
+        self._tables = tuple(tables)
 
     def close(self, pane: PaneView[PointBatch]) -> Tables:
         """See processors.stage.Stage."""
         claims = Claims.of(pane.batch)
+        taken = Taken.of(pane.batch, claims, self._tables)
         newest = deque(pane.looked_back(LastPoints), maxlen=1)
         gained, last = increments(
             pane.batch,
-            np.flatnonzero(claims.family >= 0).astype(np.uint32),
+            taken.counters(),
             newest[0] if newest else NOTHING_KNOWN,
             pane=pane.number,
             lookback=self._lookback,
             time=pane.time,
         )
         pane.own.leave(claims)
+        pane.own.leave(taken)
         pane.own.leave(gained)
+        pane.own.leave(Facts.of(pane.batch, taken, gained, pane.time))
         pane.seen.carry(last)
         return {}
 

@@ -4,8 +4,13 @@ from functools import partial
 
 from processors.identities import Deduplicate
 from processors.pane_processor import PaneProcessor, Signal
+from processors.points.certificates import Certificates
+from processors.points.control_plane import ControlPlane
 from processors.points.count import CountIncrements
+from processors.points.proxies import Proxies
 from processors.points.store import StorePoints
+from processors.points.traffic import Traffic
+from processors.points.upstreams import Upstreams
 from processors.redaction.batches import redact_points
 from processors.redaction.redaction import Redaction
 from processors.settings import ProcessorSettings
@@ -21,8 +26,9 @@ def point_stages(settings: ProcessorSettings) -> tuple[Stage[PointBatch], ...]:
     """The stages, in the order in which a pane passes them."""
     return (
         Deduplicate[PointBatch](lambda batch: batch.points, settings.lookback_panes),
-        CountIncrements(settings.metrics_lookback_panes),
-        StorePoints(),
+        CountIncrements(settings.metrics_lookback_panes, settings.metrics.families),
+        *(stage(settings) for stage in (Traffic, Upstreams, Proxies, ControlPlane, Certificates)),
+        StorePoints(settings.metrics.keep),
     )
 
 

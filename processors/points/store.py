@@ -4,15 +4,21 @@ Columns as the OpenTelemetry Collector's ClickHouse exporter fills them
 (exporter/clickhouseexporter/internal/metrics); but ids of exemplars are "" where they are missing.
 """
 
-from collections.abc import Mapping
+import fnmatch
+import re
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
 from processors.identities import FirstItems
 from processors.origins import Items, Origins
+from processors.points.claims import Claims
+from processors.points.facts import Taken, of_proxies
+from processors.points.increments import Increments
 from processors.rows import Rows, constant, context_columns, service_names, shared, table_of, text_ranks
 from processors.stage import PaneView, Tables, Window
 from schemas.hexadecimal import hex_span_ids, hex_trace_ids
@@ -43,9 +49,15 @@ TABLES = tuple(f"otel_metrics_{name}" for name in KINDS)
 
 
 class StorePoints:
-    """Makes rows of data points, each stored once; counts them as kept and stored,
-    and what is cut.
+    """Makes rows of data points that no table of counters takes, each stored once; counts all of them: as
+    aggregated, left out, or kept and stored, and what is cut.
+
+    A proxy's own statistics that no table takes are left out, unless ``keep`` names them.
     """
+
+    def __init__(self, keep: Sequence[str] = ()) -> None:
+        """``keep``: patterns of names of metrics that are stored in any case."""
+        self._keep = [re.compile(fnmatch.translate(pattern)) for pattern in keep]
 
     def close(self, pane: PaneView[PointBatch]) -> Tables:  # noqa: ARG002 - a pane is stored when it is decided
         """See processors.stage.Stage."""
@@ -53,17 +65,47 @@ class StorePoints:
 
     def decide(self, pane: PaneView[PointBatch], window: Window) -> Tables:  # noqa: ARG002 - all is decided
         """See processors.stage.Stage."""
-        batch, first = pane.batch, pane.own[FirstItems].rows
+        batch, first = pane.batch, self._counted(pane)
         tables = point_rows(batch, first, pane.time.start_s)
         pane.own.leave(
             Origins({table: partial(_origins, batch, first, kind) for kind, table in enumerate(TABLES)})
         )
         stored = sum(rows.num_rows for rows in tables.values())
-        pane.fates.kept += stored
         pane.fates.stored += stored
         pane.fates.cut += pane.batch.contexts.cut
         pane.fates.redacted += pane.batch.contexts.redacted
         return tables
+
+    def _counted(self, pane: PaneView[PointBatch]) -> Rows:
+        """The points to store; counts what becomes of all first copies."""
+        batch, first = pane.batch, pane.own[FirstItems].rows
+        taken = pane.own[Taken]
+        is_first = np.zeros(len(batch), np.bool_)
+        is_first[first] = True
+        is_kept = self._named(batch)
+        is_taken = taken.family >= 0
+        unasked = taken.left_out | ((pane.own[Claims].family < 0) & of_proxies(batch))
+        goes = ~is_taken & unasked & ~is_kept
+        fates = pane.fates
+        fates.aggregated += int(np.count_nonzero(is_first & is_taken))
+        fates.left_out += int(np.count_nonzero(is_first & goes))
+        fates.kept += int(np.count_nonzero(is_first & ~is_taken & ~goes))
+        fates.unknown += int(np.count_nonzero((is_first & is_taken)[pane.own[Increments].unknown]))
+        rows: Rows = np.flatnonzero(is_first & np.where(is_taken, is_kept, ~goes)).astype(np.uint32)
+        return rows
+
+    def _named(self, batch: PointBatch) -> npt.NDArray[np.bool_]:
+        """Which points have a name that is stored in any case."""
+        wanted = np.zeros(len(batch.contexts.strings), np.bool_)
+        code = batch.points.column("name").to_numpy()
+        if self._keep:
+            is_there = np.zeros(len(wanted), np.bool_)
+            is_there[code] = True
+            distinct = np.flatnonzero(is_there)
+            texts = batch.contexts.strings.take(pa.array(distinct)).to_pylist()
+            wanted[distinct] = [any(form.match(text) for form in self._keep) for text in texts]
+        flags: npt.NDArray[np.bool_] = wanted[code]
+        return flags
 
 
 def point_rows(batch: PointBatch, rows: Rows, log_time_s: int) -> dict[str, pa.Table]:

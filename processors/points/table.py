@@ -1,0 +1,382 @@
+"""What stages of tables of counters have in common: names within limits, sums by keys, rows of three levels.
+
+A row is of one owner (a service, or an instance) and one set of keys, which are functions of the points'
+names and attributes. Only integers are grouped; texts are gathered for the rows that come out.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+from processors.grouping import Groups, pack
+from processors.points.claims import Claims
+from processors.points.facts import Facts, Taken
+from processors.points.last_points import F64, I64
+from processors.points.said import OWNER, Names, Said, SeenNames, owners
+from processors.points.spread import Cells, cells, histogram, spread
+from processors.settings import ProcessorSettings
+from processors.slots import LEVELS, PaneTime
+from processors.stage import PaneView, Tables, Window
+from schemas.families import FAMILIES
+from schemas.points import KINDS, PointBatch
+from schemas.tables import HISTOGRAM, SCHEMAS
+
+TAGS = tuple(f"own_{name}" for name in ("cluster", "namespace", "service", "version", "instance", "pod"))
+"""Columns of keys that say, better than the resource does, whose a point is."""
+
+UNSAID = 2**64 - 1
+"""A smallest value that nobody said: the smallest of several rows is right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A closed pane's points of one table."""
+
+    said: Said
+    owners: Names
+    owner: I64
+    """Of each of the batch's resources."""
+    keys: Names
+    key: I64
+    """Of each row of ``said.labels``."""
+
+
+@dataclass(slots=True)
+class AllPrepared:
+    """A pane's own note."""
+
+    of_table: dict[str, Prepared] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """Rows of facts with what they are grouped by."""
+
+    slot: npt.NDArray[np.uint32]
+    owner: I64
+    key: I64
+    fact: I64
+
+    def of(self, rows: npt.NDArray[np.generic]) -> "Numbers":
+        """Some of them."""
+        return Numbers(self.slot[rows], self.owner[rows], self.key[rows], self.fact[rows])
+
+
+class TableStage:
+    """One table of counters: subclasses say what its keys are."""
+
+    table: ClassVar[str]
+    owner: ClassVar[tuple[str, ...]] = OWNER[:4]
+    kept: ClassVar[tuple[str, ...]] = ()
+    """Key columns that stay where names are over a limit."""
+    named: ClassVar[str] = ""
+    """The key column that is ``other`` there."""
+    least: ClassVar[frozenset[str]] = frozenset()
+    """Columns that the smallest value counts of."""
+
+    def __init__(self, settings: ProcessorSettings) -> None:
+        self._limits = settings.labels
+        self._lookback = settings.metrics_lookback_panes
+
+    def keys(self, labels: pl.DataFrame, batch: PointBatch) -> pl.DataFrame:
+        """Of each row of Said.labels the key columns, TAGS, and flags: ``left_out``; ``foreign``: not the table's
+        after all; ``error``: requests are errors.
+        """
+        raise NotImplementedError
+
+    def left_out(self, keys: pl.DataFrame, said: Said, batch: PointBatch) -> npt.NDArray[np.bool_]:  # noqa: ARG002 - for those that ask the resource
+        """Which of the points the table does not take."""
+        if "left_out" not in keys.columns:
+            return np.zeros(len(said.rows), np.bool_)
+        flags: npt.NDArray[np.bool_] = keys["left_out"].to_numpy()[said.pair]
+        return flags
+
+    def close(self, pane: PaneView[PointBatch]) -> Tables:
+        """See processors.stage.Stage."""
+        batch, taken = pane.batch, pane.own[Taken]
+        rows = taken.of_table(self.table)
+        if not len(rows):
+            return {}
+        said = Said.of(batch, pane.own[Claims], taken, rows)
+        length = self._limits.label_length
+        keys = self.keys(said.labels, batch).with_columns(pl.col(pl.String).str.slice(0, length))
+        gone = self.left_out(keys, said, batch)
+        taken.left_out[rows[gone]] = True
+        if "foreign" in keys.columns:
+            gone = gone | keys["foreign"].to_numpy()[said.pair]
+        taken.family[rows[gone]] = -1
+        said = replace(said, rows=said.rows[~gone], pair=said.pair[~gone])
+        texts = keys.select(pl.col(pl.String), *(name for name in ("error",) if name in keys.columns))
+        names, key = Names.of(texts, self.kept, self.named)
+        of_owners, owner = Names.of(owners(batch, self.owner, length), (), "service")
+        resource = batch.points.column("resource").to_numpy()[said.rows]
+        names = replace(names, uses=np.bincount(key[said.pair], minlength=len(names.hashes)))
+        of_owners = replace(of_owners, uses=np.bincount(owner[resource], minlength=len(of_owners.hashes)))
+        all_prepared = pane.own.get(AllPrepared) or AllPrepared()
+        all_prepared.of_table[self.table] = Prepared(said, of_owners, owner, names, key)
+        pane.own.leave(all_prepared)
+        seen = pane.seen.get(SeenNames) or SeenNames()
+        seen.of_table[self.table] = (
+            of_owners.busiest(self._most_owners),
+            names.busiest(self._limits.nodes),
+        )
+        pane.seen.leave(seen)
+        return {}
+
+    def decide(self, pane: PaneView[PointBatch], window: Window) -> Tables:  # noqa: ARG002 - increments have looked back
+        """See processors.stage.Stage."""
+        prepared = pane.own.get(AllPrepared)
+        if prepared is None or self.table not in prepared.of_table:
+            return {}
+        own, facts = prepared.of_table[self.table], pane.own[Facts]
+        rows = facts.of_table(self.table)
+        is_taken = pane.own[Taken].family[facts.point[rows]] >= 0
+        return self.rows(pane, own, facts, rows[is_taken])
+
+    def rows(self, pane: PaneView[PointBatch], own: Prepared, facts: Facts, rows: I64) -> Tables:
+        """Rows of the table's levels."""
+        numbers = self.numbers(pane, own, facts, rows)
+        if not len(numbers.slot):
+            return {}
+        numbers = self._few(numbers, own, pane.time)
+        tables = {f"{self.table}_10s": self._rows(pane, own, facts, numbers)}
+        late = pane.time.late(numbers.slot)
+        if late.any():
+            of_late = numbers.of(late)
+            for level in ("1m", "1h"):
+                width = LEVELS[level]
+                coarse = replace(of_late, slot=of_late.slot // width * np.uint32(width))
+                tables[f"{self.table}_{level}"] = self._rows(pane, own, facts, coarse)
+        return tables
+
+    def numbers(self, pane: PaneView[PointBatch], own: Prepared, facts: Facts, rows: I64) -> Numbers:
+        """What rows of facts are grouped by, within the limits on names."""
+        point = facts.point[rows]
+        pair = own.said.pair[np.searchsorted(own.said.rows, point)]
+        met = pane.met(SeenNames, self._lookback // 2)
+        half = self._lookback // 2
+        seen = (
+            None
+            if met is None
+            else [note.of_table[self.table] for note in met if self.table in note.of_table]
+        )
+        new = max(self._limits.new_services, self._limits.nodes // 10)
+        owner = own.owners.within(
+            None if seen is None else [each for each, _ in seen],
+            half,
+            self._most_owners,
+            self._limits.new_services if "instance" not in self.owner else new,
+        )
+        key = own.keys.within(
+            None if seen is None else [each for _, each in seen], half, self._limits.nodes, new
+        )
+        resource = pane.batch.points.column("resource").to_numpy()[point]
+        return Numbers(facts.slot[rows], owner[own.owner[resource]], key[own.key[pair]], rows)
+
+    @property
+    def _most_owners(self) -> int:
+        return self._limits.services if "instance" not in self.owner else self._limits.nodes
+
+    def _few(self, numbers: Numbers, own: Prepared, time: PaneTime) -> Numbers:
+        """As many rows as a table may get: the smallest ones become ``other``."""
+        groups = Groups.by(_packed(numbers))
+        if len(groups) <= self._limits.series:
+            return numbers
+        over = groups.outside_largest(self._limits.series)
+
+        def folded(names: Names, number: I64) -> I64:
+            stands = np.append(names.folded, np.arange(len(names.hashes), names.texts.height))
+            return np.where(over, stands[number], number)
+
+        return replace(
+            numbers,
+            slot=np.where(over, time.few(numbers.slot), numbers.slot),
+            owner=folded(own.owners, numbers.owner),
+            key=folded(own.keys, numbers.key),
+        )
+
+    def _rows(self, pane: PaneView[PointBatch], own: Prepared, facts: Facts, numbers: Numbers) -> pa.Table:
+        groups = Groups.by(_packed(numbers))
+        group = np.empty(len(numbers.slot), np.int64)
+        group[groups.order] = groups.member
+        first = numbers.of(groups.first)
+        columns: dict[str, pa.Array] = {
+            "slot": pa.array(first.slot),
+            "late": pa.array(pane.time.late(first.slot).astype(np.uint8)),
+            **self.texts(own, first),
+        }
+        schema = SCHEMAS[f"{self.table}_10s"]
+        errors = own.keys.texts["error"].to_numpy() if "error" in own.keys.texts.columns else None
+        values = [each for each in schema if each.name not in columns]
+        columns |= self.values(values, groups, group, facts, numbers, errors)
+        columns |= self.histograms(
+            pane, [e.name for e in values if e.type == HISTOGRAM], group, facts, numbers
+        )
+        columns |= self.further(pane, own, facts, numbers, groups, group)
+        return pa.table([columns[name] for name in schema.names], names=schema.names)
+
+    def further(
+        self,
+        pane: PaneView[PointBatch],
+        own: Prepared,
+        facts: Facts,
+        numbers: Numbers,
+        groups: Groups,
+        group: I64,
+    ) -> dict[str, pa.Array]:
+        """Columns of one table alone."""
+        return {}
+
+    def texts(self, own: Prepared, first: Numbers) -> dict[str, pa.Array]:
+        """Key columns of rows."""
+        texts = own.owners.texts[first.owner]
+        keys = own.keys.texts[first.key].select(pl.col(pl.String))
+        texts = _owned(texts, keys)
+        both = pl.concat([texts, keys.select(pl.exclude(TAGS))], how="horizontal")
+        return {column.name: column.to_arrow().cast(pa.string()) for column in both}
+
+    def values(
+        self,
+        fields: Sequence[pa.Field],
+        groups: Groups,
+        group: I64,
+        facts: Facts,
+        numbers: Numbers,
+        errors: npt.NDArray[np.bool_] | None,
+    ) -> dict[str, pa.Array]:
+        """Sums, largest and smallest values by row."""
+        names = [each.name for each in fields if each.type != HISTOGRAM]
+        number = {name: place for place, name in enumerate(names)}
+        of_family = np.array([number.get(family.column, -1) if family.table == self.table else -1 for family in FAMILIES])  # fmt: skip
+        column, value = of_family[facts.family[numbers.fact]], facts.value[numbers.fact]
+        if errors is not None:
+            failed = np.flatnonzero((column == number["requests"]) & errors[numbers.key])
+            group = np.append(group, group[failed])
+            column = np.append(column, np.full(len(failed), number["errors"]))
+            value = np.append(value, value[failed])
+        gauges = {family.column for family in FAMILIES if family.table == self.table and family.takes.value in ("last", "max")}  # fmt: skip
+        found = {}
+        for each in fields:
+            if each.type == HISTOGRAM:
+                continue
+            rows = np.flatnonzero(column == number[each.name])
+            found[each.name] = self._value(each, group[rows], value[rows], len(groups), each.name in gauges)
+        return found
+
+    def _value(self, given: pa.Field, group: I64, value: F64, count: int, is_gauge: bool) -> pa.Array:
+        if not is_gauge:
+            return _typed(np.bincount(group, value, count), given.type)
+        if given.name in self.least:
+            least = np.full(count, np.inf)
+            np.minimum.at(least, group, value)
+            is_said = np.isfinite(least)
+            whole = np.full(count, UNSAID, np.uint64)
+            whole[is_said] = np.maximum(least[is_said], 0).astype(np.uint64)
+            return pa.array(whole)
+        largest = np.full(count, -np.inf)
+        np.maximum.at(largest, group, value)
+        return _typed(np.where(np.isinf(largest), 0, largest), given.type)
+
+    def unit(self, family: str) -> float:
+        """What bounds of a family's buckets are multiplied with: ms to ns."""
+        return 1e6
+
+    def histograms(
+        self, pane: PaneView[PointBatch], names: Sequence[str], group: I64, facts: Facts, numbers: Numbers
+    ) -> Mapping[str, pa.Array]:
+        """Maps of buckets by row: there is one such column in a table."""
+        if not names:
+            return {}
+        (name,) = names
+        count = int(group.max(initial=-1)) + 1
+        return {name: histogram(count, *self._cells(pane, group, facts, numbers))}
+
+    def _cells(
+        self, pane: PaneView[PointBatch], group: I64, facts: Facts, numbers: Numbers
+    ) -> tuple[I64, I64, I64]:
+        takes = np.array([family.takes.value == "buckets" for family in FAMILIES])
+        units = np.array([self.unit(family.name) for family in FAMILIES])
+        owner = np.full(len(facts.point), -1)
+        owner[numbers.fact] = np.where(takes[facts.family[numbers.fact]], group, -1)
+        wanted = np.zeros(len(facts.point), np.bool_)
+        wanted[facts.buckets.owner] = True
+        wanted &= owner >= 0
+        some = facts.buckets.of(wanted)
+        batch = pane.batch
+        of_point = np.searchsorted(batch.distributions.column("point").to_numpy(), facts.point)
+        kind = batch.points.column("kind").to_numpy()[facts.point]
+        found = cells(
+            some,
+            batch.distributions.column("bounds"),
+            of_point,
+            kind == KINDS.index("exponential_histogram"),
+            facts.scale,
+        )
+        unit = units[facts.family[found.owner]]
+        found = _added(Cells(owner[found.owner], found.low * unit, found.high * unit, found.count))
+        slot = np.zeros(int(group.max(initial=-1)) + 1, np.uint64)
+        slot[group] = numbers.slot
+        salt = (
+            (found.owner.astype(np.uint64) << np.uint64(32)) + slot[found.owner] + found.low.view(np.uint64)
+        )
+        rows, bucket, count = spread(found, salt)
+        zeros = np.flatnonzero((owner >= 0) & (facts.zero_count > 0))
+        return (
+            np.append(rows, owner[zeros]),
+            np.append(bucket, np.full(len(zeros), -1)),
+            np.append(count, facts.zero_count[zeros]),
+        )
+
+
+def _added(given: Cells) -> Cells:
+    """Cells of equal bounds of one row as one."""
+    if not len(given.owner):
+        return given
+    order = np.lexsort((given.high, given.low, given.owner))
+    owner, low, high, count = (each[order] for each in given)
+    new = np.ones(len(owner), np.bool_)
+    new[1:] = (owner[1:] != owner[:-1]) | (low[1:] != low[:-1]) | (high[1:] != high[:-1])
+    at = np.flatnonzero(new)
+    return Cells(owner[at], low[at], high[at], np.add.reduceat(count, at))
+
+
+def _packed(numbers: Numbers) -> npt.NDArray[np.uint64]:
+    return pack([(numbers.slot - numbers.slot.min()) // LEVELS["10s"], numbers.owner, numbers.key])
+
+
+def _owned(texts: pl.DataFrame, keys: pl.DataFrame) -> pl.DataFrame:
+    """Owners as the points' own tags have them, else as their resources. A tag of a service says whose all is; a
+    namespace or cluster without one says what the resource does not.
+    """
+    if "own_service" not in keys.columns:
+        return texts
+    known = (pl.col("service") != "") & ~pl.col("service").str.starts_with("unknown_service")
+    is_own = pl.col("own_service") != ""
+    both = pl.concat(
+        [texts, keys.select(pl.col(name) for name in TAGS if name in keys.columns)], how="horizontal"
+    )
+    chosen = []
+    for name in texts.columns:
+        tag = f"own_{name}"
+        if tag not in both.columns:
+            chosen.append(pl.col(name))
+            continue
+        says = pl.col(tag) != ""
+        takes = says & (is_own | ~known | (pl.col(name) == ""))
+        chosen.append(pl.when(takes).then(tag).otherwise(name).alias(name))
+    return both.select(chosen)
+
+
+def _typed(values: F64, kind: pa.DataType) -> pa.Array:
+    if pa.types.is_floating(kind):
+        return pa.array(values, kind)
+    whole = np.rint(np.clip(np.nan_to_num(values), -(2.0**62), 2.0**63))
+    if pa.types.is_unsigned_integer(kind):
+        whole = np.maximum(whole, 0)
+        return pa.array(whole.astype(np.uint64)).cast(kind, safe=False)
+    return pa.array(whole.astype(np.int64)).cast(kind, safe=False)
