@@ -253,7 +253,7 @@ class MetricSettings(BaseModel):
     keep: tuple[str, ...] = Field(
         default=(),
         max_length=1_000,
-        description="Names of metrics, with * and ?, that are stored as points in any case; proxies' statistics that no table takes are not, else.",
+        description="Names of metrics (* and ? are wild) stored as points in any case; proxies' own that no table takes are left out.",
     )
 
     @field_validator("keep")

@@ -241,6 +241,18 @@ LABELS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "destination_host": ("destination_service",),
         "destination_name": ("destination_service_name",),
         "destination_name_namespace": ("destination_service_namespace",),
+        "own_service": (
+            "service_istio_io_canonical_name",
+            "istio_canonical_service",
+            "service.name",
+            "service_name",
+            "app",
+        ),
+        "own_namespace": ("k8s.namespace.name", "service.namespace", "service_namespace", "namespace"),
+        "own_cluster": ("k8s.cluster.name", "k8s_cluster_name"),
+        "own_version": ("service_istio_io_canonical_revision", "service.version", "service_version"),
+        "own_pod": ("k8s.pod.name", "pod", "kubernetes_pod_name", "pod_name"),
+        "container": ("container",),
     }
 )
 """Label -> the attributes of a point that say it; the first that is there counts."""
@@ -251,6 +263,12 @@ REPORTERS: Mapping[str, str] = MappingProxyType(
 """Istio's ``reporter`` -> ``side``. A waypoint reports what no client's sidecar does (Istio's Mesh dashboard
 adds the two).
 """
+
+PROXY_CONTAINERS = frozenset({"istio-proxy"})
+"""Containers of cAdvisor's and kube-state-metrics' numbers that are proxies."""
+
+OWN_UPSTREAMS = frozenset({"xds-grpc", "sds-grpc", "xds_cluster", "prometheus_stats", "agent"})
+"""Istio's names of clusters that lead to its own agent and control plane, not to a service of the mesh."""
 
 OWN_MANAGERS = frozenset({"admin"})
 """Managers of HTTP connections whose traffic is not the mesh's."""

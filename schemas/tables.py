@@ -8,6 +8,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from schemas.counters import COUNTERS
 from schemas.records import Record, TopicPartition
 from schemas.spans import ATTRIBUTES, DETAIL_SCHEMA
 
@@ -214,12 +215,26 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
     **{f"red_{level}": _schema(**_RED_KEYS, **_RED_VALUES) for level in ("10s", "1m", "1h")},
     **{f"edges_{level}": _schema(**_EDGE_KEYS, **_EDGE_VALUES) for level in ("10s", "1m", "1h")},
+    **{
+        f"{table}_{level}": _schema(slot=SLOT, **counters.columns)
+        for table, counters in COUNTERS.items()
+        for level in ("10s", "1m", "1h")
+    },
+    "certificates": _schema(
+        **dict.fromkeys(("cluster", "namespace", "service", "instance", "pod"), _TEXT),
+        kind=_TEXT,  # leaf | chain | root
+        name=_TEXT,  # as its sender calls it, and the listener or upstream that it stands on
+        not_after=SLOT,
+        first_seen=SLOT,  # time of the point that shows it
+        lifetime_s=_COUNT,  # not_after - first_seen where another one was there before; 0: unknown
+        log_time=_LOG_TIME,
+    ),
     "ledger": _schema(
         time=SLOT,  # start of the pane
         topic=_TEXT,
         partition=pa.uint32(),
         pane=pa.uint64(),
-        received=_COUNT,  # = rejected + duplicate + kept + dropped
+        received=_COUNT,  # = rejected + duplicate + kept + dropped + aggregated + left_out
         rejected=_COUNT,  # refused as invalid by ingest, with an answer to the sender
         refused=_COUNT,  # turned away by ingest because the log was full or away (not in received)
         duplicate=_COUNT,
@@ -232,6 +247,9 @@ SCHEMAS: dict[str, pa.Schema] = {
         cut=_COUNT,  # attribute sets and texts that are over processing.attributes, and stored without the rest
         repaired=_COUNT,  # texts that were not UTF-8, stored with U+FFFD, and values that nested too deep, stored as a mark
         redacted=_COUNT,  # attributes dropped, hashed or masked, and texts masked, by storage.redact; what items share once in a pane
+        aggregated=_COUNT,  # data points that went into tables of counters
+        left_out=_COUNT,  # data points that are neither there nor stored
+        unknown=_COUNT,  # of aggregated: counters that added nothing, as their past is not known
     ),
 }
 

@@ -22,7 +22,7 @@ LEVELS = (
 )
 """Finest first."""
 
-FAMILIES = ("red", "edges")
+FAMILIES = ("red", "edges", "traffic", "upstreams", "proxies", "control_plane")
 """Families of tables that have each level: ``red_10s``, ``red_1m``, ..."""
 
 

@@ -156,6 +156,7 @@ def expiry(settings: StorageSettings) -> dict[str, str]:
         **dict.fromkeys(levels.tables("10s"), ("slot", settings.rollup_10s_ttl + _UNROLLED)),
         **dict.fromkeys(levels.tables("1m"), ("slot", settings.rollup_1m_ttl + _UNROLLED)),
         **dict.fromkeys(levels.tables("1h"), ("slot", settings.rollup_1h_ttl)),
+        "certificates": ("log_time", settings.rollup_1h_ttl),
         "upstream_servers": ("day", _UPSTREAM_SERVERS_TTL),
         "ledger": ("time", settings.ledger_ttl),
     }

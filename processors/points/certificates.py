@@ -1,9 +1,9 @@
-"""Rows of ``certificates``: until when certificates hold, each row a certificate that is new in the lookback or
-whose turn it is to be written again.
+"""Rows of ``certificates``: until when certificates hold. A certificate has a row when it is new in the
+lookback, and when it is its turn to be written again.
 
-A certificate is known by its instance, kind and name (its name in Envoy, and the listener or upstream it stands
-on). Where one is met within the lookback of another with the same name that ends earlier or later, it is new:
-its lifetime runs from then.
+A certificate is known by its instance, kind and name (its name in Envoy, and the listener or upstream that
+it stands on). Where one is met within the lookback of another of the same name that ends earlier or later,
+it is new: its lifetime runs from then.
 """
 
 from dataclasses import dataclass, field
@@ -140,8 +140,8 @@ class Certificates(TableStage):
 
 
 def _compared(frame: pl.DataFrame, known: pl.DataFrame, pane: int, lookback: int) -> pl.DataFrame:
-    """With ``is_met``: an earlier pane of the lookback has the name; ``is_new``: with another end; ``is_due``: it
-    has not, or it is new, or met for the first time in its turn of so many panes.
+    """With ``is_met``: an earlier pane of the lookback has the name; ``is_new``: with another end;
+    ``is_due``: it has not, or it is new, or met for the first time in its turn of so many panes.
     """
     both = frame.join(known.rename({"not_after": "before"}), left_on="hash", right_on="key", how="left", maintain_order="left")  # fmt: skip
     turn = pl.col("hash") % lookback
@@ -154,7 +154,7 @@ def _compared(frame: pl.DataFrame, known: pl.DataFrame, pane: int, lookback: int
 
 
 def _not_after(family: npt.NDArray[np.int16], value: npt.NDArray[np.float64], time_s: I64) -> I64:
-    """When a certificate ends, s since 1970; where seconds are left, to the minute, where days, to the day."""
+    """When a certificate ends, s since 1970; of seconds that are left to the minute, of days to the day."""
     column = np.array(_COLUMN)[family]
     value = np.clip(value, -_LATEST_S, _LATEST_S)
     by_minute = np.rint((time_s + value) / _MINUTE_S) * _MINUTE_S

@@ -10,10 +10,10 @@ from processors.points.said import OWNER
 from processors.points.table import Numbers, Prepared, TableStage
 from schemas.families import FAMILIES, LABELS, Takes
 from schemas.points import PointBatch
-from schemas.tables import ATTRIBUTES
+from schemas.spans import ATTRIBUTES
 
-_KINDS = {Takes.INCREMENT: "increment", Takes.SUM: "increment", Takes.LAST: "value", Takes.MAX: "value", Takes.BUCKETS: "histogram"}  # fmt: skip
-_KIND = {family.name: _KINDS[family.takes] for family in FAMILIES}
+_OTHERS = {Takes.LAST: "value", Takes.MAX: "value", Takes.BUCKETS: "histogram"}
+_KIND = {family.name: _OTHERS.get(family.takes, "increment") for family in FAMILIES}
 _IDENTITY = frozenset(key for label, keys in LABELS.items() if label.startswith("own_") for key in keys)
 _MOST_LABELS = 16
 _PART, _END = "\x1f", "\x1e"

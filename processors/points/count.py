@@ -15,7 +15,7 @@ class CountIncrements:
     """Leaves Claims, Taken, Increments and Facts in the pane's own notes, and carries LastPoints."""
 
     def __init__(self, lookback: int, tables: Collection[str] = TABLES) -> None:
-        """``lookback``: in panes; the pane processor must look back as far. ``tables``: those that are made."""
+        """``lookback``: in panes; the pane processor must look back as far. ``tables``: those to make."""
         self._lookback = lookback
         self._tables = tuple(tables)
 

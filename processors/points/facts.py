@@ -1,5 +1,5 @@
-"""What a pane's points say for the tables of counters: which are taken, and their numbers, one row an increment
-or a gauge's value.
+"""What a pane's points say for the tables of counters: which are taken, and their numbers, one row an
+increment or a gauge's value.
 """
 
 from collections.abc import Collection
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from processors.points.buckets import Buckets
@@ -133,7 +132,7 @@ def _last_ones(batch: PointBatch, gauges: Rows, time: PaneTime) -> Rows:
 
 
 def of_proxies(batch: PointBatch) -> Flags:
-    """Which points are a proxy's own statistics, by its resource or by Envoy's names on its Prometheus page."""
+    """Which points are a proxy's own statistics, by its resource or Envoy's names on its Prometheus page."""
     attributes = batch.contexts.resources.column("attributes")
     offsets = attributes.offsets.to_numpy()
     of_set = np.repeat(np.arange(len(attributes)), np.diff(offsets))
@@ -142,10 +141,5 @@ def of_proxies(batch: PointBatch) -> Flags:
     is_envoy[of_set[np.asarray(says.slice(0, len(of_set)))]] = True
     by_name = np.asarray(pc.starts_with(batch.contexts.strings, "envoy_"))
     flags: Flags = is_envoy[batch.points.column("resource").to_numpy()]
-    return flags | by_name[batch.points.column("name").to_numpy()]
-
-
-def named(batch: PointBatch, is_wanted: "pa.BooleanArray") -> Flags:
-    """Which points have a name that is wanted; ``is_wanted``: of each text of the batch."""
-    flags: Flags = np.asarray(is_wanted)[batch.points.column("name").to_numpy()]
-    return flags
+    either: Flags = flags | by_name[batch.points.column("name").to_numpy()]
+    return either

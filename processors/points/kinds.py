@@ -1,4 +1,4 @@
-"""What kind of proxy a resource is, by Istio's node id (``TYPE~ADDRESS~POD.NAMESPACE~DOMAIN``) or its labels."""
+"""What kind of proxy a resource is, by Istio's node id (``TYPE~ADDRESS~POD.NAMESPACE~DOMAIN``) or name."""
 
 import numpy as np
 import numpy.typing as npt

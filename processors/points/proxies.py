@@ -1,4 +1,4 @@
-"""Rows of ``proxies``: one instance of a proxy, as it counts itself, and as Kubernetes counts its container."""
+"""Rows of ``proxies``: an instance of a proxy as it counts itself, and as Kubernetes counts its container."""
 
 from dataclasses import dataclass, field
 
@@ -7,19 +7,22 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from processors.grouping import Groups
 from processors.points.facts import Facts
 from processors.points.kinds import kinds
 from processors.points.last_points import I64
 from processors.points.said import OWNER
-from processors.points.table import AllPrepared, Numbers, Prepared, TableStage
+from processors.points.table import AllPrepared, Grouped, Prepared, TableStage
 from processors.stage import PaneView, Tables
 from schemas.families import FAMILIES, OWN_MANAGERS, PROXY_CONTAINERS
 from schemas.points import PointBatch
 
 _UPTIME = next(number for number, family in enumerate(FAMILIES) if family.name == "server.uptime")
+_OF_KUBE = np.array([family.table == "proxies" and family.column == "restarts" for family in FAMILIES])
 _GENERATED = "[bcdfghjklmnpqrstvwxz2456789]"
 _WORKLOAD = rf"^(.+?)(?:-{_GENERATED}{{8,10}})?-{_GENERATED}{{5}}$"
+
+
+_LAST = {"series": pl.UInt64, "time_ns": pl.Int64, "pane": pl.Int64, "uptime": pl.Float64}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +31,6 @@ class LastUptimes:
 
     rows: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=_LAST))
     """``series`` UInt64, ``time_ns``, ``pane`` Int64, ``uptime`` Float64: later panes' rows last."""
-
-
-_LAST = {"series": pl.UInt64, "time_ns": pl.Int64, "pane": pl.Int64, "uptime": pl.Float64}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,6 @@ class Proxies(TableStage):
     owner = OWNER
     kept = ("kind",)
     named = "own_service"
-    least = frozenset({"xds_connected"})
 
     def keys(self, labels: pl.DataFrame, batch: PointBatch) -> pl.DataFrame:  # noqa: ARG002 - as other tables
         """See TableStage."""
@@ -101,7 +100,8 @@ class Proxies(TableStage):
         known = notes[-1].rows if notes else LastUptimes().rows
         known = known.filter(pl.col("pane") >= pane.number - self._lookback)
         newest = known.sort("series", "time_ns").unique("series", keep="last", maintain_order=True)
-        both = pl.concat([newest.with_columns(point=pl.lit(-1, pl.Int64)), found], how="vertical").sort("series", "time_ns", "point")  # fmt: skip
+        older = newest.with_columns(point=pl.lit(-1, pl.Int64))
+        both = pl.concat([older, found]).sort("series", "time_ns", "point")
         before = pl.col("uptime").shift(1).over("series")
         fell = both.filter((pl.col("point") >= 0) & (pl.col("uptime") < before))["point"].to_numpy()
         own = found.drop("point").sort("series", "time_ns").unique("series", keep="last", maintain_order=True)
@@ -113,28 +113,22 @@ class Proxies(TableStage):
         )
         return fell, LastUptimes(pl.concat([stay, own]))
 
-    def further(
-        self,
-        pane: PaneView[PointBatch],
-        own: Prepared,
-        facts: Facts,
-        numbers: Numbers,
-        groups: Groups,
-        group: I64,
-    ) -> dict[str, pa.Array]:
+    def further(self, pane: PaneView[PointBatch], own: Prepared, sums: Grouped) -> dict[str, pa.Array]:
         """Restarts, by uptime or by Kubernetes; the kind of the resource where the labels say none."""
-        fell = np.isin(facts.point[numbers.fact], pane.own[_Restarts].points) & (
-            facts.family[numbers.fact] == _UPTIME
+        fact = sums.numbers.fact
+        family = sums.facts.family[fact]
+        fell = np.isin(sums.facts.point[fact], pane.own[_Restarts].points) & (family == _UPTIME)
+        restarts = fell + np.where(_OF_KUBE[family], sums.facts.value[fact], 0)
+        point = sums.facts.point[sums.first.fact]
+        by_resource = pane.own[_Kinds].of_resource.gather(
+            pane.batch.points.column("resource").to_numpy()[point]
         )
-        of_kube = np.array([family.column == "restarts" for family in FAMILIES])[facts.family[numbers.fact]]
-        count = fell + np.where(of_kube, facts.value[numbers.fact], 0)
-        restarts = np.rint(np.bincount(group, count, len(groups))).astype(np.uint64)
-        point = facts.point[numbers.fact[groups.first]]
-        resource = pane.batch.points.column("resource").to_numpy()[point]
-        said = own.keys.texts[numbers.key[groups.first]]["kind"]
-        by_resource = pane.own[_Kinds].of_resource.gather(resource)
+        said = own.keys.texts[sums.first.key]["kind"]
         kind = pl.select(pl.when(said == "").then(by_resource).otherwise(said).alias("kind"))["kind"]
-        return {"restarts": pa.array(restarts), "kind": kind.to_arrow().cast(pa.string())}
+        return {
+            "restarts": pa.array(np.rint(np.bincount(sums.group, restarts, sums.count)).astype(np.uint64)),
+            "kind": kind.to_arrow().cast(pa.string()),
+        }
 
 
 @dataclass(frozen=True, slots=True)

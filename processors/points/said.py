@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from processors.grouping import U64, hash_rows, hash_texts
 from processors.limits import OTHER, Past
 from processors.points.claims import Claims
 from processors.points.facts import Taken
-from processors.points.last_points import I64, Flags
+from processors.points.last_points import I64
 from processors.rows import Rows
 from schemas.families import FAMILIES
 from schemas.points import PointBatch
@@ -87,8 +86,9 @@ class Names:
 
 @dataclass(slots=True)
 class SeenNames:
-    """A note for later panes: hashes of the names that points of each table had, the busiest ones. A function of
-    the pane alone.
+    """A note for later panes: hashes of the names that points of each table had, the busiest ones.
+
+    A function of the pane alone.
     """
 
     of_table: dict[str, tuple[pl.Series, pl.Series]] = field(default_factory=dict)
@@ -104,8 +104,9 @@ class Said:
     pair: I64
     """Of each point the row of ``labels``."""
     labels: pl.DataFrame
-    """Of each distinct pair of name and attributes: Claims.labels, ``family`` (its name), ``attributes`` (row of
-    the batch's)."""
+    """Of each distinct pair of name and attributes: Claims.labels, ``family`` (its name), ``attributes``
+    (row of the batch's).
+    """
 
     @classmethod
     def of(cls, batch: PointBatch, claims: Claims, taken: Taken, rows: I64) -> "Said":
@@ -130,10 +131,3 @@ def owners(batch: PointBatch, columns: Sequence[str], length: int) -> pl.DataFra
     strings, resources = batch.contexts.strings, batch.contexts.resources
     frame = pl.DataFrame({name: pl.Series(strings.take(resources.column(name))) for name in columns})
     return frame.with_columns(pl.all().str.slice(0, length))
-
-
-def used(numbers: npt.NDArray[np.integer], size: int) -> Flags:
-    """Which of so many numbers are there."""
-    flags = np.zeros(size, np.bool_)
-    flags[numbers] = True
-    return flags

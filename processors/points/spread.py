@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from processors.points.buckets import Buckets
-from processors.points.last_points import F64, I64
+from processors.points.last_points import F64, I64, Flags
 from schemas.histogram import PER_OCTAVE, UPPER_NS
 from schemas.tables import HISTOGRAM
 
@@ -35,16 +35,19 @@ class Cells(NamedTuple):
     owner: I64
     low: F64
     high: F64
-    count: I64
+    number: I64
+    """How many there are."""
 
     def of(self, rows: I64) -> "Cells":
         """Some of them."""
-        return Cells(self.owner[rows], self.low[rows], self.high[rows], self.count[rows])
+        return Cells(self.owner[rows], self.low[rows], self.high[rows], self.number[rows])
 
 
-def cells(buckets: Buckets, bounds: pa.ListArray, of_owner: I64, is_native: npt.NDArray[np.bool_], scale: I64) -> Cells:  # fmt: skip
-    """The bounds of buckets, in the sender's unit. ``of_owner``: of each owner the row of ``bounds`` that has its
-    explicit bounds; ``is_native``: whether its buckets are an exponential histogram's, of ``scale``.
+def cells(buckets: Buckets, bounds: pa.ListArray, of_owner: I64, is_native: Flags, scale: I64) -> Cells:
+    """The bounds of buckets, in the sender's unit.
+
+    ``of_owner``: of each owner the row of ``bounds`` that has its explicit bounds; ``is_native``: whether its
+    buckets are an exponential histogram's, of ``scale``.
     """
     owner, index = buckets.owner, buckets.index
     low, high = np.zeros(len(owner)), np.zeros(len(owner))
@@ -71,11 +74,12 @@ def cells(buckets: Buckets, bounds: pa.ListArray, of_owner: I64, is_native: npt.
 
 
 def spread(given: Cells, salt: npt.NDArray[np.uint64]) -> tuple[I64, I64, I64]:
-    """Owner, bucket of base 2^(1/16) and count; of one owner a bucket may come several times. Bounds are in ns (or
-    in what buckets count); ``salt``: a number of each cell.
+    """Owner, bucket of base 2^(1/16) and count; of one owner a bucket may come several times.
+
+    Bounds are in ns (or in what buckets count); ``salt``: a number of each cell.
     """
     is_wide = given.high > given.low * _NARROW
-    shares = np.where(is_wide, np.minimum(given.count, _SHARES), 1)
+    shares = np.where(is_wide, np.minimum(given.number, _SHARES), 1)
     of_cell = np.repeat(np.arange(len(shares)), shares)
     number = np.arange(len(of_cell)) - np.repeat(np.cumsum(shares) - shares, shares)
     offset = np.where(is_wide, (salt * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(11)) * 2.0**-53, 0.5)
@@ -83,7 +87,7 @@ def spread(given: Cells, salt: npt.NDArray[np.uint64]) -> tuple[I64, I64, I64]:
     low, high = given.low[of_cell], given.high[of_cell]
     value = np.maximum(low + (high - low) * at, 0.0)
     bucket = np.searchsorted(_UPPER, value, side="left") - 1
-    each, more = np.divmod(given.count, np.maximum(shares, 1))
+    each, more = np.divmod(given.number, np.maximum(shares, 1))
     count = each[of_cell] + (number < more[of_cell])
     return given.owner[of_cell], np.clip(bucket, -1, len(UPPER_NS) - 2), count
 
@@ -108,4 +112,5 @@ def histogram(rows: int, owner: I64, bucket: I64, count: I64) -> pa.MapArray:
 def _power(index: I64) -> F64:
     """2^(index/16)."""
     clipped = np.clip(index, -_MOST_INDEX, _MOST_INDEX)
-    return np.ldexp(_ROOTS[clipped % PER_OCTAVE], clipped // PER_OCTAVE)
+    power: F64 = np.ldexp(_ROOTS[clipped % PER_OCTAVE], clipped // PER_OCTAVE)
+    return power

@@ -4,7 +4,7 @@ A row is of one owner (a service, or an instance) and one set of keys, which are
 names and attributes. Only integers are grouped; texts are gathered for the rows that come out.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -22,15 +22,13 @@ from processors.points.spread import Cells, cells, histogram, spread
 from processors.settings import ProcessorSettings
 from processors.slots import LEVELS, PaneTime
 from processors.stage import PaneView, Tables, Window
-from schemas.families import FAMILIES
+from schemas.counters import COUNTERS, UNSAID
+from schemas.families import FAMILIES, Takes
 from schemas.points import KINDS, PointBatch
 from schemas.tables import HISTOGRAM, SCHEMAS
 
 TAGS = tuple(f"own_{name}" for name in ("cluster", "namespace", "service", "version", "instance", "pod"))
 """Columns of keys that say, better than the resource does, whose a point is."""
-
-UNSAID = 2**64 - 1
-"""A smallest value that nobody said: the smallest of several rows is right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +65,20 @@ class Numbers:
         return Numbers(self.slot[rows], self.owner[rows], self.key[rows], self.fact[rows])
 
 
+@dataclass(frozen=True, slots=True)
+class Grouped:
+    """Numbers by the rows that they go into."""
+
+    group: I64
+    """Of each number its row."""
+    count: int
+    """Rows."""
+    first: Numbers
+    """One of each row's."""
+    numbers: Numbers
+    facts: Facts
+
+
 class TableStage:
     """One table of counters: subclasses say what its keys are."""
 
@@ -76,16 +88,14 @@ class TableStage:
     """Key columns that stay where names are over a limit."""
     named: ClassVar[str] = ""
     """The key column that is ``other`` there."""
-    least: ClassVar[frozenset[str]] = frozenset()
-    """Columns that the smallest value counts of."""
 
     def __init__(self, settings: ProcessorSettings) -> None:
         self._limits = settings.labels
         self._lookback = settings.metrics_lookback_panes
 
     def keys(self, labels: pl.DataFrame, batch: PointBatch) -> pl.DataFrame:
-        """Of each row of Said.labels the key columns, TAGS, and flags: ``left_out``; ``foreign``: not the table's
-        after all; ``error``: requests are errors.
+        """Of each row of Said.labels the key columns, TAGS, and flags: ``left_out``; ``foreign``: not the
+        table's after all; ``error``: requests are errors.
         """
         raise NotImplementedError
 
@@ -205,31 +215,23 @@ class TableStage:
         group = np.empty(len(numbers.slot), np.int64)
         group[groups.order] = groups.member
         first = numbers.of(groups.first)
+        sums = Grouped(group, len(groups), first, numbers, facts)
         columns: dict[str, pa.Array] = {
             "slot": pa.array(first.slot),
             "late": pa.array(pane.time.late(first.slot).astype(np.uint8)),
             **self.texts(own, first),
         }
         schema = SCHEMAS[f"{self.table}_10s"]
-        errors = own.keys.texts["error"].to_numpy() if "error" in own.keys.texts.columns else None
         values = [each for each in schema if each.name not in columns]
-        columns |= self.values(values, groups, group, facts, numbers, errors)
-        columns |= self.histograms(
-            pane, [e.name for e in values if e.type == HISTOGRAM], group, facts, numbers
-        )
-        columns |= self.further(pane, own, facts, numbers, groups, group)
+        columns |= self._values([each for each in values if each.type != HISTOGRAM], own, sums)
+        for each in values:
+            if each.type == HISTOGRAM:  # a table has one
+                columns[each.name] = histogram(sums.count, *self._cells(pane.batch, sums))
+        columns |= self.further(pane, own, sums)
         return pa.table([columns[name] for name in schema.names], names=schema.names)
 
-    def further(
-        self,
-        pane: PaneView[PointBatch],
-        own: Prepared,
-        facts: Facts,
-        numbers: Numbers,
-        groups: Groups,
-        group: I64,
-    ) -> dict[str, pa.Array]:
-        """Columns of one table alone."""
+    def further(self, pane: PaneView[PointBatch], own: Prepared, sums: "Grouped") -> dict[str, pa.Array]:  # noqa: ARG002 - for those that have some
+        """Columns that are no sums of values."""
         return {}
 
     def texts(self, own: Prepared, first: Numbers) -> dict[str, pa.Array]:
@@ -240,38 +242,32 @@ class TableStage:
         both = pl.concat([texts, keys.select(pl.exclude(TAGS))], how="horizontal")
         return {column.name: column.to_arrow().cast(pa.string()) for column in both}
 
-    def values(
-        self,
-        fields: Sequence[pa.Field],
-        groups: Groups,
-        group: I64,
-        facts: Facts,
-        numbers: Numbers,
-        errors: npt.NDArray[np.bool_] | None,
-    ) -> dict[str, pa.Array]:
+    def _values(self, fields: Sequence[pa.Field], own: Prepared, sums: "Grouped") -> dict[str, pa.Array]:
         """Sums, largest and smallest values by row."""
-        names = [each.name for each in fields if each.type != HISTOGRAM]
-        number = {name: place for place, name in enumerate(names)}
-        of_family = np.array([number.get(family.column, -1) if family.table == self.table else -1 for family in FAMILIES])  # fmt: skip
-        column, value = of_family[facts.family[numbers.fact]], facts.value[numbers.fact]
-        if errors is not None:
-            failed = np.flatnonzero((column == number["requests"]) & errors[numbers.key])
+        number = {each.name: place for place, each in enumerate(fields)}
+        families = [family for family in FAMILIES if family.table == self.table]
+        gauges = {family.column for family in families if family.takes in (Takes.LAST, Takes.MAX)}
+        of_family = np.array(
+            [number.get(each.column, -1) if each.table == self.table else -1 for each in FAMILIES]
+        )
+        fact, group = sums.numbers.fact, sums.group
+        column, value = of_family[sums.facts.family[fact]], sums.facts.value[fact]
+        if "error" in own.keys.texts.columns:
+            is_error = own.keys.texts["error"].to_numpy()[sums.numbers.key]
+            failed = np.flatnonzero((column == number["requests"]) & is_error)
             group = np.append(group, group[failed])
             column = np.append(column, np.full(len(failed), number["errors"]))
             value = np.append(value, value[failed])
-        gauges = {family.column for family in FAMILIES if family.table == self.table and family.takes.value in ("last", "max")}  # fmt: skip
         found = {}
         for each in fields:
-            if each.type == HISTOGRAM:
-                continue
             rows = np.flatnonzero(column == number[each.name])
-            found[each.name] = self._value(each, group[rows], value[rows], len(groups), each.name in gauges)
+            found[each.name] = self._value(each, group[rows], value[rows], sums.count, each.name in gauges)
         return found
 
     def _value(self, given: pa.Field, group: I64, value: F64, count: int, is_gauge: bool) -> pa.Array:
         if not is_gauge:
-            return _typed(np.bincount(group, value, count), given.type)
-        if given.name in self.least:
+            return _typed(np.bincount(group, value, count).astype(np.float64), given.type)
+        if given.name in COUNTERS[self.table].smallest:
             least = np.full(count, np.inf)
             np.minimum.at(least, group, value)
             is_said = np.isfinite(least)
@@ -280,50 +276,27 @@ class TableStage:
             return pa.array(whole)
         largest = np.full(count, -np.inf)
         np.maximum.at(largest, group, value)
-        return _typed(np.where(np.isinf(largest), 0, largest), given.type)
+        return _typed(np.where(np.isinf(largest), 0.0, largest), given.type)
 
-    def unit(self, family: str) -> float:
-        """What bounds of a family's buckets are multiplied with: ms to ns."""
-        return 1e6
-
-    def histograms(
-        self, pane: PaneView[PointBatch], names: Sequence[str], group: I64, facts: Facts, numbers: Numbers
-    ) -> Mapping[str, pa.Array]:
-        """Maps of buckets by row: there is one such column in a table."""
-        if not names:
-            return {}
-        (name,) = names
-        count = int(group.max(initial=-1)) + 1
-        return {name: histogram(count, *self._cells(pane, group, facts, numbers))}
-
-    def _cells(
-        self, pane: PaneView[PointBatch], group: I64, facts: Facts, numbers: Numbers
-    ) -> tuple[I64, I64, I64]:
-        takes = np.array([family.takes.value == "buckets" for family in FAMILIES])
-        units = np.array([self.unit(family.name) for family in FAMILIES])
+    def _cells(self, batch: PointBatch, sums: "Grouped") -> tuple[I64, I64, I64]:
+        """Row, bucket and count of what histograms gained."""
+        facts, fact = sums.facts, sums.numbers.fact
+        takes = np.array([family.takes is Takes.BUCKETS for family in FAMILIES])
         owner = np.full(len(facts.point), -1)
-        owner[numbers.fact] = np.where(takes[facts.family[numbers.fact]], group, -1)
-        wanted = np.zeros(len(facts.point), np.bool_)
-        wanted[facts.buckets.owner] = True
-        wanted &= owner >= 0
-        some = facts.buckets.of(wanted)
-        batch = pane.batch
-        of_point = np.searchsorted(batch.distributions.column("point").to_numpy(), facts.point)
+        owner[fact] = np.where(takes[facts.family[fact]], sums.group, -1)
+        point = batch.distributions.column("point").to_numpy()
         kind = batch.points.column("kind").to_numpy()[facts.point]
         found = cells(
-            some,
+            facts.buckets.of(owner >= 0),
             batch.distributions.column("bounds"),
-            of_point,
+            np.searchsorted(point, facts.point),
             kind == KINDS.index("exponential_histogram"),
             facts.scale,
         )
-        unit = units[facts.family[found.owner]]
-        found = _added(Cells(owner[found.owner], found.low * unit, found.high * unit, found.count))
-        slot = np.zeros(int(group.max(initial=-1)) + 1, np.uint64)
-        slot[group] = numbers.slot
-        salt = (
-            (found.owner.astype(np.uint64) << np.uint64(32)) + slot[found.owner] + found.low.view(np.uint64)
-        )
+        unit = np.array([self.unit(family.name) for family in FAMILIES])[facts.family[found.owner]]
+        found = _added(Cells(owner[found.owner], found.low * unit, found.high * unit, found.number))
+        slot = sums.first.slot[found.owner].astype(np.uint64)
+        salt = (found.owner.astype(np.uint64) << np.uint64(32)) + slot + found.low.view(np.uint64)
         rows, bucket, count = spread(found, salt)
         zeros = np.flatnonzero((owner >= 0) & (facts.zero_count > 0))
         return (
@@ -332,13 +305,17 @@ class TableStage:
             np.append(count, facts.zero_count[zeros]),
         )
 
+    def unit(self, family: str) -> float:  # noqa: ARG002 - ms, where a table has no others
+        """What bounds of a family's buckets are multiplied with: ms to ns."""
+        return 1e6
+
 
 def _added(given: Cells) -> Cells:
     """Cells of equal bounds of one row as one."""
     if not len(given.owner):
         return given
     order = np.lexsort((given.high, given.low, given.owner))
-    owner, low, high, count = (each[order] for each in given)
+    owner, low, high, count = given.of(order)
     new = np.ones(len(owner), np.bool_)
     new[1:] = (owner[1:] != owner[:-1]) | (low[1:] != low[:-1]) | (high[1:] != high[:-1])
     at = np.flatnonzero(new)
@@ -350,8 +327,9 @@ def _packed(numbers: Numbers) -> npt.NDArray[np.uint64]:
 
 
 def _owned(texts: pl.DataFrame, keys: pl.DataFrame) -> pl.DataFrame:
-    """Owners as the points' own tags have them, else as their resources. A tag of a service says whose all is; a
-    namespace or cluster without one says what the resource does not.
+    """Owners as the points' own tags have them, else as their resources.
+
+    A tag of a service says whose all is; a namespace or cluster without one says what the resource does not.
     """
     if "own_service" not in keys.columns:
         return texts

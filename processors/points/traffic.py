@@ -1,4 +1,4 @@
-"""Rows of ``traffic``: requests, durations, bytes and connections of services, from Envoy's and Istio's counters.
+"""Rows of ``traffic``: requests, durations, bytes and connections, from Envoy's and Istio's counters.
 
 Of each side only one family counts requests of Envoy's: those of an upstream cluster are the client's, those
 of a manager of HTTP connections the server's. Clusters that lead into the own pod (``inbound|...``), managers

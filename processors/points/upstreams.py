@@ -8,19 +8,10 @@ from schemas.upstream_names import DOTTED, PIPED, SERVICE_HOST
 
 
 class Upstreams(TableStage):
-    """Counters are sums over instances; of gauges the largest instance's, or the smallest's where little is bad."""
+    """Counters are sums over instances; of gauges the largest instance's counts, or the smallest's."""
 
     table = "upstreams"
     named = "upstream"
-    least = frozenset(
-        {
-            "healthy_hosts",
-            "remaining_connections",
-            "remaining_requests",
-            "remaining_pending",
-            "remaining_retries",
-        }
-    )
 
     def keys(self, labels: pl.DataFrame, batch: PointBatch) -> pl.DataFrame:  # noqa: ARG002 - as other tables
         """See TableStage."""

@@ -30,6 +30,7 @@ from schemas.otlp import split
 from schemas.topics import SPANS, TOPICS
 from schemas.units import NS_PER_S
 from tests.e2e.edges import assert_balanced
+from tests.processors.points.counters import T0_S, Number, payload
 from tests.support.load import Load
 from tests.support.span_log import read_requests
 from tests.support.up import KEEP_ALL, Up, eventually, running_up
@@ -133,6 +134,7 @@ def metric_requests() -> list[bytes]:
     """
     time_ns = time.time_ns()
     requests = []
+    began_s = time.time() - T0_S
     for number, captured in enumerate(read_requests(CAPTURES / "metrics.bin.gz")[:10]):
         exponential = ExponentialHistogramDataPoint(time_unix_nano=time_ns + number, count=number, sum=1.5)
         summary = SummaryDataPoint(time_unix_nano=time_ns + number, count=number)
@@ -144,7 +146,32 @@ def metric_requests() -> list[bytes]:
                 )
             ),
             metric_request(Metric(name="summary", summary=Summary(data_points=[summary]))),
+            *counters(number, began_s),
         ]
+    return requests
+
+
+def counters(number: int, began_s: float) -> list[bytes]:
+    """Counters and gauges of each table, of now and of three hours ago; a proxy that restarts each time."""
+    requests = []
+    for time_s in (began_s + number, began_s - 3 * 3600 - number):
+        numbers = [
+            Number(
+                "cluster.upstream_rq",
+                {"envoy.cluster_name": "b", "envoy.response_code": "200"},
+                number + 1,
+                time_s,
+                began_s - 1,
+            ),
+            Number("cluster.upstream_rq_total", {"envoy.cluster_name": "b"}, number + 1, time_s, began_s - 1),
+            Number("server.uptime", {}, 9 - number, time_s, gauge=True),
+            Number("server.ssl.certificate", {}, 0, time_s, gauge=True),
+            Number("pilot_xds_pushes", {"type": "cds"}, number + 1, time_s, began_s - 1),
+            Number("cert_expiry_seconds", {"resource_name": f"default{number}"}, 3600, time_s, gauge=True),
+        ]
+        requests.append(
+            payload({"service.name": "counted", "service.instance.id": str(time_s < began_s)}, numbers)
+        )
     return requests
 
 

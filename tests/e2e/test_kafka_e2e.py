@@ -27,7 +27,7 @@ from tests.support.kafka.broker import Cluster
 from tests.support.kafka.core import Undisturbed, undisturbed, windows_close
 from tests.support.kafka.fleet import Command, ingest, worker
 from tests.support.kafka.place import KafkaPlace
-from tests.support.up import LONG_S, run_meshflow
+from tests.support.up import LONG_S, MERGED, run_meshflow
 
 pytestmark = [pytest.mark.component("kafka"), pytest.mark.timeout(900)]
 
@@ -128,7 +128,7 @@ def test_the_captured_mesh_through_kafka_gives_envoys_own_numbers_though_workers
 
 def _fingerprint(table: str) -> str:
     """Rows of a table, and a sum of their hashes, merged as the table's engine merges them."""
-    merged = table.startswith(("red_", "edges_")) or table == "otel_traces_trace_id_ts"
+    merged = table.endswith(MERGED)
     without = {"LogTime"} if table == "otel_traces_trace_id_ts" else set()  # after a merge any one's
     columns = [f"`{name}`" for name in SCHEMAS[table].names if name not in without]
     rows = (
@@ -148,7 +148,8 @@ CALLS_UNSENT_LEDGER = (
     "SELECT ['unsent', client_service, server_service] AS fact, sum(unsent) AS n FROM edges"
     " WHERE has(splitByChar(',', response_flags), 'UO') GROUP BY ALL HAVING n > 0",
     "SELECT ['ledger', topic, 'received'] AS fact, sum(received) AS n FROM ledger GROUP BY ALL",
-    "SELECT ['ledger', topic, 'kept or dropped'] AS fact, sum(kept) + sum(dropped) AS n FROM ledger GROUP BY ALL",
+    "SELECT ['ledger', topic, 'kept or dropped'] AS fact,"
+    " sum(kept) + sum(dropped) + sum(aggregated) + sum(left_out) AS n FROM ledger GROUP BY ALL",
     "SELECT ['ledger', topic, 'anything else'] AS fact,"
     " sum(duplicate) + sum(rejected) + sum(lost) + sum(refused) AS n FROM ledger GROUP BY ALL",
 )

@@ -20,8 +20,5 @@ async def test_edges_equal_the_counters_of_a_live_mesh(tmp_path: Path) -> None:
         assert ledger["received"] == exported
         assert_balanced(ledger)
         assert_edges_equal_counters(up, counters)
-        assert (
-            up.count("SELECT count() FROM otel_metrics_sum WHERE MetricName = 'cluster.upstream_rq_total'")
-            > 0
-        )
+        assert up.count("SELECT sum(attempts) FROM upstreams_10s") > 0
         assert up.count("SELECT count() FROM otel_logs") > 0

@@ -16,13 +16,26 @@ def test_received_is_the_sum_of_fates() -> None:
     table = ledger(
         TP,
         pane,
-        Fates(rejected=1, duplicate=5, kept=10, dropped=20, late=3, stored=10, repaired=2, redacted=6),
+        Fates(
+            rejected=1,
+            duplicate=5,
+            kept=10,
+            dropped=20,
+            late=3,
+            stored=10,
+            repaired=2,
+            redacted=6,
+            aggregated=30,
+            left_out=40,
+            unknown=8,
+        ),
     )
     assert table.schema.equals(SCHEMAS["ledger"])
     assert table.to_pylist() == [
         {
-            "time": 35, "topic": "otlp_spans", "partition": 3, "pane": 7, "received": 38, "rejected": 3, "refused": 4, "duplicate": 5,
+            "time": 35, "topic": "otlp_spans", "partition": 3, "pane": 7, "received": 108, "rejected": 3, "refused": 4, "duplicate": 5,
             "kept": 10, "dropped": 20, "late": 3, "stored": 10, "lost": 1, "bytes": 9, "cut": 0, "repaired": 9, "redacted": 6,
+                "aggregated": 30, "left_out": 40, "unknown": 8,
         }
     ]  # fmt: skip
 

@@ -44,7 +44,7 @@ from processors.panes import Emit
 from processors.points.signal import point_processor
 from processors.points.store import point_rows
 from processors.readers.partition import Processor
-from processors.settings import ProcessorSettings
+from processors.settings import MetricSettings, ProcessorSettings
 from schemas import otlp, topics
 from schemas.errors import MalformedOtlp
 from schemas.records import Commit, Record, TopicPartition
@@ -307,7 +307,16 @@ def totals(emits: Sequence[Emit]) -> Counter[str]:
             sums.update(
                 {
                     name: row[name]
-                    for name in ("received", "rejected", "duplicate", "kept", "dropped", "stored")
+                    for name in (
+                        "received",
+                        "rejected",
+                        "duplicate",
+                        "aggregated",
+                        "left_out",
+                        "kept",
+                        "dropped",
+                        "stored",
+                    )
                 }
             )
         else:
@@ -321,6 +330,7 @@ def test_envoys_access_logs() -> None:
     copies = len(otlp.decode_logs(requests[-9:]))
     assert sums == {
         "otel_logs": 2195, "received": 2195 + copies, "duplicate": copies, "kept": 2195, "stored": 2195, "rejected": 0, "dropped": 0,
+        "aggregated": 0, "left_out": 0,
     }  # fmt: skip
 
 
@@ -328,9 +338,12 @@ def test_envoys_metrics() -> None:
     requests = capture("metrics")
     assert len(requests) == 360
     sample = requests[:60]
-    sums = totals(processor(topics.METRICS).feed(log_of([*sample, sample[0]], 30)))
+    given = SETTINGS.model_copy(update={"metrics": MetricSettings(keep=("*",))})
+    it = point_processor(TopicPartition(topics.METRICS, 0), given)
+    sums = totals(it.feed(log_of([*sample, sample[0]], 30)))
     per_request = [len(otlp.decode_points([request])) for request in sample]
-    assert sums["stored"] == sums["kept"] == sum(per_request)
+    assert sums["stored"] == sums["kept"] + sums["aggregated"] == sum(per_request)
+    assert sums["left_out"] == 0
     assert sums["duplicate"] == per_request[0]
     assert sum(sums[table] for table in sums if table.startswith("otel_")) == sums["stored"]
 

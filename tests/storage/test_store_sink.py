@@ -83,7 +83,7 @@ def test_the_token_names_the_block_not_its_rows(settings: StorageSettings) -> No
 def test_every_table_takes_a_block(settings: StorageSettings) -> None:
     for table, schema in SCHEMAS.items():
         times = [name for name in schema.names if pa.types.is_timestamp(schema.field(name).type)]
-        slots = [name for name in ("LogTime", "slot", "time") if name in schema.names]
+        slots = [name for name in ("LogTime", "slot", "time", "log_time") if name in schema.names]
         values: dict[str, object] = {**dict.fromkeys(times, TIME_NS), **dict.fromkeys(slots, NOW)}
         write(settings, block(table, [values]))
         assert total(settings, table, "count()") == (1,), table

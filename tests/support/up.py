@@ -33,6 +33,10 @@ type = "always_sample"
 """
 
 
+MERGED = ("_10s", "_1m", "_1h", "certificates", "otel_traces_trace_id_ts")
+"""How names of tables end whose engine merges rows."""
+
+
 class Up:
     """One data folder and the process that works on it."""
 
@@ -153,7 +157,9 @@ class Up:
 
     def ledger(self, topic: str = "otlp_spans") -> dict[str, int]:
         """The ledger's sums over all panes of a topic."""
-        names = ("received", "rejected", "duplicate", "kept", "dropped", "stored", "refused", "lost")
+        names = (
+            "received", "rejected", "duplicate", "kept", "dropped", "aggregated", "left_out", "unknown", "stored", "refused", "lost",
+        )  # fmt: skip
         sums = self.sql(
             f"SELECT {', '.join(f'sum({name})' for name in names)} FROM ledger WHERE topic = '{topic}'"
         )[0]
@@ -184,7 +190,7 @@ class Up:
 
     def rows(self, table: str) -> list[str]:
         """A table's rows as lines of JSON, sorted."""
-        final = "FINAL" if table.startswith(("red_", "edges_", "otel_traces_trace_id_ts")) else ""
+        final = "FINAL" if table.endswith(MERGED) else ""
         return sorted(
             json.dumps(row)
             for row in self.sql(

@@ -21,3 +21,7 @@ SETTINGS index_granularity = 8192, min_parts_to_merge_at_once = 10, materialize_
 ALTER TABLE ledger  ADD COLUMN IF NOT EXISTS cut UInt64 CODEC(T64, ZSTD(1));
 ALTER TABLE ledger  ADD COLUMN IF NOT EXISTS repaired UInt64 CODEC(T64, ZSTD(1));
 ALTER TABLE ledger  ADD COLUMN IF NOT EXISTS redacted UInt64 CODEC(T64, ZSTD(1));
+ALTER TABLE ledger 
+    ADD COLUMN IF NOT EXISTS aggregated UInt64 CODEC(T64, ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS left_out UInt64 CODEC(T64, ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS unknown UInt64 CODEC(T64, ZSTD(1));
