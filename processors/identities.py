@@ -33,6 +33,9 @@ class SeenItems:
 
     identities: pl.DataFrame
     """``identity_hi``, ``identity_lo`` UInt64."""
+    first_ns: int
+    last_ns: int
+    """Times of the first and the last one."""
 
 
 class Deduplicate(Generic[B]):
@@ -50,15 +53,25 @@ class Deduplicate(Generic[B]):
         items = pl.DataFrame(self._items(pane.batch).select([*_IDENTITY, "time_ns"])).with_row_index("row")
         timed = items["time_ns"] != 0
         distinct = items.filter(timed).unique(_IDENTITY, keep="first")
-        first = distinct
-        for seen in pane.looked_back(SeenItems, self._lookback):
-            first = first.join(seen.identities, on=_IDENTITY, how="anti")
+        first = distinct.filter(self._is_first(distinct, pane))
         rows = pl.concat([first["row"], items["row"].filter(~timed)]).sort()
         pane.own.leave(FirstItems(rows.to_numpy()))
         if distinct.height:
-            pane.seen.leave(SeenItems(distinct.select(_IDENTITY)), self._lookback)
+            first_ns, last_ns = int(distinct["time_ns"].min()), int(distinct["time_ns"].max())  # type: ignore[arg-type]  # integers
+            pane.seen.leave(SeenItems(distinct.select(_IDENTITY), first_ns, last_ns), self._lookback)
         pane.fates.duplicate += items.height - len(rows)
         return {}
+
+    def _is_first(self, distinct: pl.DataFrame, pane: PaneView[B]) -> pl.Series:
+        """Which items no earlier pane has. A copy has its item's time: panes without such are not asked."""
+        time_ns = distinct["time_ns"].to_numpy()
+        is_first = np.ones(len(time_ns), np.bool_)
+        for seen in pane.looked_back(SeenItems, self._lookback):
+            at = np.flatnonzero(is_first & (time_ns >= seen.first_ns) & (time_ns <= seen.last_ns))
+            if len(at):
+                asked = distinct[at].select(_IDENTITY).with_columns(at=at)
+                is_first[asked.join(seen.identities, on=_IDENTITY, how="semi")["at"].to_numpy()] = False
+        return pl.Series(is_first)
 
     def decide(self, pane: PaneView[B], window: Window) -> Tables:  # noqa: ARG002 - nothing to decide
         """See processors.stage.Stage."""

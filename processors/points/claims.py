@@ -50,7 +50,7 @@ class Claims:
         LABELS but ``code_class``, which goes into ``code`` as ``2xx``; "" where nothing says it.
         """
         sets = batch.points.column("attributes").to_numpy()[rows]
-        texts = pl.Series(batch.contexts.attributes.column("attributes").items)
+        texts = batch.contexts.attributes.column("attributes").items
         names = pl.DataFrame(self._readings, schema=_READING, orient="row")[self._names[rows]]
         return pl.DataFrame(
             {label: _gathered(texts, self._labels[place][sets]) for label, place in _PLACES.items()}
@@ -86,9 +86,10 @@ def _places(attributes: pa.MapArray) -> npt.NDArray[np.int64]:
     return places
 
 
-def _gathered(texts: pl.Series, places: npt.NDArray[np.int64]) -> pl.Series:
-    found = pl.Series(places).replace(-1, None)
-    return texts.gather(found).fill_null("")
+def _gathered(texts: pa.StringArray, places: npt.NDArray[np.int64]) -> pl.Series:
+    """The texts at these places, "" at -1."""
+    found = texts.take(pa.array(places, mask=places < 0))
+    return pl.Series(found, dtype=pl.String).fill_null("")
 
 
 def _joined(text: pl.Expr, middle: pl.Expr) -> pl.Expr:

@@ -165,7 +165,9 @@ def counters(number: int, began_s: float) -> list[bytes]:
             ),
             Number("cluster.upstream_rq_total", {"envoy.cluster_name": "b"}, number + 1, time_s, began_s - 1),
             Number("server.uptime", {}, 9 - number, time_s, gauge=True),
-            Number("server.ssl.certificate", {}, 0, time_s, gauge=True),
+            Number("own.gauge", {}, 0, time_s, gauge=True),
+            Number("own.sum", {}, number, time_s),
+            Number("own.histogram", {}, 0, time_s, bounds=(1.0,), counts=(1, number)),
             Number("pilot_xds_pushes", {"type": "cds"}, number + 1, time_s, began_s - 1),
             Number("cert_expiry_seconds", {"resource_name": f"default{number}"}, 3600, time_s, gauge=True),
         ]
