@@ -59,6 +59,12 @@ def _java_missing() -> str:
     return missing()
 
 
+def _prometheus_missing() -> str:
+    from tests.support.prometheus import missing  # noqa: PLC0415 - asked for here alone
+
+    return missing()
+
+
 def _curl_missing() -> str:
     return "" if shutil.which("curl") else "curl is not there"
 
@@ -84,6 +90,7 @@ COMPONENTS: dict[str, Callable[[], str]] = {
     "go": _go_missing,
     "node": _node_missing,
     "java": _java_missing,
+    "prometheus": _prometheus_missing,
     "curl": _curl_missing,
     "loader": _loader_missing,
 }

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from benchmarks.peers import loader
 from tests.console import go_client
-from tests.support import go, java, node
+from tests.support import go, java, node, prometheus
 from tests.support.collector import build as collector
 from tests.support.kafka import broker
 
@@ -19,6 +19,7 @@ STEPS = (
     lambda: go.build("telemetrygen"),
     java.build,
     node.build,
+    prometheus.build,
 )
 
 
