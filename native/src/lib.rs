@@ -1,9 +1,10 @@
 //! OTLP decode and split: the quick twin of `schemas/otlp/reference.py`, which says what each function gives.
 //!
 //! In `otlp`, `wire` reads protobuf, `descriptor` knows OTLP's messages, `value` makes text of attributes; `spans`, `details` and `split` are
-//! the three functions. `arrow` makes Arrow buffers, `receive` is the gRPC receiver. `python` and `receive::python` alone know Python.
+//! the three functions. `arrow` makes Arrow buffers, `lookup` finds rows, `receive` is the gRPC receiver. `python` and `receive::python` alone know Python.
 
 pub mod arrow;
+pub mod lookup;
 pub mod otlp;
 #[cfg_attr(not(feature = "python"), allow(dead_code, unused_imports))] // only Python starts it
 pub mod receive;

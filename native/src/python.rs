@@ -13,6 +13,7 @@ use pyo3::types::{PyBytes, PyType};
 use crate::Error;
 use crate::arrow::column::Buffer;
 use crate::arrow::maps::Limits;
+use crate::lookup;
 use crate::otlp::descriptor::{self, Kind};
 use crate::otlp::identity::RESOURCE_FIELDS;
 use crate::otlp::resources::Table;
@@ -244,6 +245,14 @@ fn in_order(keys: &mut HashMap<String, Vec<String>>, fields: &[&str]) -> PyResul
         .ok_or_else(|| PyValueError::new_err(format!("keys must be given for just these fields: {fields:?}")))
 }
 
+/// See `lookup::rows_of`.
+#[pyfunction]
+fn rows_of(py: Python<'_>, keys: PyBuffer<u64>, asked: PyBuffer<u64>) -> PyResult<ArrowBuffer> {
+    let (keys, asked) = (keys.to_vec(py)?, asked.to_vec(py)?);
+    i32::try_from(keys.len()).map_err(|_| PyOverflowError::new_err("too many keys"))?;
+    Ok(ArrowBuffer(Buffer::I32(py.detach(|| lookup::rows_of(&keys, &asked)))))
+}
+
 /// The checked fields of every message: name -> number -> "text", "varints", "fixed64s" or the name of a message.
 #[pyfunction]
 fn descriptors() -> HashMap<&'static str, HashMap<usize, &'static str>> {
@@ -262,7 +271,7 @@ fn descriptors() -> HashMap<&'static str, HashMap<usize, &'static str>> {
 #[pymodule]
 mod _native {
     #[pymodule_export]
-    use super::{Decoder, descriptors};
+    use super::{Decoder, descriptors, rows_of};
     #[pymodule_export]
     use crate::receive::python::Receiver;
 }

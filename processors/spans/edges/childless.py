@@ -2,10 +2,12 @@
 failed on their way, or to what sends no spans.
 """
 
+import numpy as np
 import polars as pl
 
 from processors.grouping import NO_BUCKET
 from processors.limits import Labels
+from processors.lookup import rows_of
 from processors.spans.edges.calls import SERVER, Window
 from processors.spans.edges.links import (
     DATABASE,
@@ -17,15 +19,14 @@ from processors.spans.edges.links import (
     links_within,
     upstream_of,
 )
+from processors.spans.edges.pairs import Pairs
 from processors.spans.edges.virtual import DATABASE_NAMES, Found, with_node
 from processors.spans.edges.ways import find_ways, lead_out
 
 
 def childless_calls(
-    own: pl.DataFrame,
-    pairs: pl.DataFrame,
+    pairs: Pairs,
     labels: Labels,
-    window: Window,
     *,
     near: pl.DataFrame,
     told: pl.DataFrame,
@@ -34,17 +35,20 @@ def childless_calls(
     """Calls to databases, and calls with nothing below them. Of nested calls to databases (an ORM's above a
     driver's) the inner ones count.
 
-    ``own``: the pane's first copies; ``pairs``: what find_pairs made of them; ``near``: the links within the
-    pane; ``told``: parents of pairs that were counted by themselves; ``lookback``: panes.
+    ``near``: the links within the pane; ``told``: parents of pairs that were counted by themselves;
+    ``lookback``: panes.
     """
+    own, window = pairs.own, pairs.window
     suspect = own["proxy"] & (own["kind"] == SERVER) & own["failed"] & (own["via"] != 0)
     asked = own["refused"] | own["database"] | own["caller"] | suspect
     recent = window.loose.filter(window.loose["pane"] >= window.pane - window.wait)
-    answered = pl.concat([pairs["parent_key"], recent["parent_key"]])
-    answered = answered.filter(
-        answered.is_in(own["key"].filter(asked).implode())
-    )  # few are asked, many answered
-    childless = asked & ~own["key"].is_in(answered.implode())
+    answered = np.zeros(len(own), np.bool_)
+    answered[pairs.near.parent] = True
+    others = pl.concat([pairs.far["parent_key"], recent["parent_key"]])
+    if len(others):
+        at = rows_of(own["key"].to_numpy(), others.to_numpy())
+        answered[at[at >= 0]] = True
+    childless = asked & ~pl.Series(answered)
     found = []
     database = own["database"] & ~(own["refused"] & childless)
     if database.any():

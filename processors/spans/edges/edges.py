@@ -37,6 +37,7 @@ import pyarrow.compute as pc
 
 from processors.grouping import I64, NO_BUCKET, U64, Groups, hash_rows
 from processors.limits import IDENTITY, Labels
+from processors.lookup import rows_of
 from processors.rows import no_dimensions
 from processors.settings import LabelLimits
 from processors.slots import LEVELS, PaneTime
@@ -50,11 +51,10 @@ from processors.spans.edges.links import (
     NO_OVERHEAD,
     SERVICE,
     WAY_OF_LINK,
-    find_links,
-    find_pairs,
     link_rows,
     told_by_themselves,
 )
+from processors.spans.edges.pairs import find_pairs
 from processors.spans.edges.virtual import OTHER_NODE, Found, outside_calls, queue_calls
 from processors.stage import Notes
 from schemas.hexadecimal import hex_trace_ids
@@ -102,22 +102,21 @@ def edges(
     calls, time = window.calls, window.time
     own = calls.spans.hstack(spans.select(_OWN))
     own = own if first.all() else own.filter(first)
-    known = calls.nodes.select("node", "service", "identity", "gateway")
-    own = own.hstack(own.select("node").join(known, on="node", maintain_order="left").drop("node"))
+    at = rows_of(calls.nodes["node"].to_numpy(), own["node"].to_numpy())
+    own = own.hstack(calls.nodes.select("service", "identity", "gateway")[at])
     pairs = find_pairs(own, window)
-    told = told_by_themselves(pairs.ends, window)
+    told = told_by_themselves(pairs.far, window)
     taken, kept = taken_back(told, window, lookback)
-    links = find_links(pairs.ends, window)
-    notes.leave(find_entries(own, pairs.ends, links, window, first=first, ends=ends))
-    links = pairs.whole(links)
-    near = links.select(WAY_OF_LINK).filter(links["near"])
+    notes.leave(find_entries(pairs, first=first, ends=ends))
+    links, near_links = pairs.links()
+    near = links.select(WAY_OF_LINK).head(near_links)
     if len(kept):
         links = links.filter(~links["parent_key"].is_in(kept.implode()))
     found = [
-        Found(link_rows(links, window), OTHER_NODE),
-        *childless_calls(own, pairs.ends, labels, window, near=near, told=told, lookback=lookback),
+        Found(link_rows(links, pairs), OTHER_NODE),
+        *childless_calls(pairs, labels, near=near, told=told, lookback=lookback),
         *taken,
-        *queue_calls(own, pairs.ends, labels),
+        *queue_calls(pairs, labels),
         outside_calls(own),
     ]
     rows = pl.concat([part.rows for part in found])

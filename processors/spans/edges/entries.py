@@ -18,8 +18,9 @@ import numpy as np
 import polars as pl
 
 from processors.grouping import I64, Flags
+from processors.lookup import NOWHERE, rows_of
 from processors.spans.edges.calls import CLIENT, CONSUMER, SERVER, Window
-from processors.spans.edges.links import find_links
+from processors.spans.edges.pairs import Pairs, edges_among
 from schemas.otlp.semantics import RECEIVES, SENDS
 
 DEPTH = 16
@@ -27,9 +28,8 @@ DEPTH = 16
 more, the inner one is an entry.
 """
 _CHILD = ("key", "parent_key", "node", "kind", "proxy", "queue", "role")
-_PAIR = ("key", "parent_key", "node", "kind", "queue", "role", "p_role", "p_pane", "p_kind")
-"""The columns that are asked of pairs."""
-_PARENT = {name: f"p_{name}" for name in ("pane", "key", "node", "kind", "proxy", "role")}
+_PARENT = {name: f"p_{name}" for name in ("pane", "key", "node", "kind", "proxy", "queue", "role")}
+_STEP = ("key", "parent_key", "p_pane", "p_kind")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,45 +40,35 @@ class Entries:
     """Which of PaneSpans.frame are spans with which a request entered a node."""
 
 
-def find_entries(
-    own: pl.DataFrame,
-    pairs: pl.DataFrame,
-    links: pl.DataFrame,
-    window: Window,
-    *,
-    first: pl.Series,
-    ends: I64,
-) -> Entries:
+def find_entries(pairs: Pairs, *, first: pl.Series, ends: I64) -> Entries:
     """Of the window's pane.
 
-    ``own``: its first copies, rows ``first`` of its spans; ``pairs``, ``links``: what find_pairs and
-    find_links made of them; ``ends``: rows of spans that end what came unfinished in earlier panes.
+    ``first``: which of its spans are the first copies that ``pairs`` are of; ``ends``: rows of spans that end
+    what came unfinished in earlier panes.
     """
+    window, own = pairs.window, np.flatnonzero(first.to_numpy())
     spans = window.calls.spans
-    entries = _called(spans["kind"]).to_numpy().copy()
     gateways = window.nodes.filter("gateway")["node"].unique()
-    if len(gateways):
-        entries |= ((spans["kind"] == CLIENT) & spans["node"].is_in(gateways.implode())).to_numpy()
-    stays = _staying(_asking(pairs, gateways), links)
-    early = pl.repeat(value=False, n=len(stays), dtype=pl.Boolean, eager=True)
-    if (window.loose["pane"] < window.pane - window.wait).any():
-        early = ~stays["key"].is_in(own["key"].implode())
-    below = [_positions(stays, early)]
+    entries = _may_enter(spans, gateways)
+    above = _above(pairs)
+    inner, unclear = _climb_within(pairs, above, entries[own])
+    entries[own[inner]] = False
+    far = _within(pairs.far.filter(pl.Series(~pairs.far_edges)), gateways)
+    early = pl.Series(rows_of(pairs.own["key"].to_numpy(), far["key"].to_numpy()) == NOWHERE)
+    below = [_positions(_own_steps(pairs, above, unclear)), _positions(far, early)]
     if len(ends):
         ended = _pairs_of(spans[ends], window)
-        ended = _staying(_asking(ended, gateways), find_links(ended, window))
-        below.append(_positions(ended, pl.repeat(value=False, n=len(ended), dtype=pl.Boolean, eager=True)))
+        below.append(_positions(_within(ended.filter(pl.Series(~edges_among(ended, window)[0])), gateways)))
     positions = pl.concat(below)
     if positions.is_empty():
         return Entries(entries)
-    inner = _climb(positions.unique("key", keep="first", maintain_order=True), pairs, links, window)
-    late = inner["early"] & (inner["above_pane"] == window.pane)
-    inside = pl.concat([inner["key"].filter(~inner["early"]), inner["above"].filter(late)])
-    if inside.is_empty():
-        return Entries(entries)
-    counted = np.concatenate([np.flatnonzero(first.to_numpy()), ends])
-    is_inside = spans["key"].gather(counted).is_in(inside.implode())
-    entries[counted[is_inside.to_numpy()]] = False
+    found = _climb(positions.unique("key", keep="first", maintain_order=True), pairs, above)
+    late = found["early"] & (found["above_pane"] == window.pane)
+    inside = pl.concat([found["key"].filter(~found["early"]), found["above"].filter(late)])
+    if len(inside):
+        counted = np.concatenate([own, ends])
+        is_inside = spans["key"].gather(counted).is_in(inside.implode())
+        entries[counted[is_inside.to_numpy()]] = False
     return Entries(entries)
 
 
@@ -87,28 +77,71 @@ def _called(kind: pl.Series) -> pl.Series:
     return (kind == SERVER) | (kind == CONSUMER)
 
 
-def _asking(pairs: pl.DataFrame, gateways: pl.Series) -> pl.DataFrame:
-    """The pairs whose child may be an entry."""
-    called = _called(pairs["kind"])
+def _may_enter(spans: pl.DataFrame, gateways: pl.Series) -> Flags:
+    """With which spans a request may enter a node, by their kind."""
+    may = _called(spans["kind"])
     if len(gateways):
-        called |= (pairs["kind"] == CLIENT) & pairs["node"].is_in(gateways.implode())
-    return pairs.select(_PAIR).filter(called)
+        may |= (spans["kind"] == CLIENT) & spans["node"].is_in(gateways.implode())
+    flags: Flags = may.to_numpy().copy()
+    return flags
 
 
-def _staying(pairs: pl.DataFrame, links: pl.DataFrame) -> pl.DataFrame:
-    """The pairs that are in one node; ``links``: which of them are edges. A span that names itself as its
-    parent is in none.
+def _above(pairs: Pairs) -> I64:
+    """The row of the span above each of the pane's first copies, in pane and node; NOWHERE: none."""
+    above = np.full(len(pairs.own), NOWHERE)
+    within = pairs.near_within
+    above[pairs.near.child[within]] = pairs.near.parent[within]
+    return above
+
+
+def _climb_within(pairs: Pairs, above: I64, asking: Flags) -> tuple[I64, I64]:
+    """Of the ``asking`` ones, rows of those that have a SERVER or CONSUMER span above them (a gateway's
+    CLIENT span: any), within pane and node; and of those that this does not say of, as a span between has its
+    parent in another pane.
+    """
+    called, loose = _called(pairs.own["kind"]).to_numpy(), pairs.own["loose"].to_numpy()
+    child = np.flatnonzero(asking & (above != NOWHERE))
+    at, caller = above[child], ~called[child]
+    inner, unclear = [], []
+    for steps_left in reversed(range(DEPTH + 1)):
+        arrived = called[at] | caller
+        inner.append(child[arrived])
+        ends = ~arrived & (above[at] == NOWHERE)
+        unclear.append(child[ends & loose[at]])
+        goes_on = ~arrived & ~ends
+        if not steps_left or not goes_on.any():
+            break
+        child, at, caller = child[goes_on], above[at[goes_on]], caller[goes_on]
+    return np.concatenate(inner), np.concatenate(unclear)
+
+
+def _own_steps(pairs: Pairs, above: I64, rows: I64) -> pl.DataFrame:
+    """From these of the pane's first copies to the spans above them: _STEP, and their own ``kind``."""
+    keys, kind = pairs.own["key"], pairs.own["kind"]
+    at = above[rows]
+    return pl.DataFrame([keys.gather(rows), keys.gather(at).alias("parent_key")]).with_columns(
+        pl.lit(pairs.window.pane, pl.Int64).alias("p_pane"),
+        kind.gather(at).alias("p_kind"),
+        kind.gather(rows).alias("kind"),
+    )
+
+
+def _within(pairs: pl.DataFrame, gateways: pl.Series | None = None) -> pl.DataFrame:
+    """The pairs, which are no edges, that are in one node; of ``gateways`` given those whose child may be an
+    entry. A span that names itself as its parent is in none.
     """
     queued = (pairs["p_role"] == SENDS) & (pairs["role"] == RECEIVES) & pairs["queue"]
-    itself = pairs["key"] == pairs["parent_key"]
-    return pairs.filter(~queued & ~itself & ~pairs["key"].is_in(links["key"].implode()))
+    found = ~queued & (pairs["key"] != pairs["parent_key"])
+    if gateways is not None:
+        found &= pl.Series(_may_enter(pairs, gateways))
+    return pairs.filter(found)
 
 
-def _positions(stays: pl.DataFrame, early: pl.Series) -> pl.DataFrame:
-    """Children, and the span above that each has come to."""
+def _positions(stays: pl.DataFrame, early: pl.Series | None = None) -> pl.DataFrame:
+    """Children, and the span above that each has come to; ``early``: which children came in earlier panes."""
     return stays.select(
         "key",
-        early.alias("early"),
+        (pl.lit(value=False) if early is None else early).alias("early"),
         caller=pl.col("kind") == CLIENT,
         above="parent_key",
         above_pane="p_pane",
@@ -116,7 +149,7 @@ def _positions(stays: pl.DataFrame, early: pl.Series) -> pl.DataFrame:
     )
 
 
-def _climb(positions: pl.DataFrame, pairs: pl.DataFrame, links: pl.DataFrame, window: Window) -> pl.DataFrame:
+def _climb(positions: pl.DataFrame, pairs: Pairs, above: I64) -> pl.DataFrame:
     """The positions, moved up within their nodes, that have come to a SERVER or CONSUMER span; those of a
     gateway's CLIENT spans (``caller``) have come far enough anywhere.
     """
@@ -128,25 +161,27 @@ def _climb(positions: pl.DataFrame, pairs: pl.DataFrame, links: pl.DataFrame, wi
         if positions.is_empty() or not steps_left:
             break
         positions = (
-            positions.join(_steps(positions, pairs, links, window), left_on="above", right_on="key")
+            positions.join(_steps(positions, pairs, above), left_on="above", right_on="key")
             .drop("above", "above_pane", "above_kind")
             .rename({"parent_key": "above", "p_pane": "above_pane", "p_kind": "above_kind"})
         )
     return pl.concat([part.select(found[0].columns) for part in found])
 
 
-def _steps(positions: pl.DataFrame, pairs: pl.DataFrame, links: pl.DataFrame, window: Window) -> pl.DataFrame:
-    """From the spans above to those above these, within their nodes: ``key``, ``parent_key``, ``p_pane``,
-    ``p_kind``.
-    """
-    step = ("key", "parent_key", "p_pane", "p_kind")
+def _steps(positions: pl.DataFrame, pairs: Pairs, above: I64) -> pl.DataFrame:
+    """From the spans above to those above these, within their nodes: _STEP."""
+    window = pairs.window
     here = positions["above_pane"] == window.pane
-    asked = pairs.select(_PAIR).filter(pairs["key"].is_in(positions["above"].filter(here).implode()))
-    found = [_staying(asked, links).select(step)]
+    asked = positions["above"].filter(here)
+    at = rows_of(pairs.own["key"].to_numpy(), asked.to_numpy())
+    at = at[at != NOWHERE]
+    near = _own_steps(pairs, above, at[above[at] != NOWHERE]).select(_STEP)
+    met = pl.Series(~pairs.far_edges) & pairs.far["key"].is_in(asked.implode())
+    found = [near, _within(pairs.far.filter(met)).select(_STEP)]
     if not here.all():
         elsewhere = window.spans_where("key", positions["above"].filter(~here), _CHILD)
         more = _pairs_of(elsewhere, window)
-        found.append(_staying(more, find_links(more, window)).select(step))
+        found.append(_within(more.filter(pl.Series(~edges_among(more, window)[0]))).select(_STEP))
     return pl.concat(found).unique("key", keep="first", maintain_order=True)
 
 

@@ -9,6 +9,7 @@ from processors.grouping import NO_BUCKET, hash_rows, hash_texts
 from processors.limits import IDENTITY, OTHER, Labels
 from processors.spans.edges.calls import CLIENT, PEER_BIT, SERVER, Calls
 from processors.spans.edges.links import DATABASE, EXTERNAL, OUTSIDE, QUEUE, UNKNOWN, as_rows
+from processors.spans.edges.pairs import Pairs
 from processors.spans.edges.targets import read_peers, read_upstreams
 from schemas.otlp.semantics import RECEIVES, SENDS
 
@@ -96,16 +97,21 @@ def outside_calls(own: pl.DataFrame) -> Found:
     return Found(rows, _OUTSIDE_NODE)
 
 
-def queue_calls(own: pl.DataFrame, pairs: pl.DataFrame, labels: Labels) -> list[Found]:
+def queue_calls(pairs: Pairs, labels: Labels) -> list[Found]:
     """Who sends -> queue and queue -> who receives; of nested spans of one process that do the same (receive,
     process) the outer one counts.
     """
+    own = pairs.own
     if not own["queue"].any():
         return []
-    nested = pairs.filter(
+    children, parents = pairs.ends
+    inner = (children.role == parents.role) & parents.queue & (children.node == parents.node)
+    nested = np.zeros(len(own), np.bool_)
+    nested[pairs.near.child[inner]] = True
+    far = pairs.far.filter(
         (pl.col("role") == pl.col("p_role")) & pl.col("p_queue") & (pl.col("node") == pl.col("p_node"))
     )["key"]
-    spans = own.filter(pl.col("queue") & ~pl.col("key").is_in(nested.implode()))
+    spans = own.filter(pl.col("queue") & ~pl.Series(nested) & ~pl.col("key").is_in(far.implode()))
     if spans.is_empty():
         return []
     spans, nodes = with_node(spans, labels, _QUEUE_NAMES, QUEUE)

@@ -9,7 +9,8 @@ import polars as pl
 
 from processors.grouping import hash_rows, hash_texts
 from processors.spans.edges.calls import CLIENT, PEER_BIT, SERVER, Window
-from processors.spans.edges.links import EXTERNAL, find_links
+from processors.spans.edges.links import EXTERNAL
+from processors.spans.edges.pairs import find_links
 from processors.spans.edges.targets import read_peers, read_upstreams
 from processors.spans.edges.virtual import named_nodes, way_texts
 
@@ -161,7 +162,7 @@ def _links_of(callers: pl.DataFrame, spans: pl.DataFrame, window: Window) -> pl.
     after all others.
     """
     bad = callers["failed"] | callers["refused"]
-    asked = callers.select("key", "node", "via", "kind", "role", "proxy")
+    asked = callers.select("key", "node", "via", "kind", "role", "queue", "proxy")
     asked = pl.concat([asked.filter(~bad), asked.filter(bad)])
     asked = asked.group_by("node", "via", maintain_order=True).head(_ASKED).unique("key")
     below = spans.filter(spans["parent_key"].is_in(asked["key"].implode()))

@@ -1,0 +1,143 @@
+"""Parents and children: every pair that a pane is to count, once."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from processors.grouping import I64, Flags
+from processors.lookup import rows_of
+from processors.spans.edges.calls import Window
+from processors.spans.edges.crossing import NODE_COLUMNS, Ends, Nodes, are_edges, by_queue
+
+SIZES = ("protocol", "request_bytes", "response_bytes")
+_OF_BOTH = ("apart", "duration_ns", *SIZES)
+CHILD = (
+    *_OF_BOTH, "weight", "key", "parent_key", "start_ns", "slot", "node", "flags", "bucket", "kind", "proxy", "error", "queue",
+    "role", "database",
+)  # fmt: skip
+"""What is asked of a callee."""
+PARENT = (
+    *_OF_BOTH, "pane", "key", "node", "via", "flags", "bucket", "kind", "proxy", "error", "retry", "queue", "role",
+)  # fmt: skip
+"""What is asked of a caller."""
+_OF_PARENT = tuple(name for name in PARENT if name != "key")
+_TRACE = ("trace_hi", "trace_lo")
+_NODE = ("service", "identity")
+_OF_LINKS = ("service", "identity", "p_service", "p_identity")
+
+
+class Near(NamedTuple):
+    """Pairs of which both ends are first copies of the pane: rows of ``own``."""
+
+    child: I64
+    parent: I64
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Every (child, parent) that a pane is to count, once."""
+
+    own: pl.DataFrame
+    """The pane's first copies: what Calls has, ids of traces, and what its node has of ``_NODE``."""
+    near: Near
+    far: pl.DataFrame
+    """Those of which one end is in another pane: CHILD, the parent's as ``p_...``, the trace id."""
+    window: Window
+
+    @cached_property
+    def ends(self) -> tuple[Ends, Ends]:
+        """Children and parents of ``near``; their nodes are rows of the pane's own."""
+        whole = Ends.of(self.own, self._nodes)
+        return whole.take(self.near.child), whole.take(self.near.parent)
+
+    @cached_property
+    def near_edges(self) -> Flags:
+        """Which of ``near`` are edges."""
+        return are_edges(*self.ends, self._nodes)
+
+    @cached_property
+    def far_edges(self) -> Flags:
+        """Which of ``far`` are edges."""
+        return edges_among(self.far, self.window)[0]
+
+    @cached_property
+    def near_within(self) -> Flags:
+        """Which of ``near`` are in one node. A span that names itself as its parent is in none."""
+        within: Flags = ~self.near_edges & ~by_queue(*self.ends) & (self.near.child != self.near.parent)
+        return within
+
+    @property
+    def _nodes(self) -> Nodes:
+        return Nodes.of(self.window.calls.nodes)
+
+    def links(self) -> tuple[pl.DataFrame, int]:
+        """Those that are edges, with all columns of both spans, and ``service``, ``identity`` of both nodes;
+        and how many of them are near: these come first.
+        """
+        at = np.flatnonzero(self.near_edges)
+        child, parent = self.near.child[at], self.near.parent[at]
+        children = self.own.select(*CHILD, *_TRACE, *_NODE)[child]
+        near = children.hstack(prefixed(self.own.select(*_OF_PARENT, *_NODE)[parent]))
+        if not self.far_edges.any():
+            return near, len(near)
+        return pl.concat([near, find_links(self.far, self.window).select(near.columns)]), len(near)
+
+
+def find_pairs(own: pl.DataFrame, window: Window) -> Pairs:
+    """Every (child, parent) that the window's pane is to count, once.
+
+    A child of the pane whose parent lies in the window is counted here, and so is a child that came so much
+    earlier than a parent of this pane that its own pane could not wait. ``own``: the pane's first copies.
+    """
+    keys, parent_keys = own["key"].to_numpy(), own["parent_key"].to_numpy()
+    at = rows_of(keys, parent_keys)
+    child = np.flatnonzero((at >= 0) & (parent_keys != 0))
+    return Pairs(own, Near(child, at[child].astype(np.int64)), pl.concat(_far_pairs(own, window)), window)
+
+
+def _far_pairs(own: pl.DataFrame, window: Window) -> list[pl.DataFrame]:
+    loose = own.filter(own["loose"]).select(*CHILD, *_TRACE)
+    parents = (
+        once(window.spans_where("key", loose["parent_key"], PARENT))
+        if len(loose)
+        else own.select(PARENT).clear()
+    )
+    found = [loose.join(prefixed(parents), left_on="parent_key", right_on="p_key")]
+    if len(before := window.loose.filter(window.loose["pane"] < window.pane - window.wait)):
+        at = rows_of(own["key"].to_numpy(), before["parent_key"].to_numpy())
+        early = once(before.select(CHILD).filter(pl.Series(at >= 0)))
+        parents = own.select(*PARENT, *_TRACE).filter(own["key"].is_in(early["parent_key"].implode()))
+        parents = parents.select(*_TRACE, *(pl.col(name).alias(f"p_{name}") for name in PARENT))
+        met = early.join(parents, left_on="parent_key", right_on="p_key")
+        found.append(met.select(found[0].columns))
+    return found
+
+
+def edges_among(pairs: pl.DataFrame, window: Window) -> tuple[Flags, Nodes]:
+    """Which of any pairs are edges, and the nodes of all."""
+    hashes = pl.concat([pairs["node"], pairs["p_node"]])
+    nodes = Nodes.of(window.nodes_where("node", hashes, NODE_COLUMNS))
+    return are_edges(Ends.of(pairs, nodes), Ends.of(pairs, nodes, "p_"), nodes), nodes
+
+
+def find_links(pairs: pl.DataFrame, window: Window) -> pl.DataFrame:
+    """Those of any pairs that are edges, with ``service``, ``identity`` of both nodes."""
+    is_edge, nodes = edges_among(pairs, window)
+    links = pairs.filter(pl.Series(is_edge))
+    places = [rows_of(nodes.node, links[name].to_numpy()) for name in ("node", "p_node")]
+    values = [column[at] for at in places for column in (nodes.service, nodes.identity)]
+    return links.hstack([pl.Series(name, each) for name, each in zip(_OF_LINKS, values, strict=True)])
+
+
+def once(spans: pl.DataFrame) -> pl.DataFrame:
+    """Each key once: several panes may hold copies."""
+    first = spans["key"].is_first_distinct()
+    return spans if first.all() else spans.filter(first)
+
+
+def prefixed(spans: pl.DataFrame) -> pl.DataFrame:
+    """The columns of spans as those of parents."""
+    return spans.rename(lambda name: f"p_{name}")
