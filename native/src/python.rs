@@ -245,12 +245,25 @@ fn in_order(keys: &mut HashMap<String, Vec<String>>, fields: &[&str]) -> PyResul
         .ok_or_else(|| PyValueError::new_err(format!("keys must be given for just these fields: {fields:?}")))
 }
 
-/// See `lookup::rows_of`.
-#[pyfunction]
-fn rows_of(py: Python<'_>, keys: PyBuffer<u64>, asked: PyBuffer<u64>) -> PyResult<ArrowBuffer> {
-    let (keys, asked) = (keys.to_vec(py)?, asked.to_vec(py)?);
-    i32::try_from(keys.len()).map_err(|_| PyOverflowError::new_err("too many keys"))?;
-    Ok(ArrowBuffer(Buffer::I32(py.detach(|| lookup::rows_of(&keys, &asked)))))
+/// See `lookup::Index`.
+#[pyclass(frozen)]
+struct Index(lookup::Index);
+
+#[pymethods]
+impl Index {
+    #[new]
+    #[allow(clippy::needless_pass_by_value)]
+    fn new(py: Python<'_>, keys: PyBuffer<u64>) -> PyResult<Self> {
+        let keys = keys.to_vec(py)?;
+        i32::try_from(keys.len()).map_err(|_| PyOverflowError::new_err("too many keys"))?;
+        Ok(Self(py.detach(|| lookup::Index::of(&keys))))
+    }
+
+    #[allow(clippy::needless_pass_by_value)]
+    fn find(&self, py: Python<'_>, asked: PyBuffer<u64>) -> PyResult<ArrowBuffer> {
+        let asked = asked.to_vec(py)?;
+        Ok(ArrowBuffer(Buffer::I32(py.detach(|| self.0.find(&asked)))))
+    }
 }
 
 /// The checked fields of every message: name -> number -> "text", "varints", "fixed64s" or the name of a message.
@@ -271,7 +284,7 @@ fn descriptors() -> HashMap<&'static str, HashMap<usize, &'static str>> {
 #[pymodule]
 mod _native {
     #[pymodule_export]
-    use super::{Decoder, descriptors, rows_of};
+    use super::{Decoder, Index, descriptors};
     #[pymodule_export]
     use crate::receive::python::Receiver;
 }

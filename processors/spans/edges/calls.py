@@ -12,10 +12,12 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from processors.grouping import U64, hash_rows, hash_texts
 from processors.limits import IDENTITY, Codes, Labels
+from processors.lookup import NOWHERE, rows_of
 from processors.slots import PaneTime
 from processors.spans.apart import apart_of
 from schemas.spans import SpanBatch
@@ -156,10 +158,10 @@ def calls_of(
         "routed": client & proxy & pl.Series(np.asarray(pc.starts_with(labels.strings, _ROUTED))[name]),
         "ingress": (spans["kind"] == SERVER) & proxy & pl.Series(np.asarray(pc.equal(labels.strings, _INGRESS))[name]),
     }).select(pl.lit(pane, pl.Int64).alias("pane"), pl.all())  # fmt: skip
-    loose = (look_up["parent_key"] != 0) & ~look_up["parent_key"].is_in(
-        look_up["key"].filter(first).implode()
-    )
-    look_up = look_up.hstack([first.alias("first"), loose.alias("loose")])
+    parent_key = spans["parent_key"].to_numpy()
+    above = rows_of((spans["key"] if first.all() else spans["key"].filter(first)).to_numpy(), parent_key)
+    loose = pl.Series("loose", (above == NOWHERE) & (parent_key != 0))
+    look_up = look_up.hstack([first.alias("first"), loose])
     if dimensions is not None:
         look_up = look_up.with_columns(dimensions=pl.Series(dimensions))
     return Calls(look_up, look_up.filter(loose), nodes, _words(labels, hashes, upstream, flags, peer))
@@ -258,6 +260,18 @@ class Window:
         )
         return own if others.is_empty() else pl.concat([own, others])
 
+    def children_of_others(self, parents: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
+        """Spans below those of other panes (``p_pane``, ``parent_key``), in no particular order: a child is
+        in its parent's pane, or loose.
+        """
+        known = parents["parent_key"].implode()
+        panes = [self.panes[pane].spans for pane in parents["p_pane"].unique(maintain_order=True)]
+        around = [
+            part.select(columns).filter(part["parent_key"].is_in(known) & ~part["loose"]) for part in panes
+        ]
+        loose = self._all(lambda part: part.loose)
+        return pl.concat([*around, loose.select(columns).filter(loose["parent_key"].is_in(known))])
+
     def nodes_where(self, column: str, hashes: pl.Series, columns: Sequence[str]) -> pl.DataFrame:
         """``columns`` of nodes with these values in ``column``, one for each."""
         return _one_each(self.nodes, column, hashes, columns)
@@ -275,16 +289,19 @@ class Window:
             known = pl.concat([known, self.spans_where("key", missing, columns)])
         return frame.join(_one_each(known, "key", frame["key"], columns), on="key", maintain_order="left")
 
-    def words(self, hashes: pl.Series) -> pl.DataFrame:
-        """``hash`` -> ``text`` of upstream clusters and flags."""
-        own = _one_each(self.calls.words, "hash", hashes, ("hash", "text"))
-        missing = hashes.filter(~hashes.is_in(own["hash"].implode()))
-        if missing.is_empty():
-            return own
-        words = self._all(lambda part: part.words)
-        return pl.concat([own, _one_each(words, "hash", missing, ("hash", "text"))])
+    def texts(self, hashes: pl.Series) -> pa.StringArray:
+        """Of upstream clusters and flags; "" where no pane has the text."""
+        asked, words = hashes.to_numpy(), self.calls.words
+        at = rows_of(words["hash"].to_numpy(), asked)
+        if (at == NOWHERE).any():
+            words = pl.concat([words, self._all(lambda part: part.words)])
+            at = rows_of(words["hash"].to_numpy(), asked)
+        texts = words["text"].to_arrow().take(pa.array(at, mask=at == NOWHERE))
+        return texts.cast(pa.string()).fill_null("")
 
 
 def _one_each(frame: pl.DataFrame, column: str, hashes: pl.Series, columns: Sequence[str]) -> pl.DataFrame:
-    found = frame.select(columns).filter(frame[column].is_in(hashes.implode()))
-    return found.filter(found[column].is_first_distinct())
+    at = rows_of(frame[column].to_numpy(), hashes.to_numpy())
+    asked = np.zeros(len(frame), np.bool_)
+    asked[at[at != NOWHERE]] = True
+    return frame.select(columns).filter(pl.Series(asked))

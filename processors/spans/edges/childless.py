@@ -7,7 +7,7 @@ import polars as pl
 
 from processors.grouping import NO_BUCKET
 from processors.limits import Labels
-from processors.lookup import rows_of
+from processors.lookup import NOWHERE
 from processors.spans.edges.calls import SERVER, Window
 from processors.spans.edges.links import (
     DATABASE,
@@ -46,8 +46,8 @@ def childless_calls(
     answered[pairs.near.parent] = True
     others = pl.concat([pairs.far["parent_key"], recent["parent_key"]])
     if len(others):
-        at = rows_of(own["key"].to_numpy(), others.to_numpy())
-        answered[at[at >= 0]] = True
+        at = pairs.find(others)
+        answered[at[at != NOWHERE]] = True
     childless = asked & ~pl.Series(answered)
     found = []
     database = own["database"] & ~(own["refused"] & childless)
@@ -121,7 +121,7 @@ def _lone_calls(callers: pl.DataFrame, near: pl.DataFrame, window: Window) -> li
     if callers.is_empty():
         return []
     ways, nodes = find_ways(callers, near, window)
-    named = callers.join(ways, on=["service", "via"], maintain_order="left")
+    named = callers.hstack(ways)
     unsent = pl.col("refused") | (pl.col("proxy") & (pl.col("via") == 0))
     lost = pl.col("failed") & ~unsent
     external = ~pl.col("reached") & ~(pl.col("meshed") & (unsent | lost))

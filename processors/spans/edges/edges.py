@@ -37,7 +37,7 @@ import pyarrow.compute as pc
 
 from processors.grouping import I64, NO_BUCKET, U64, Groups, hash_rows
 from processors.limits import IDENTITY, Labels
-from processors.lookup import rows_of
+from processors.lookup import NOWHERE, Index, rows_of
 from processors.rows import no_dimensions
 from processors.settings import LabelLimits
 from processors.slots import LEVELS, PaneTime
@@ -185,7 +185,6 @@ def _table(
     slowness = np.maximum(client_bucket, server_bucket).astype(np.int64) - NO_BUCKET
     exemplar = groups.best(slowness.astype(np.uint64) | error.astype(np.uint64) << np.uint64(63), hi, lo)
     keys = rows.select(_KEYS)[groups.first]
-    words = window.words(pl.concat([keys["upstream"], keys["flags"]]))
     taken = keys["taken"].to_numpy()
 
     def signed(counts: U64) -> pa.Array:
@@ -215,8 +214,8 @@ def _table(
         "slot": keys["slot"].to_arrow(),
         **_identities(keys, names, window),
         "connection": pa.array(CONNECTIONS).take(keys["connection"].to_arrow()),
-        "upstream_cluster": _words(keys["upstream"], words),
-        "response_flags": _words(keys["flags"], words),
+        "upstream_cluster": window.texts(keys["upstream"]),
+        "response_flags": window.texts(keys["flags"]),
         "late": pa.array(time.late(keys["slot"].to_numpy()).astype(np.uint8)),
         "apart": pa.array(APART).take(keys["apart"].to_arrow()),
         "protocol": pa.array(PROTOCOLS).take(keys["protocol"].to_arrow()),
@@ -252,7 +251,9 @@ def _packed(rows: pl.DataFrame) -> U64:
 def _dimensions(rows: pl.DataFrame, groups: Groups, maps: Maps | None) -> pa.MapArray:
     if maps is None:
         return no_dimensions(len(groups))
-    return maps.maps.take(_rows_of(rows["dimensions"].gather(groups.first), maps.hashes))
+    return maps.maps.take(
+        pa.array(rows_of(maps.hashes.to_numpy(), rows["dimensions"].to_numpy()[groups.first]))
+    )
 
 
 def _overhead_buckets(overhead_ns: I64) -> npt.NDArray[np.int16]:
@@ -266,27 +267,19 @@ def _overhead_buckets(overhead_ns: I64) -> npt.NDArray[np.int16]:
 
 def _identities(keys: pl.DataFrame, names: pl.DataFrame, window: Window) -> dict[str, pa.Array]:
     """The texts of both ends, row by row."""
-    wanted = pl.concat([keys["client"], keys["server"]]).unique()
-    texts = pl.concat([names, window.nodes_where("identity", wanted, names.columns)])
-    texts = texts.filter(texts["identity"].is_first_distinct())
-    ends = {end: _rows_of(keys[end], texts["identity"]) for end in ("client", "server")}
-    found = {
-        part: texts[column].to_arrow().cast(pa.string())
-        for part, column in zip(IDENTITY, _TEXTS, strict=True)
-    }
-    return {f"{end}_{part}": column.take(at) for end, at in ends.items() for part, column in found.items()}
-
-
-def _words(hashes: pl.Series, words: pl.DataFrame) -> pa.Array:
-    return words["text"].to_arrow().cast(pa.string()).take(_rows_of(hashes, words["hash"])).fill_null("")
-
-
-def _rows_of(values: pl.Series, known: pl.Series) -> pa.Array:
-    """Where each value stands in ``known``, which has each once; null where it does not."""
-    index = pl.DataFrame({"value": known}).with_row_index("row")
-    return (
-        values.to_frame("value").join(index, on="value", how="left", maintain_order="left")["row"].to_arrow()
-    )
+    known, near = names["identity"], window.calls.nodes["identity"]
+    ends = {end: keys[end].to_numpy() for end in ("client", "server")}
+    sources = [names, window.calls.nodes]
+    index = Index(pl.concat([known, near]).to_numpy())
+    if any((index.find(end) == NOWHERE).any() for end in ends.values()):
+        sources.append(window.nodes)
+        index = Index(pl.concat([known, near, window.nodes["identity"]]).to_numpy())
+    rows = {end: pa.array(index.find(end_keys)) for end, end_keys in ends.items()}
+    found: dict[str, pa.Array] = {}
+    for part, column in zip(IDENTITY, _TEXTS, strict=True):
+        texts = pl.concat([source[column] for source in sources]).to_arrow()
+        found |= {f"{end}_{part}": texts.take(at).cast(pa.string()) for end, at in rows.items()}
+    return {f"{end}_{part}": found[f"{end}_{part}"] for end in ends for part in IDENTITY}
 
 
 def _folded(rows: pl.DataFrame, over: npt.NDArray[np.bool_], time: PaneTime) -> pl.DataFrame:

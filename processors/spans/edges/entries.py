@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 
 from processors.grouping import I64, Flags
-from processors.lookup import NOWHERE, rows_of
+from processors.lookup import NOWHERE
 from processors.spans.edges.calls import CLIENT, CONSUMER, SERVER, Window
 from processors.spans.edges.pairs import Pairs, edges_among
 from schemas.otlp.semantics import RECEIVES, SENDS
@@ -54,7 +54,7 @@ def find_entries(pairs: Pairs, *, first: pl.Series, ends: I64) -> Entries:
     inner, unclear = _climb_within(pairs, above, entries[own])
     entries[own[inner]] = False
     far = _within(pairs.far.filter(pl.Series(~pairs.far_edges)), gateways)
-    early = pl.Series(rows_of(pairs.own["key"].to_numpy(), far["key"].to_numpy()) == NOWHERE)
+    early = pl.Series(pairs.find(far["key"]) == NOWHERE)
     below = [_positions(_own_steps(pairs, above, unclear)), _positions(far, early)]
     if len(ends):
         ended = _pairs_of(spans[ends], window)
@@ -173,7 +173,7 @@ def _steps(positions: pl.DataFrame, pairs: Pairs, above: I64) -> pl.DataFrame:
     window = pairs.window
     here = positions["above_pane"] == window.pane
     asked = positions["above"].filter(here)
-    at = rows_of(pairs.own["key"].to_numpy(), asked.to_numpy())
+    at = pairs.find(asked)
     at = at[at != NOWHERE]
     near = _own_steps(pairs, above, at[above[at] != NOWHERE]).select(_STEP)
     met = pl.Series(~pairs.far_edges) & pairs.far["key"].is_in(asked.implode())

@@ -3,8 +3,8 @@
 import numpy as np
 import polars as pl
 
-from processors.grouping import NO_BUCKET
-from processors.lookup import rows_of
+from processors.grouping import NO_BUCKET, hash_rows
+from processors.lookup import NOWHERE
 from processors.spans.edges.calls import CLAIM, CLIENT, CONSUMER, PEER_BIT, PRODUCER, SERVER, Window
 from processors.spans.edges.pairs import CHILD, PARENT, SIZES, Pairs, find_links, once, prefixed
 
@@ -159,15 +159,12 @@ def _repeated(links: pl.DataFrame, pairs: Pairs) -> pl.Series:
     - 1 count as retries however they are spread over panes.
     """
     window = pairs.window
-    asked = links.filter(pl.col("p_proxy") & (pl.col("p_retry") == 0)).select(
-        "parent_key", near=pl.col("p_pane") == window.pane
-    )
+    asked = links.select("parent_key", "p_pane").filter(links["p_proxy"] & (links["p_retry"] == 0))
+    near = asked["p_pane"] == window.pane
     columns = ("pane", "parent_key", "key", "start_ns", "node")
-    below = window.children_of(_of_several(asked["parent_key"].filter(asked["near"]), pairs), columns)
-    if not asked["near"].all():
-        below = pl.concat(
-            [below, window.spans_where("parent_key", asked["parent_key"].filter(~asked["near"]), columns)]
-        )
+    below = window.children_of(_of_several(asked["parent_key"].filter(near), pairs), columns)
+    if not near.all():
+        below = pl.concat([below, window.children_of_others(asked.filter(~near), columns)])
     several = once(below.filter(pl.col("parent_key").is_duplicated()).sort("pane"))
     if several.is_empty():
         return several["key"]
@@ -180,9 +177,15 @@ def _repeated(links: pl.DataFrame, pairs: Pairs) -> pl.Series:
 
 
 def _of_several(parents: pl.Series, pairs: Pairs) -> pl.Series:
-    """Those of the pane's parents that have several children, or one in another pane."""
-    keys = pairs.own["key"].to_numpy()
-    several = np.bincount(pairs.near.parent, minlength=len(keys)) > 1
-    loose = rows_of(keys, pairs.window.loose["parent_key"].to_numpy())
-    several[loose[loose >= 0]] = True
-    return parents.filter(pl.Series(several[rows_of(keys, parents.to_numpy())]))
+    """Those of the pane's parents that have several children of one service, or a child in another pane."""
+    several = np.zeros(len(pairs.own), np.bool_)
+    parent = pairs.near.parent
+    some = np.flatnonzero(np.bincount(parent, minlength=len(several))[parent] > 1)
+    parent, service = parent[some], pairs.nodes.service[pairs.ends[0].node[some]]
+    siblings = hash_rows([parent.astype(np.uint64), service])
+    order = np.argsort(siblings)
+    siblings = siblings[order]
+    several[parent[order[1:][siblings[1:] == siblings[:-1]]]] = True
+    loose = pairs.find(pairs.window.loose["parent_key"])
+    several[loose[loose != NOWHERE]] = True
+    return parents.filter(pl.Series(several[pairs.find(parents)]))

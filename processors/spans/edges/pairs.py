@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from processors.grouping import I64, Flags
-from processors.lookup import rows_of
+from processors.lookup import NOWHERE, Index, Places, rows_of
 from processors.spans.edges.calls import Window
 from processors.spans.edges.crossing import NODE_COLUMNS, Ends, Nodes, are_edges, by_queue
 
@@ -42,6 +42,8 @@ class Pairs:
 
     own: pl.DataFrame
     """The pane's first copies: what Calls has, ids of traces, and what its node has of ``_NODE``."""
+    index: Index
+    """Of ``key`` of ``own``."""
     near: Near
     far: pl.DataFrame
     """Those of which one end is in another pane: CHILD, the parent's as ``p_...``, the trace id."""
@@ -49,19 +51,23 @@ class Pairs:
 
     @cached_property
     def ends(self) -> tuple[Ends, Ends]:
-        """Children and parents of ``near``; their nodes are rows of the pane's own."""
-        whole = Ends.of(self.own, self._nodes)
+        """Children and parents of ``near``; their nodes are rows of ``nodes``."""
+        whole = Ends.of(self.own, self.nodes)
         return whole.take(self.near.child), whole.take(self.near.parent)
 
     @cached_property
     def near_edges(self) -> Flags:
         """Which of ``near`` are edges."""
-        return are_edges(*self.ends, self._nodes)
+        return are_edges(*self.ends, self.nodes)
 
     @cached_property
+    def _far_edges(self) -> tuple[Flags, Nodes]:
+        return edges_among(self.far, self.window)
+
+    @property
     def far_edges(self) -> Flags:
         """Which of ``far`` are edges."""
-        return edges_among(self.far, self.window)[0]
+        return self._far_edges[0]
 
     @cached_property
     def near_within(self) -> Flags:
@@ -69,8 +75,13 @@ class Pairs:
         within: Flags = ~self.near_edges & ~by_queue(*self.ends) & (self.near.child != self.near.parent)
         return within
 
+    def find(self, keys: pl.Series) -> Places:
+        """Rows of ``own``; NOWHERE: of another pane."""
+        return self.index.find(keys.to_numpy())
+
     @property
-    def _nodes(self) -> Nodes:
+    def nodes(self) -> Nodes:
+        """The pane's own."""
         return Nodes.of(self.window.calls.nodes)
 
     def links(self) -> tuple[pl.DataFrame, int]:
@@ -83,7 +94,7 @@ class Pairs:
         near = children.hstack(prefixed(self.own.select(*_OF_PARENT, *_NODE)[parent]))
         if not self.far_edges.any():
             return near, len(near)
-        return pl.concat([near, find_links(self.far, self.window).select(near.columns)]), len(near)
+        return pl.concat([near, _links(self.far, *self._far_edges).select(near.columns)]), len(near)
 
 
 def find_pairs(own: pl.DataFrame, window: Window) -> Pairs:
@@ -92,13 +103,14 @@ def find_pairs(own: pl.DataFrame, window: Window) -> Pairs:
     A child of the pane whose parent lies in the window is counted here, and so is a child that came so much
     earlier than a parent of this pane that its own pane could not wait. ``own``: the pane's first copies.
     """
-    keys, parent_keys = own["key"].to_numpy(), own["parent_key"].to_numpy()
-    at = rows_of(keys, parent_keys)
-    child = np.flatnonzero((at >= 0) & (parent_keys != 0))
-    return Pairs(own, Near(child, at[child].astype(np.int64)), pl.concat(_far_pairs(own, window)), window)
+    index, parent_key = Index(own["key"].to_numpy()), own["parent_key"].to_numpy()
+    at = index.find(parent_key)
+    child = np.flatnonzero((at != NOWHERE) & (parent_key != 0))
+    near = Near(child, at[child].astype(np.int64))
+    return Pairs(own, index, near, pl.concat(_far_pairs(own, index, window)), window)
 
 
-def _far_pairs(own: pl.DataFrame, window: Window) -> list[pl.DataFrame]:
+def _far_pairs(own: pl.DataFrame, index: Index, window: Window) -> list[pl.DataFrame]:
     loose = own.filter(own["loose"]).select(*CHILD, *_TRACE)
     parents = (
         once(window.spans_where("key", loose["parent_key"], PARENT))
@@ -107,11 +119,10 @@ def _far_pairs(own: pl.DataFrame, window: Window) -> list[pl.DataFrame]:
     )
     found = [loose.join(prefixed(parents), left_on="parent_key", right_on="p_key")]
     if len(before := window.loose.filter(window.loose["pane"] < window.pane - window.wait)):
-        at = rows_of(own["key"].to_numpy(), before["parent_key"].to_numpy())
-        early = once(before.select(CHILD).filter(pl.Series(at >= 0)))
-        parents = own.select(*PARENT, *_TRACE).filter(own["key"].is_in(early["parent_key"].implode()))
-        parents = parents.select(*_TRACE, *(pl.col(name).alias(f"p_{name}") for name in PARENT))
-        met = early.join(parents, left_on="parent_key", right_on="p_key")
+        at = index.find(before["parent_key"].to_numpy())
+        early = once(before.select(CHILD).filter(pl.Series(at != NOWHERE)))
+        at = index.find(early["parent_key"].to_numpy())
+        met = early.hstack(own.select(_TRACE)[at]).hstack(prefixed(own.select(_OF_PARENT)[at]))
         found.append(met.select(found[0].columns))
     return found
 
@@ -125,7 +136,10 @@ def edges_among(pairs: pl.DataFrame, window: Window) -> tuple[Flags, Nodes]:
 
 def find_links(pairs: pl.DataFrame, window: Window) -> pl.DataFrame:
     """Those of any pairs that are edges, with ``service``, ``identity`` of both nodes."""
-    is_edge, nodes = edges_among(pairs, window)
+    return _links(pairs, *edges_among(pairs, window))
+
+
+def _links(pairs: pl.DataFrame, is_edge: Flags, nodes: Nodes) -> pl.DataFrame:
     links = pairs.filter(pl.Series(is_edge))
     places = [rows_of(nodes.node, links[name].to_numpy()) for name in ("node", "p_node")]
     values = [column[at] for at in places for column in (nodes.service, nodes.identity)]

@@ -7,6 +7,7 @@ import polars as pl
 
 from processors.grouping import NO_BUCKET, hash_rows, hash_texts
 from processors.limits import IDENTITY, OTHER, Labels
+from processors.lookup import NOWHERE, rows_of
 from processors.spans.edges.calls import CLIENT, PEER_BIT, SERVER, Calls
 from processors.spans.edges.links import DATABASE, EXTERNAL, OUTSIDE, QUEUE, UNKNOWN, as_rows
 from processors.spans.edges.pairs import Pairs
@@ -25,11 +26,9 @@ _TAGS = {
 }
 
 
-def way_texts(ways: pl.DataFrame, words: pl.DataFrame) -> pl.Series:
-    """What is written on each ``via``; ``words``: of Calls."""
-    words = words.filter(words["hash"].is_first_distinct())
-    texts = ways.join(words, left_on="via", right_on="hash", how="left", maintain_order="left")["text"]
-    return texts.fill_null("").replace("", UNKNOWN_SERVER)
+def way_texts(texts: pl.Series) -> pl.Series:
+    """What is written on ways; ``texts``: of their ``via``."""
+    return texts.replace("", UNKNOWN_SERVER)
 
 
 class Found(NamedTuple):
@@ -80,7 +79,9 @@ def ways_out(calls: Calls) -> pl.Series:
 
 def ends_of_ways(ways: pl.Series, calls: Calls) -> pl.Series:
     """The identities of the virtual nodes that ways lead to."""
-    texts = way_texts(ways.alias("via").to_frame(), calls.words)
+    words = calls.words
+    at = rows_of(words["hash"].to_numpy(), ways.to_numpy())
+    texts = way_texts(words["text"].gather(pl.Series(at).replace(NOWHERE, None)).fill_null(""))
     peer = (ways & int(PEER_BIT)) != 0
     named = (read_upstreams(texts.filter(~peer)), read_peers(texts.filter(peer)))
     return pl.concat([named_nodes(each["service_text"], EXTERNAL)["identity"] for each in named]).unique()

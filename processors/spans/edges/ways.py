@@ -4,10 +4,13 @@ the name on it.
 A way is a client's service and a ``via``: Envoy's cluster, or the peer that a CLIENT's span names.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import polars as pl
 
-from processors.grouping import hash_rows, hash_texts
+from processors.grouping import I64, U64, Flags, Groups, hash_rows, hash_texts
+from processors.lookup import NOWHERE, Index, rows_of
 from processors.spans.edges.calls import CLIENT, PEER_BIT, SERVER, Window
 from processors.spans.edges.links import EXTERNAL
 from processors.spans.edges.pairs import find_links
@@ -20,59 +23,86 @@ _ASKED = 32
 """Callers of a node by a way that are asked whom they reached: traffic is told by few, and is the same for
 all.
 """
+_NOBODY = 0
+"""In place of a service."""
+
+
+@dataclass(frozen=True)
+class _Ways:
+    """The ways of some callers, each once."""
+
+    service: U64
+    via: U64
+    node: U64
+    """Of a caller."""
+    urgent: Flags
+    """Some call failed, or was refused."""
+    of_caller: I64
+
+    @classmethod
+    def of(cls, callers: pl.DataFrame) -> "_Ways":
+        """Read the callers' ``service``, ``via``, ``node``, ``failed``, ``refused``."""
+        service, via = callers["service"].to_numpy(), callers["via"].to_numpy()
+        groups = Groups.by(hash_rows([service, via]))
+        urgent = groups.sum((callers["failed"] | callers["refused"]).to_numpy()) > 0
+        of_caller = np.empty(len(callers), np.int64)
+        of_caller[groups.order] = groups.member
+        first = groups.first
+        return cls(service[first], via[first], callers["node"].to_numpy()[first], urgent, of_caller)
+
+    def find(self, service: pl.Series, via: pl.Series) -> I64:
+        """The ways that are these; NOWHERE: none is."""
+        index = Index(hash_rows([self.service, self.via]))
+        return index.find(hash_rows([service.to_numpy(), via.to_numpy()])).astype(np.int64)
 
 
 def find_ways(callers: pl.DataFrame, near: pl.DataFrame, window: Window) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """One row for each way of ``callers``, and the nodes (``identity``, texts) that they lead to. ``near``:
-    links within the pane.
+    """Where each of ``callers`` leads, row by row, and the nodes (``identity``, texts) that they lead to.
+    ``near``: links within the pane.
 
-    ``service``, ``via``; ``server``: an identity; ``reached``: other calls that way have reached it, or a
-    peer's name is that of a service; ``meshed``: it is named as a service of the mesh; ``nameless``: only an
-    Envoy cluster's own name is known, or none.
+    ``server``: an identity; ``reached``: other calls that way have reached it, or a peer's name is that of a
+    service; ``meshed``: it is named as a service of the mesh; ``nameless``: only an Envoy cluster's own name
+    is known, or none.
     """
-    ways = callers.group_by(_WAY).agg(
-        pl.col("node").first(), (pl.col("failed") | pl.col("refused")).any().alias("urgent")
+    ways = _Ways.of(callers)
+    targets = _targets(ways, window)
+    service = _reached(ways, targets["nameless"].to_numpy(), near, window)
+    _add_known_peers(service, ways, targets, window)
+    reached = pl.Series(service != _NOBODY)
+    of_node = pl.Series(rows_of(window.nodes["service"].to_numpy(), service)).replace(NOWHERE, None)
+    placed = targets.select(
+        *(window.nodes[name].gather(of_node).zip_with(reached, targets[name]) for name in _SERVICE_TEXTS),
+        "version_text",
     )
-    ways = _with_target(ways, window)
-    found = _reached(ways, near, window)
-    reached = pl.concat([found, _known_peers(ways, found, window)])
-    ways = ways.join(reached, on=_WAY, how="left", suffix="_reached").with_columns(
-        reached=pl.col("server_service").is_not_null()
+    virtual = named_nodes(targets["service_text"], EXTERNAL)
+    is_virtual = ~(reached | targets["meshed"])
+    server = virtual["identity"].zip_with(is_virtual, _identities(placed, service))
+    nodes = pl.DataFrame([server.alias("identity")]).hstack(
+        [virtual[name].zip_with(is_virtual, placed[name]) for name in virtual.columns[1:]]
     )
-    placed = ways.filter(pl.col("reached") | pl.col("meshed")).with_columns(
-        pl.when("reached").then(f"{name}_reached").otherwise(name).alias(name) for name in _SERVICE_TEXTS
-    )
-    placed = placed.with_columns(pl.Series("server", _identities(placed), dtype=pl.UInt64))
-    virtual = ways.filter(~(pl.col("reached") | pl.col("meshed")))
-    nodes = named_nodes(virtual["service_text"], EXTERNAL)
-    virtual = virtual.with_columns(server=nodes["identity"])
-    columns = (*_WAY, "server", "reached", "meshed", "nameless")
-    placed_nodes = placed.select(
-        pl.col("server").alias("identity"), *(pl.col(name) for name in nodes.columns[1:])
-    )
-    return pl.concat([placed.select(columns), virtual.select(columns)]), pl.concat([nodes, placed_nodes])
+    found = targets.select(server.alias("server"), reached.alias("reached"), "meshed", "nameless")
+    return found[ways.of_caller], nodes
 
 
-def _identities(placed: pl.DataFrame) -> np.ndarray:
+def _identities(placed: pl.DataFrame, service: U64) -> pl.Series:
     """As nodes that send spans have them."""
-    hashes = {name: hash_texts(placed[name]) for name in (*_SERVICE_TEXTS, "version_text")}
-    service = hash_rows([hashes["cluster_text"], hashes["namespace_text"], hashes["service_text"]])
-    return hash_rows([service, hashes["version_text"]])
+    hashes = {name: hash_texts(placed[name]) for name in placed.columns}
+    named = hash_rows([hashes["cluster_text"], hashes["namespace_text"], hashes["service_text"]])
+    return pl.Series(hash_rows([np.where(service != _NOBODY, service, named), hashes["version_text"]]))
 
 
-def _with_target(ways: pl.DataFrame, window: Window) -> pl.DataFrame:
-    """Add what is written on each way: ``service_text``, ``namespace_text``, ``version_text``, ``meshed``,
+def _targets(ways: _Ways, window: Window) -> pl.DataFrame:
+    """What is written on each way: ``service_text``, ``namespace_text``, ``version_text``, ``meshed``,
     ``nameless``; and the client's ``cluster_text``, ``own_namespace``.
     """
-    texts = way_texts(ways, window.words(ways["via"]))
-    peer = (ways["via"] & int(PEER_BIT)) != 0
-    named = [
-        ways.filter(of).hstack(read(texts.filter(of)))
-        for of, read in ((~peer, read_upstreams), (peer, read_peers))
-        if of.any()
-    ]
-    client = window.nodes_where("node", ways["node"], ("node", "cluster_text", "namespace_text"))
-    return pl.concat(named).join(client.rename({"namespace_text": "own_namespace"}), on="node", how="left")
+    texts = way_texts(pl.Series(window.texts(pl.Series(ways.via))))
+    peer = pl.Series((ways.via & PEER_BIT) != 0)
+    order = np.concatenate([np.flatnonzero(~peer), np.flatnonzero(peer)])
+    read = [read(texts.filter(of)) for of, read in ((~peer, read_upstreams), (peer, read_peers)) if of.any()]
+    targets = pl.concat(read)[np.argsort(order)]
+    nodes = window.calls.nodes
+    client = nodes.select("cluster_text", own_namespace="namespace_text")
+    return targets.hstack(client[rows_of(nodes["node"].to_numpy(), ways.node)])
 
 
 def lead_out(callers: pl.DataFrame, near: pl.DataFrame) -> pl.Series:
@@ -90,35 +120,62 @@ def lead_out(callers: pl.DataFrame, near: pl.DataFrame) -> pl.Series:
     return pl.concat(found)
 
 
-def _reached(ways: pl.DataFrame, near: pl.DataFrame, window: Window) -> pl.DataFrame:
-    """``service``, ``via`` with the service most reached that way: ``server_service``, texts.
+def _reached(ways: _Ways, nameless: Flags, near: pl.DataFrame, window: Window) -> U64:
+    """The service most reached by each way; _NOBODY: none is known.
 
     Asked in turn: this pane's calls of the same client; where calls failed, the window's of the same client,
-    and of anyone, if all that is known is a cluster's own name. Ties by name. Ways for which none knows are
-    left out.
+    and of anyone, if all that is known is a cluster's own name. Ties by name.
     """
-    wanted = ways.filter(pl.col("via") != 0).select(*_WAY, "urgent", anyone="nameless")
-    votes = _counted(near.join(wanted, left_on=["p_service", "p_via"], right_on=_WAY, how="semi"))
-    found = wanted.join(_most(votes, window, _WAY), on=_WAY)
-    missing = wanted.filter("urgent").join(votes, on=_WAY, how="anti")
-    if missing.is_empty():
-        return found.drop("anyone", "urgent")
-    around = _votes(missing["via"].unique(), window.spans, window)
-    same = missing.join(_most(around, window, _WAY), on=_WAY)
-    others = missing.join(same, on=_WAY, how="anti").filter("anyone")
-    anyone = around.group_by("via", "server_service").agg(pl.col("calls").sum())
-    others = others.join(_most(anyone, window, ["via"]), on="via")
-    return pl.concat([found, same, others.select(found.columns)]).drop("anyone", "urgent")
+    way = ways.find(near["p_service"], near["p_via"])
+    votes = np.flatnonzero((way != NOWHERE) & (ways.via[way] != 0))
+    reached_calls = np.ones(len(votes), np.uint64)
+    found = _most(way[votes], near["service"].to_numpy()[votes], reached_calls, len(ways.via), window)
+    missing = (found == _NOBODY) & ways.urgent & (ways.via != 0)
+    if not missing.any():
+        return found
+    around = _votes(pl.Series(np.unique(ways.via[missing])), window.spans, window)
+    server, calls = around["server_service"].to_numpy(), around["calls"].to_numpy()
+    way = ways.find(around["service"], around["via"])
+    votes = np.flatnonzero((way != NOWHERE) & missing[way])
+    found |= _most(way[votes], server[votes], calls[votes], len(found), window)
+    anyone = np.flatnonzero(missing & (found == _NOBODY) & nameless)
+    vias, of_way = np.unique(ways.via[anyone], return_inverse=True)
+    via = rows_of(vias, around["via"].to_numpy()).astype(np.int64)
+    votes = np.flatnonzero(via != NOWHERE)
+    found[anyone] = _most(via[votes], server[votes], calls[votes], len(vias), window)[of_way]
+    return found
 
 
-def _known_peers(ways: pl.DataFrame, found: pl.DataFrame, window: Window) -> pl.DataFrame:
-    """Peers that have a pod's address, or a service's name: the one nearest to the client; columns as of
-    ``found``.
+def _most(way: I64, service: U64, calls: U64, ways: int, window: Window) -> U64:
+    """The service that has most calls of each way; _NOBODY where none has one. Rows: votes, each for so many
+    calls.
     """
-    asked = ways.filter((pl.col("via") & int(PEER_BIT)) != 0).join(found, on=_WAY, how="anti")
-    if asked.is_empty():
-        return found.clear()
-    asked = asked.with_columns(name=pl.Series(hash_texts(asked["service_text"]), dtype=pl.UInt64))
+    most = np.full(ways, _NOBODY, np.uint64)
+    groups = Groups.by(hash_rows([way.astype(np.uint64), service]))
+    way, service, calls = way[groups.first], service[groups.first], groups.sum(calls)
+    largest = np.zeros(ways, np.uint64)
+    np.maximum.at(largest, way, calls)
+    top = calls == largest[way]
+    way, service = way[top], service[top]
+    if len(np.unique(way)) < len(way):
+        nodes = window.nodes
+        texts = nodes.select(_SERVICE_TEXTS)[rows_of(nodes["service"].to_numpy(), service)]
+        last_first = texts.with_row_index("row").sort(_SERVICE_TEXTS, descending=True)["row"].to_numpy()
+        way, service = way[last_first], service[last_first]
+    most[way] = service
+    return most
+
+
+def _add_known_peers(service: U64, ways: _Ways, targets: pl.DataFrame, window: Window) -> None:
+    """Put in where peers lead that have a pod's address, or a service's name: to the one nearest to the
+    client.
+    """
+    rows = np.flatnonzero(((ways.via & PEER_BIT) != 0) & (service == _NOBODY))
+    if not len(rows):
+        return
+    names = targets["service_text"].gather(rows)
+    asked = targets.select("own_namespace", named="namespace_text", own_cluster="cluster_text")[rows]
+    asked = asked.hstack([pl.Series("name", hash_texts(names), dtype=pl.UInt64), pl.Series("way", rows)])
     around = window.nodes
     nodes = pl.concat(
         around.select("service", *_SERVICE_TEXTS, name=column).filter(
@@ -126,35 +183,20 @@ def _known_peers(ways: pl.DataFrame, found: pl.DataFrame, window: Window) -> pl.
         )
         for column in ("address", "name")
     )
-    nodes = nodes.unique(("service", "name")).rename({"service": "server_service"})
-    pairs = asked.select(*_WAY, "name", "own_namespace", named="namespace_text", own_cluster="cluster_text")
-    pairs = pairs.join(nodes, on="name")
+    pairs = asked.join(nodes.unique(("service", "name")), on="name")
     ranked = pairs.filter((pl.col("named") == "") | (pl.col("named") == pl.col("namespace_text"))).sort(
         pl.col("own_cluster") != pl.col("cluster_text"),
         pl.col("own_namespace") != pl.col("namespace_text"),
         *_SERVICE_TEXTS,
     )
-    return ranked.unique(_WAY, keep="first", maintain_order=True).select(found.columns)
+    nearest = ranked.unique("way", keep="first", maintain_order=True)
+    service[nearest["way"].to_numpy()] = nearest["service"].to_numpy()
 
 
 def _votes(vias: pl.Series, spans: pl.DataFrame, window: Window) -> pl.DataFrame:
     """How many ``calls`` led from each ``service`` by each of these ``via`` to each ``server_service``."""
-    return _counted(_links_of(spans.filter(spans["via"].is_in(vias.implode())), spans, window))
-
-
-def _counted(links: pl.DataFrame) -> pl.DataFrame:
+    links = _links_of(spans.filter(spans["via"].is_in(vias.implode())), spans, window)
     return links.group_by(service="p_service", via="p_via", server_service="service").len("calls")
-
-
-def _most(votes: pl.DataFrame, window: Window, by: list[str]) -> pl.DataFrame:
-    """The ``server_service``, with its texts, that has most calls of each ``by``."""
-    texts = window.nodes_where("service", votes["server_service"], ("service", *_SERVICE_TEXTS)).rename(
-        {"service": "server_service"}
-    )
-    ranked = votes.join(texts, on="server_service").sort(
-        "calls", *_SERVICE_TEXTS, descending=[True, False, False, False]
-    )
-    return ranked.unique(by, keep="first", maintain_order=True).select(*by, "server_service", *_SERVICE_TEXTS)
 
 
 def _links_of(callers: pl.DataFrame, spans: pl.DataFrame, window: Window) -> pl.DataFrame:

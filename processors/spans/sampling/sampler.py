@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from processors.lookup import NOWHERE, Index
 from processors.spans.sampling.budget import budget_thresholds
 from processors.spans.sampling.conditions import SpanPolicy, inverted, span_matches
 from processors.spans.sampling.policies import (
@@ -75,15 +76,15 @@ class Sampler:
         traces = traces.insert_column(0, pl.lit(pane, dtype=pl.Int64).alias("pane"))
         return self._with_budgets(traces, batch, spans, pane) if self._budgets else traces
 
-    def decide(self, window: pl.DataFrame | Sequence[pl.DataFrame], pane: int) -> pl.DataFrame:
-        """The traces of ``pane`` that are kept, given the summaries of its window (each pane's once; panes
+    def decide(self, window: Sequence[pl.DataFrame], pane: int) -> pl.DataFrame:
+        """The traces of ``pane`` that are kept, given the summaries of its window, each of one pane (panes
         without spans may be absent).
 
         Columns: ``trace_hi``, ``trace_lo``, ``randomness``, ``threshold`` UInt64 (randomness >= threshold),
         ``reason`` String (the first of the policies with the smallest threshold; in a dry run what would have
         happened), ``error`` Boolean (some span of it failed).
         """
-        traces = self._window_of(window if isinstance(window, pl.DataFrame) else pl.concat(window), pane)
+        traces = self._window_of(window, pane)
         keeping = [policy for policy in self.settings.policies if not isinstance(policy, Drop)]
         dropping = [policy for policy in self.settings.policies if isinstance(policy, Drop)]
         by_policy = {f"t{i}": self._threshold(policy) for i, policy in enumerate(keeping)}
@@ -106,10 +107,10 @@ class Sampler:
             )
         return decided.filter(kept).select(*_TRACE, "randomness", "threshold", "reason", "error")
 
-    def _window_of(self, window: pl.DataFrame, pane: int) -> pl.DataFrame:
+    def _window_of(self, window: Sequence[pl.DataFrame], pane: int) -> pl.DataFrame:
         """One row per trace of ``pane``, aggregated over all panes of the window."""
-        ours = window.filter(pl.col("pane") == pane)
-        others = window.filter(pl.col("pane") != pane).join(ours.select(_TRACE), on=_TRACE, how="semi")
+        ours = pl.concat([traces for traces in window if traces["pane"].first() in (pane, None)])
+        others = _met([traces for traces in window if traces["pane"].first() != pane], ours)
         if self._counts_spans:
             count = pl.col("span_ids").explode(empty_as_null=True, keep_nulls=True).n_unique().alias("spans")
         if others.is_empty():
@@ -167,6 +168,13 @@ class Sampler:
             case _:
                 hit = pl.col(self._columns[id(policy)])
                 return _all_or_nothing(~hit if inverted(policy) else hit)
+
+
+def _met(others: Sequence[pl.DataFrame], ours: pl.DataFrame) -> pl.DataFrame:
+    """Those of the other traces that are among ours, which are few: first by half of their id."""
+    index = Index(ours["trace_lo"].to_numpy())
+    near = [part.filter(pl.Series(index.find(part["trace_lo"].to_numpy()) != NOWHERE)) for part in others]
+    return pl.concat([ours.clear(), *near]).join(ours.select(_TRACE), on=_TRACE, how="semi")
 
 
 def _begin(spans: pl.DataFrame) -> pl.Expr:
