@@ -48,7 +48,7 @@ def find_entries(pairs: Pairs, *, first: pl.Series, ends: I64) -> Entries:
     """
     window, own = pairs.window, np.flatnonzero(first.to_numpy())
     spans = window.calls.spans
-    gateways = window.nodes.filter("gateway")["node"].unique()
+    gateways = window.nodes["node"].filter(window.nodes["gateway"]).unique()
     entries = _may_enter(spans, gateways)
     above = _above(pairs)
     inner, unclear = _climb_within(pairs, above, entries[own])

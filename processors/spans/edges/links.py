@@ -1,5 +1,7 @@
 """Parents and children -> links: calls from one service, or instance, to another that both ends have seen."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import polars as pl
 
@@ -162,7 +164,7 @@ def _repeated(links: pl.DataFrame, pairs: Pairs) -> pl.Series:
     asked = links.select("parent_key", "p_pane").filter(links["p_proxy"] & (links["p_retry"] == 0))
     near = asked["p_pane"] == window.pane
     columns = ("pane", "parent_key", "key", "start_ns", "node")
-    below = window.children_of(_of_several(asked["parent_key"].filter(near), pairs), columns)
+    below = _of_several(asked["parent_key"].filter(near), pairs, columns)
     if not near.all():
         below = pl.concat([below, window.children_of_others(asked.filter(~near), columns)])
     several = once(below.filter(pl.col("parent_key").is_duplicated()).sort("pane"))
@@ -176,16 +178,22 @@ def _repeated(links: pl.DataFrame, pairs: Pairs) -> pl.Series:
     return ordered.filter(seen_before | follows.fill_null(value=False))["key"]
 
 
-def _of_several(parents: pl.Series, pairs: Pairs) -> pl.Series:
-    """Those of the pane's parents that have several children of one service, or a child in another pane."""
-    several = np.zeros(len(pairs.own), np.bool_)
-    parent = pairs.near.parent
-    some = np.flatnonzero(np.bincount(parent, minlength=len(several))[parent] > 1)
-    parent, service = parent[some], pairs.nodes.service[pairs.ends[0].node[some]]
+def _of_several(parents: pl.Series, pairs: Pairs, columns: Sequence[str]) -> pl.DataFrame:
+    """Spans below those of the pane's parents that have several children of one service, or a child in
+    another pane.
+    """
+    asked = np.zeros(len(pairs.own), np.bool_)
+    asked[pairs.find(parents)] = True
+    child, parent = (rows[asked[pairs.near.parent]] for rows in pairs.near)
+    service = pairs.nodes.service[pairs.ends[0].node[asked[pairs.near.parent]]]
     siblings = hash_rows([parent.astype(np.uint64), service])
     order = np.argsort(siblings)
     siblings = siblings[order]
+    several = np.zeros(len(asked), np.bool_)
     several[parent[order[1:][siblings[1:] == siblings[:-1]]]] = True
-    loose = pairs.find(pairs.window.loose["parent_key"])
-    several[loose[loose != NOWHERE]] = True
-    return parents.filter(pl.Series(several[pairs.find(parents)]))
+    loose = pairs.window.loose
+    at = pairs.find(loose["parent_key"])
+    is_below = (at != NOWHERE) & asked[at]
+    several[at[is_below]] = True
+    near = pairs.own.select(columns)[child[several[parent]]]
+    return pl.concat([near, loose.select(columns).filter(pl.Series(is_below))])

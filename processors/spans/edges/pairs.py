@@ -111,16 +111,18 @@ def find_pairs(own: pl.DataFrame, window: Window) -> Pairs:
 
 
 def _far_pairs(own: pl.DataFrame, index: Index, window: Window) -> list[pl.DataFrame]:
-    loose = own.filter(own["loose"]).select(*CHILD, *_TRACE)
+    loose = own.select(*CHILD, *_TRACE).filter(own["loose"])
     parents = (
         once(window.spans_where("key", loose["parent_key"], PARENT))
         if len(loose)
         else own.select(PARENT).clear()
     )
     found = [loose.join(prefixed(parents), left_on="parent_key", right_on="p_key")]
-    if len(before := window.loose.filter(window.loose["pane"] < window.pane - window.wait)):
-        at = index.find(before["parent_key"].to_numpy())
-        early = once(before.select(CHILD).filter(pl.Series(at != NOWHERE)))
+    before = window.loose.select("pane", *CHILD)
+    is_early = (before["pane"] < window.pane - window.wait).to_numpy()
+    is_early &= index.find(before["parent_key"].to_numpy()) != NOWHERE
+    if is_early.any():
+        early = once(before.select(CHILD).filter(pl.Series(is_early)))
         at = index.find(early["parent_key"].to_numpy())
         met = early.hstack(own.select(_TRACE)[at]).hstack(prefixed(own.select(_OF_PARENT)[at]))
         found.append(met.select(found[0].columns))

@@ -9,6 +9,7 @@ of all policies: no state, no cache, no random numbers.
 
 from collections.abc import Sequence
 
+import numpy as np
 import polars as pl
 
 from processors.lookup import NOWHERE, Index
@@ -111,16 +112,22 @@ class Sampler:
         """One row per trace of ``pane``, aggregated over all panes of the window."""
         ours = pl.concat([traces for traces in window if traces["pane"].first() in (pane, None)])
         others = _met([traces for traces in window if traces["pane"].first() != pane], ours)
-        if self._counts_spans:
-            count = pl.col("span_ids").explode(empty_as_null=True, keep_nulls=True).n_unique().alias("spans")
         if others.is_empty():
-            return ours.with_columns(spans=pl.col("span_ids").list.len()) if self._counts_spans else ours
-        return pl.concat([ours, others]).group_by(_TRACE).agg(
+            return self._alone(ours)
+        again = ours.join(others.select(_TRACE), on=_TRACE, how="semi")
+        alone = self._alone(ours.join(again.select(_TRACE), on=_TRACE, how="anti"))
+        count = pl.col("span_ids").explode(empty_as_null=True, keep_nulls=True).n_unique().alias("spans")
+        met = pl.concat([again, others]).group_by(_TRACE).agg(
             pl.col("start_ns").min(), pl.col("end_ns").max(), pl.col("error").any(), pl.col("explicit").max(),
             *(pl.col(column).any() for column in self._hits),
             *(pl.col(column).min() for column in self._budgets),
             *([count] if self._counts_spans else []),
         )  # fmt: skip
+        return pl.concat([alone.select(met.columns), met])
+
+    def _alone(self, traces: pl.DataFrame) -> pl.DataFrame:
+        """Traces that one pane has all spans of."""
+        return traces.with_columns(spans=pl.col("span_ids").list.len()) if self._counts_spans else traces
 
     def _with_budgets(
         self, traces: pl.DataFrame, batch: SpanBatch, spans: pl.DataFrame, pane: int
@@ -173,7 +180,8 @@ class Sampler:
 def _met(others: Sequence[pl.DataFrame], ours: pl.DataFrame) -> pl.DataFrame:
     """Those of the other traces that are among ours, which are few: first by half of their id."""
     index = Index(ours["trace_lo"].to_numpy())
-    near = [part.filter(pl.Series(index.find(part["trace_lo"].to_numpy()) != NOWHERE)) for part in others]
+    found = [np.flatnonzero(index.find(part["trace_lo"].to_numpy()) != NOWHERE) for part in others]
+    near = [part[rows] for part, rows in zip(others, found, strict=True) if len(rows)]
     return pl.concat([ours.clear(), *near]).join(ours.select(_TRACE), on=_TRACE, how="semi")
 
 
