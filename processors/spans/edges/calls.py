@@ -245,7 +245,13 @@ class Window:
 
     def spans_where(self, column: str, keys: pl.Series, columns: Sequence[str]) -> pl.DataFrame:
         """Spans whose ``column`` is among ``keys``, in the order of the log."""
-        return self.spans.select(columns).filter(self.spans[column].is_in(keys.implode()))
+        known, wanted = keys.implode(), list(columns)
+        found = [self.calls.spans[wanted].clear()]
+        for _, part in sorted(self.panes.items()):
+            met = part.spans[column].is_in(known)
+            if met.any():
+                found.append(part.spans[wanted].filter(met))
+        return pl.concat(found)
 
     def children_of(self, parents: pl.Series, columns: Sequence[str]) -> pl.DataFrame:
         """Spans below ``parents``, keys of first copies of the pane that is decided, in no particular order.
@@ -264,13 +270,11 @@ class Window:
         """Spans below those of other panes (``p_pane``, ``parent_key``), in no particular order: a child is
         in its parent's pane, or loose.
         """
-        known = parents["parent_key"].implode()
+        known, wanted = parents["parent_key"].implode(), list(columns)
         panes = [self.panes[pane].spans for pane in parents["p_pane"].unique(maintain_order=True)]
-        around = [
-            part.select(columns).filter(part["parent_key"].is_in(known) & ~part["loose"]) for part in panes
-        ]
-        loose = self._all(lambda part: part.loose)
-        return pl.concat([*around, loose.select(columns).filter(loose["parent_key"].is_in(known))])
+        around = [part[wanted].filter(part["parent_key"].is_in(known) & ~part["loose"]) for part in panes]
+        loose = [part.loose for _, part in sorted(self.panes.items())]
+        return pl.concat([*around, *(part[wanted].filter(part["parent_key"].is_in(known)) for part in loose)])
 
     def nodes_where(self, column: str, hashes: pl.Series, columns: Sequence[str]) -> pl.DataFrame:
         """``columns`` of nodes with these values in ``column``, one for each."""

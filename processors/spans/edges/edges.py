@@ -100,7 +100,7 @@ def edges(
     ``dimensions``: None where none is configured.
     """
     calls, time = window.calls, window.time
-    own = calls.spans.hstack(spans.select(_OWN))
+    own = calls.spans.hstack(spans[list(_OWN)])
     own = own if first.all() else own.filter(first)
     at = rows_of(calls.nodes["node"].to_numpy(), own["node"].to_numpy())
     own = own.hstack(calls.nodes.select("service", "identity", "gateway")[at])

@@ -193,7 +193,8 @@ def _of_several(parents: pl.Series, pairs: Pairs, columns: Sequence[str]) -> pl.
     several[parent[order[1:][siblings[1:] == siblings[:-1]]]] = True
     loose = pairs.window.loose
     at = pairs.find(loose["parent_key"])
-    is_below = (at != NOWHERE) & asked[at]
+    is_below = at != NOWHERE
+    is_below[is_below] = asked[at[is_below]]
     several[at[is_below]] = True
     near = pairs.own.select(columns)[child[several[parent]]]
     return pl.concat([near, loose.select(columns).filter(pl.Series(is_below))])

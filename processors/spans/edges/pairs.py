@@ -111,22 +111,31 @@ def find_pairs(own: pl.DataFrame, window: Window) -> Pairs:
 
 
 def _far_pairs(own: pl.DataFrame, index: Index, window: Window) -> list[pl.DataFrame]:
-    loose = own.select(*CHILD, *_TRACE).filter(own["loose"])
+    loose = own[[*CHILD, *_TRACE]].filter(own["loose"])
     parents = (
         once(window.spans_where("key", loose["parent_key"], PARENT))
         if len(loose)
         else own.select(PARENT).clear()
     )
     found = [loose.join(prefixed(parents), left_on="parent_key", right_on="p_key")]
-    before = window.loose.select("pane", *CHILD)
-    is_early = (before["pane"] < window.pane - window.wait).to_numpy()
-    is_early &= index.find(before["parent_key"].to_numpy()) != NOWHERE
-    if is_early.any():
-        early = once(before.select(CHILD).filter(pl.Series(is_early)))
+    early = once(_early(index, window))
+    if len(early):
         at = index.find(early["parent_key"].to_numpy())
         met = early.hstack(own.select(_TRACE)[at]).hstack(prefixed(own.select(_OF_PARENT)[at]))
         found.append(met.select(found[0].columns))
     return found
+
+
+def _early(index: Index, window: Window) -> pl.DataFrame:
+    """CHILD of the spans below the pane's that came so much earlier that their own panes could not wait."""
+    wanted = list(CHILD)
+    found = [window.calls.loose[wanted].clear()]
+    for pane, part in sorted(window.panes.items()):
+        if pane < window.pane - window.wait and len(part.loose):
+            met = index.find(part.loose["parent_key"].to_numpy()) != NOWHERE
+            if met.any():
+                found.append(part.loose[wanted].filter(pl.Series(met)))
+    return pl.concat(found)
 
 
 def edges_among(pairs: pl.DataFrame, window: Window) -> tuple[Flags, Nodes]:
