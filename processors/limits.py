@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from processors.grouping import U64, hash_rows, hash_texts, pack
+from processors.lookup import Index
 from processors.settings import LabelLimits
 from schemas.spans import SpanBatch
 
@@ -105,17 +106,16 @@ class Past:
 
 def identities(batch: SpanBatch, labels: Labels) -> Identities:
     """The identities of a batch's resources."""
-    resources = pl.DataFrame(
-        {name: labels.codes(pl.Series(name, batch.resources[name])) for name in IDENTITY}
-    )
-    other = pl.DataFrame(
-        {name: [labels.other if name == "service" else 0] for name in IDENTITY}, schema=resources.schema
-    )
-    distinct = pl.concat([other, resources]).unique(maintain_order=True).with_row_index("identity")
-    of_resource = resources.join(distinct, on=list(IDENTITY), how="left", maintain_order="left")[
-        "identity"
-    ].to_numpy()
-    columns = {name: distinct[name].to_numpy() for name in IDENTITY}
+    other = {name: labels.other if name == "service" else 0 for name in IDENTITY}
+    resources = {
+        name: np.append(np.uint32(other[name]), labels.codes(pl.Series(name, batch.resources[name])))
+        for name in IDENTITY
+    }
+    packed = pack(list(resources.values()))
+    first = Index(packed).find(packed)
+    is_first = first == np.arange(len(first))
+    of_resource = (np.cumsum(is_first) - 1).astype(np.uint32)[first[1:]]
+    columns = {name: codes[is_first] for name, codes in resources.items()}
     _, rows, service = np.unique(
         pack([columns["cluster"], columns["namespace"], columns["service"]]),
         return_index=True,

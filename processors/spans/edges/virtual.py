@@ -9,7 +9,7 @@ from processors.grouping import NO_BUCKET, hash_rows, hash_texts
 from processors.limits import IDENTITY, OTHER, Labels
 from processors.lookup import NOWHERE, rows_of
 from processors.spans.edges.calls import CLIENT, PEER_BIT, SERVER, Calls
-from processors.spans.edges.links import DATABASE, EXTERNAL, OUTSIDE, QUEUE, UNKNOWN, as_rows
+from processors.spans.edges.links import DATABASE, EXTERNAL, OUTSIDE, QUEUE, ROW, UNKNOWN, as_rows
 from processors.spans.edges.pairs import Pairs
 from processors.spans.edges.targets import read_peers, read_upstreams
 from schemas.otlp.semantics import RECEIVES, SENDS
@@ -87,10 +87,14 @@ def ends_of_ways(ways: pl.Series, calls: Calls) -> pl.Series:
     return pl.concat([named_nodes(each["service_text"], EXTERNAL)["identity"] for each in named]).unique()
 
 
+_OF_CALLEE = ("identity", "bucket", "dimensions", *ROW)
+
+
 def outside_calls(own: pl.DataFrame) -> Found:
     """Root SERVER spans, and CLIENT ones of gateways: nobody in the mesh says that they made the call."""
     entry = (own["kind"] == SERVER) | (own["gateway"] & (own["kind"] == CLIENT))
-    roots = own.filter(entry & (own["parent_key"] == 0))
+    wanted = [name for name in own.columns if name in _OF_CALLEE]
+    roots = own[wanted].filter(entry & (own["parent_key"] == 0))
     rows = as_rows(
         roots, client=pl.lit(_OUTSIDE_NODE["identity"][0], dtype=pl.UInt64), server=pl.col("identity"), connection=OUTSIDE, upstream=0,
         unsent=False, unanswered=False, retry=False, client_bucket=NO_BUCKET, server_bucket=pl.col("bucket"),

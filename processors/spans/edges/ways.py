@@ -13,7 +13,7 @@ from processors.grouping import I64, U64, Flags, Groups, hash_rows, hash_texts
 from processors.lookup import NOWHERE, Index, rows_of
 from processors.spans.edges.calls import CLIENT, PEER_BIT, SERVER, Window
 from processors.spans.edges.links import EXTERNAL
-from processors.spans.edges.pairs import find_links
+from processors.spans.edges.pairs import find_links, prefixed
 from processors.spans.edges.targets import read_peers, read_upstreams
 from processors.spans.edges.virtual import named_nodes, way_texts
 
@@ -23,6 +23,9 @@ _ASKED = 32
 """Callers of a node by a way that are asked whom they reached: traffic is told by few, and is the same for
 all.
 """
+_CHILD = ("key", "parent_key", "node", "kind", "role", "proxy", "queue")
+_PARENT = ["key", "node", "via", "kind", "role", "queue", "proxy"]
+_CALLER = (*_PARENT, "failed", "refused")
 _NOBODY = 0
 """In place of a service."""
 
@@ -133,7 +136,7 @@ def _reached(ways: _Ways, nameless: Flags, near: pl.DataFrame, window: Window) -
     missing = (found == _NOBODY) & ways.urgent & (ways.via != 0)
     if not missing.any():
         return found
-    around = _votes(pl.Series(np.unique(ways.via[missing])), window.spans, window)
+    around = _votes(pl.Series(np.unique(ways.via[missing])), window)
     server, calls = around["server_service"].to_numpy(), around["calls"].to_numpy()
     way = ways.find(around["service"], around["via"])
     votes = np.flatnonzero((way != NOWHERE) & missing[way])
@@ -193,21 +196,15 @@ def _add_known_peers(service: U64, ways: _Ways, targets: pl.DataFrame, window: W
     service[nearest["way"].to_numpy()] = nearest["service"].to_numpy()
 
 
-def _votes(vias: pl.Series, spans: pl.DataFrame, window: Window) -> pl.DataFrame:
-    """How many ``calls`` led from each ``service`` by each of these ``via`` to each ``server_service``."""
-    links = _links_of(spans.filter(spans["via"].is_in(vias.implode())), spans, window)
-    return links.group_by(service="p_service", via="p_via", server_service="service").len("calls")
-
-
-def _links_of(callers: pl.DataFrame, spans: pl.DataFrame, window: Window) -> pl.DataFrame:
-    """Links of ``spans`` whose callers are the first ones of each node and way; those that failed are asked
-    after all others.
+def _votes(vias: pl.Series, window: Window) -> pl.DataFrame:
+    """How many ``calls`` led from each ``service`` by each of these ``via`` to each ``server_service``, as
+    far as the first callers of each node and way show; those that failed are asked after all others.
     """
+    callers = window.spans_where("via", vias, _CALLER)
     bad = callers["failed"] | callers["refused"]
-    asked = callers.select("key", "node", "via", "kind", "role", "queue", "proxy")
-    asked = pl.concat([asked.filter(~bad), asked.filter(bad)])
+    callers = callers[_PARENT]
+    asked = pl.concat([callers.filter(~bad), callers.filter(bad)])
     asked = asked.group_by("node", "via", maintain_order=True).head(_ASKED).unique("key")
-    below = spans.filter(spans["parent_key"].is_in(asked["key"].implode()))
-    below = below.select("key", "parent_key", "node", "kind", "role", "proxy", "queue").unique("key")
-    asked = asked.rename(lambda name: f"p_{name}")
-    return find_links(below.join(asked, left_on="parent_key", right_on="p_key"), window)
+    below = window.spans_where("parent_key", asked["key"], _CHILD).unique("key")
+    links = find_links(below.join(prefixed(asked), left_on="parent_key", right_on="p_key"), window)
+    return links.group_by(service="p_service", via="p_via", server_service="service").len("calls")

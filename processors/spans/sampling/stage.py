@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from processors.lookup import NOWHERE, Index
 from processors.settings import ProcessorSettings
 from processors.spans.deduplicate import PaneSpans, Stored
 from processors.spans.sampling.sampler import Sampler
@@ -46,7 +47,8 @@ class Sample:
             return {}
         summaries = [summary.traces for summary in window.seen(Summary).values()]
         decisions = self._sampler.decide(summaries, pane.number).rename({"error": "trace_error"})
-        kept = spans.filter(stored).join(decisions, on=["trace_hi", "trace_lo"])
+        near = Index(decisions["trace_lo"].to_numpy()).find(spans["trace_lo"].to_numpy()) != NOWHERE
+        kept = spans.filter(stored & pl.Series(near)).join(decisions, on=["trace_hi", "trace_lo"])
         kept = limit_traces(kept, self._sampler.settings.trace_spans)
         pane.own.leave(Kept(kept))
         pane.fates.kept += kept.height
