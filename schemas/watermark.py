@@ -1,4 +1,4 @@
-"""How far processing is, over all partitions of spans: what jobs over the store go by."""
+"""How far processing is, over all partitions of spans and metrics: what jobs over the store go by."""
 
 from collections.abc import Iterable
 from typing import NamedTuple

@@ -11,7 +11,7 @@ from schemas import self_metrics
 from schemas.errors import LogUnavailable, OffsetGone, SinkUnavailable
 from schemas.records import Commit, LogReader, TopicPartition
 from schemas.sink import Sink
-from schemas.topics import SPANS
+from schemas.topics import METRICS, SPANS
 from schemas.units import NS_PER_S
 from schemas.watermark import Watermark
 
@@ -50,8 +50,8 @@ class Consumer:
             self._partitions.append(Partition(tp, make(tp, commit), beginning, end))
 
     async def watermark(self) -> Watermark:
-        """How far all partitions of spans are, by their commits."""
-        tps = [partition.tp for partition in self._partitions if partition.tp.topic == SPANS]
+        """How far all partitions of spans and metrics are, by their commits."""
+        tps = [partition.tp for partition in self._partitions if partition.tp.topic in (SPANS, METRICS)]
         return Watermark.of(watermark_of(self.commits.get(tp)) for tp in tps)
 
     def stop(self) -> None:

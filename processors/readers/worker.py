@@ -15,7 +15,7 @@ from schemas import self_metrics
 from schemas.errors import LogUnavailable
 from schemas.records import Commit, Record, TopicPartition
 from schemas.sink import Sink
-from schemas.topics import SPANS, TOPICS
+from schemas.topics import METRICS, SPANS, TOPICS
 from schemas.units import NS_PER_S
 from schemas.watermark import UNKNOWN, Watermark
 
@@ -123,14 +123,18 @@ class Worker:
         return list(self._app.cursors.values())
 
     async def watermark(self) -> Watermark:
-        """How far all partitions of spans are, by the group's commits; UNKNOWN while Kafka does not answer.
+        """How far partitions of spans and metrics are, by the group's commits; UNKNOWN while Kafka is away.
 
         UNKNOWN also where another worker has the first partition: one worker of a group runs the jobs.
         """
         if TopicPartition(SPANS, 0) not in {partition.tp for partition in self.partitions}:
             return UNKNOWN
         try:
-            commits = await self._app.committed(self._prefix + SPANS, self._settings.partitions)
+            commits = [
+                commit
+                for topic in (SPANS, METRICS)
+                for commit in await self._app.committed(self._prefix + topic, self._settings.partitions)
+            ]
         except LogUnavailable as error:
             _LOGGER.warning("how far the group is is not known: %s", error)
             return UNKNOWN

@@ -1,10 +1,10 @@
-"""Closed hours into coarser rows: ``red_10s`` -> ``red_1m`` -> ``red_1h``, edges alike (docs/adr/0013).
+"""Closed hours into coarser rows: ``red_10s`` -> ``red_1m`` -> ``red_1h``; edges and counters alike (ADR 13).
 
-An hour (of slots) is closed once every partition of spans has committed that rows of the hour are marked late
-from there on: processors write late rows to every level themselves. The rows of the hour with ``late = 0``,
-which are rolled up, do not change any more then, and each insert of them can have a token: a kill at any
-moment is mended by doing all of it again. The grace is part of the commits (``processing.rollup_grace``), so
-another grace, on one worker or on all, loses nothing.
+An hour (of slots) is closed once every partition of spans and metrics has committed that rows of the hour are
+marked late from there on: processors write late rows to every level themselves. The rows of the hour with
+``late = 0``, which are rolled up, do not change any more then, and each insert of them can have a token: a
+kill at any moment is mended by doing all of it again. The grace is part of the commits
+(``processing.rollup_grace``), so another grace, on one worker or on all, loses nothing.
 
 Finer rows are dropped here, by day, and not by a TTL alone: only once they are rolled up, however far
 processing was behind.
@@ -19,6 +19,7 @@ from datetime import UTC, date, datetime, time, timedelta
 
 from clickhouse_connect.driver.client import Client
 
+from schemas.counters import COUNTERS
 from schemas.tables import EDGE_KEYS, EDGE_VALUES, RED_KEYS, RED_VALUES
 from schemas.units import NS_PER_S
 from schemas.watermark import Watermark
@@ -39,7 +40,11 @@ _AGGREGATES = {
     "client_histogram": "sumMap",
     "server_histogram": "sumMap",
     "overhead_histogram": "sumMap",
+    **{name: "sumMap" for columns in COUNTERS.values() for name in columns.histograms},
+    **{name: "max" for columns in COUNTERS.values() for name in columns.largest},
+    **{name: "min" for columns in COUNTERS.values() for name in columns.smallest},
 }
+_LAST = frozenset(name for columns in COUNTERS.values() for name in columns.last)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,23 @@ def _steps() -> tuple[Step, ...]:
         Step("edges_10s", "edges_1m", minute, "client_service", EDGE_KEYS, EDGE_VALUES),
         Step("red_1m", "red_1h", hour, "service", RED_KEYS, RED_VALUES),
         Step("edges_1m", "edges_1h", hour, "client_service", EDGE_KEYS, EDGE_VALUES),
+        *(_of_counters(table, "10s", "1m", minute) for table in COUNTERS),
+        *(_of_counters(table, "1m", "1h", hour) for table in COUNTERS),
     )
+
+
+def _of_counters(table: str, finer: str, coarser: str, slot: str) -> Step:
+    columns = COUNTERS[table]
+    values = tuple(name for name in columns.columns if name not in columns.keys and name != "late")
+    return Step(f"{table}_{finer}", f"{table}_{coarser}", slot, "service", columns.keys, values)
+
+
+def _aggregate(value: str) -> str:
+    """How a value of several rows is one."""
+    if value in _LAST:
+        return f"argMax(s.{value}, s.slot)"
+    name = _AGGREGATES.get(value, "max" if value.startswith("exemplar") else "sum")
+    return f"{name}(s.{value})"
 
 
 STEPS = _steps()
@@ -159,10 +180,7 @@ def insert_select(step: Step, hour_s: int) -> str:
     table.
     """
     keys = [key for key in step.keys if key not in {"slot", "late"}]
-    aggregates = [
-        f"{_AGGREGATES.get(value, 'max' if value.startswith('exemplar') else 'sum')}(s.{value})"
-        for value in step.values
-    ]
+    aggregates = [_aggregate(value) for value in step.values]
     return (
         f"INSERT INTO {step.target} (slot, {', '.join(keys)}, late, {', '.join(step.values)})"
         f" SELECT {step.slot} AS coarse_slot, {', '.join(f's.{key}' for key in keys)}, 0, {', '.join(aggregates)}"

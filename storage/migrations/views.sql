@@ -17,7 +17,35 @@ SELECT
     least(
         edges_1m_until,
         maxIf(complete_until, level = 'edges_1h'),
-        rollup_whole_hour(greatest(now('UTC') - ${life_1m}, maxIf(kept_from, level = 'edges_1m')))) AS edges_1h_until
+        rollup_whole_hour(greatest(now('UTC') - ${life_1m}, maxIf(kept_from, level = 'edges_1m')))) AS edges_1h_until,
+    least(
+        maxIf(complete_until, level = 'traffic_1m'),
+        rollup_whole_hour(greatest(now('UTC') - ${life_10s}, maxIf(kept_from, level = 'traffic_10s')))) AS traffic_1m_until,
+    least(
+        traffic_1m_until,
+        maxIf(complete_until, level = 'traffic_1h'),
+        rollup_whole_hour(greatest(now('UTC') - ${life_1m}, maxIf(kept_from, level = 'traffic_1m')))) AS traffic_1h_until,
+    least(
+        maxIf(complete_until, level = 'upstreams_1m'),
+        rollup_whole_hour(greatest(now('UTC') - ${life_10s}, maxIf(kept_from, level = 'upstreams_10s')))) AS upstreams_1m_until,
+    least(
+        upstreams_1m_until,
+        maxIf(complete_until, level = 'upstreams_1h'),
+        rollup_whole_hour(greatest(now('UTC') - ${life_1m}, maxIf(kept_from, level = 'upstreams_1m')))) AS upstreams_1h_until,
+    least(
+        maxIf(complete_until, level = 'proxies_1m'),
+        rollup_whole_hour(greatest(now('UTC') - ${life_10s}, maxIf(kept_from, level = 'proxies_10s')))) AS proxies_1m_until,
+    least(
+        proxies_1m_until,
+        maxIf(complete_until, level = 'proxies_1h'),
+        rollup_whole_hour(greatest(now('UTC') - ${life_1m}, maxIf(kept_from, level = 'proxies_1m')))) AS proxies_1h_until,
+    least(
+        maxIf(complete_until, level = 'control_plane_1m'),
+        rollup_whole_hour(greatest(now('UTC') - ${life_10s}, maxIf(kept_from, level = 'control_plane_10s')))) AS control_plane_1m_until,
+    least(
+        control_plane_1m_until,
+        maxIf(complete_until, level = 'control_plane_1h'),
+        rollup_whole_hour(greatest(now('UTC') - ${life_1m}, maxIf(kept_from, level = 'control_plane_1m')))) AS control_plane_1h_until
 FROM rollups;
 
 CREATE OR REPLACE VIEW red ${on_cluster} AS
@@ -42,6 +70,77 @@ CREATE OR REPLACE VIEW red ${on_cluster} AS
         if(requests_estimated = 0, toFloat64(requests), requests_estimated) AS requests_estimated,
         if(errors_estimated = 0, toFloat64(errors), errors_estimated) AS errors_estimated, request_bytes, response_bytes, roots
     FROM red_1h WHERE slot < (SELECT red_1h_until FROM rollup_bounds);
+
+-- Counters of Envoy and Istio (docs/adr/0047). Client and server sides, and sources, of traffic are not to be added: views below choose.
+CREATE OR REPLACE VIEW traffic ${on_cluster} AS
+    SELECT slot, cluster, namespace, service, version, side, source, peer_cluster, peer_namespace, peer_service, peer_version,
+        protocol, response_code, response_flags, security, late, requests, errors, request_bytes, response_bytes, tcp_opened,
+        tcp_closed, tls_opened, tcp_sent_bytes, tcp_received_bytes, duration_histogram
+    FROM traffic_10s WHERE slot >= (SELECT traffic_1m_until FROM rollup_bounds)
+    UNION ALL
+    SELECT slot, cluster, namespace, service, version, side, source, peer_cluster, peer_namespace, peer_service, peer_version,
+        protocol, response_code, response_flags, security, late, requests, errors, request_bytes, response_bytes, tcp_opened,
+        tcp_closed, tls_opened, tcp_sent_bytes, tcp_received_bytes, duration_histogram
+    FROM traffic_1m WHERE slot >= (SELECT traffic_1h_until FROM rollup_bounds) AND slot < (SELECT traffic_1m_until FROM rollup_bounds)
+    UNION ALL
+    SELECT slot, cluster, namespace, service, version, side, source, peer_cluster, peer_namespace, peer_service, peer_version,
+        protocol, response_code, response_flags, security, late, requests, errors, request_bytes, response_bytes, tcp_opened,
+        tcp_closed, tls_opened, tcp_sent_bytes, tcp_received_bytes, duration_histogram
+    FROM traffic_1h WHERE slot < (SELECT traffic_1h_until FROM rollup_bounds);
+
+CREATE OR REPLACE VIEW upstreams ${on_cluster} AS
+    SELECT slot, cluster, namespace, service, version, upstream, peer_cluster, peer_namespace, peer_service, peer_version, late,
+        attempts, retries, retry_success, retry_overflow, retry_limit_exceeded, timeouts, per_try_timeouts, pending_overflow,
+        request_overflow, connection_overflow, connect_failures, resets_received, resets_sent, ejections, health_check_failures,
+        panic, tls_handshakes, tls_sessions_reused, tls_errors, connect_time_histogram, active_connections, active_requests,
+        pending_requests, ejections_active, hosts, healthy_hosts, remaining_connections, remaining_requests, remaining_pending,
+        remaining_retries
+    FROM upstreams_10s WHERE slot >= (SELECT upstreams_1m_until FROM rollup_bounds)
+    UNION ALL
+    SELECT slot, cluster, namespace, service, version, upstream, peer_cluster, peer_namespace, peer_service, peer_version, late,
+        attempts, retries, retry_success, retry_overflow, retry_limit_exceeded, timeouts, per_try_timeouts, pending_overflow,
+        request_overflow, connection_overflow, connect_failures, resets_received, resets_sent, ejections, health_check_failures,
+        panic, tls_handshakes, tls_sessions_reused, tls_errors, connect_time_histogram, active_connections, active_requests,
+        pending_requests, ejections_active, hosts, healthy_hosts, remaining_connections, remaining_requests, remaining_pending,
+        remaining_retries
+    FROM upstreams_1m WHERE slot >= (SELECT upstreams_1h_until FROM rollup_bounds) AND slot < (SELECT upstreams_1m_until FROM rollup_bounds)
+    UNION ALL
+    SELECT slot, cluster, namespace, service, version, upstream, peer_cluster, peer_namespace, peer_service, peer_version, late,
+        attempts, retries, retry_success, retry_overflow, retry_limit_exceeded, timeouts, per_try_timeouts, pending_overflow,
+        request_overflow, connection_overflow, connect_failures, resets_received, resets_sent, ejections, health_check_failures,
+        panic, tls_handshakes, tls_sessions_reused, tls_errors, connect_time_histogram, active_connections, active_requests,
+        pending_requests, ejections_active, hosts, healthy_hosts, remaining_connections, remaining_requests, remaining_pending,
+        remaining_retries
+    FROM upstreams_1h WHERE slot < (SELECT upstreams_1h_until FROM rollup_bounds);
+
+CREATE OR REPLACE VIEW proxies ${on_cluster} AS
+    SELECT slot, cluster, namespace, service, version, instance, pod, kind, late, restarts, updates_rejected, spans_sent,
+        spans_dropped, downstream_requests, random_sampling, cpu_s, uptime_s, live, connections, memory_allocated_bytes,
+        memory_heap_bytes, memory_physical_bytes, memory_working_set_bytes, version_number, cds_version, lds_version,
+        xds_connected
+    FROM proxies_10s WHERE slot >= (SELECT proxies_1m_until FROM rollup_bounds)
+    UNION ALL
+    SELECT slot, cluster, namespace, service, version, instance, pod, kind, late, restarts, updates_rejected, spans_sent,
+        spans_dropped, downstream_requests, random_sampling, cpu_s, uptime_s, live, connections, memory_allocated_bytes,
+        memory_heap_bytes, memory_physical_bytes, memory_working_set_bytes, version_number, cds_version, lds_version,
+        xds_connected
+    FROM proxies_1m WHERE slot >= (SELECT proxies_1h_until FROM rollup_bounds) AND slot < (SELECT proxies_1m_until FROM rollup_bounds)
+    UNION ALL
+    SELECT slot, cluster, namespace, service, version, instance, pod, kind, late, restarts, updates_rejected, spans_sent,
+        spans_dropped, downstream_requests, random_sampling, cpu_s, uptime_s, live, connections, memory_allocated_bytes,
+        memory_heap_bytes, memory_physical_bytes, memory_working_set_bytes, version_number, cds_version, lds_version,
+        xds_connected
+    FROM proxies_1h WHERE slot < (SELECT proxies_1h_until FROM rollup_bounds);
+
+CREATE OR REPLACE VIEW control_plane ${on_cluster} AS
+    SELECT slot, cluster, namespace, service, instance, metric, labels, kind, late, increment, value, histogram
+    FROM control_plane_10s WHERE slot >= (SELECT control_plane_1m_until FROM rollup_bounds)
+    UNION ALL
+    SELECT slot, cluster, namespace, service, instance, metric, labels, kind, late, increment, value, histogram
+    FROM control_plane_1m WHERE slot >= (SELECT control_plane_1h_until FROM rollup_bounds) AND slot < (SELECT control_plane_1m_until FROM rollup_bounds)
+    UNION ALL
+    SELECT slot, cluster, namespace, service, instance, metric, labels, kind, late, increment, value, histogram
+    FROM control_plane_1h WHERE slot < (SELECT control_plane_1h_until FROM rollup_bounds);
 
 -- Counts of calls that are taken back (a child came late) are below zero: 2^64 - n in the tables.
 CREATE OR REPLACE VIEW edges_by_level ${on_cluster} AS

@@ -15,6 +15,7 @@ from clickhouse_connect.driver.client import Client
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.counters import UNSAID
 from schemas.histogram import bucket_of
 from schemas.tables import Block
 from schemas.units import NS_PER_S
@@ -183,6 +184,41 @@ def test_a_rolled_up_hour_says_the_same_at_every_level(client: Client, settings:
     ]
     half = f"slot >= toDateTime({start + 1800}, 'UTC') AND slot < toDateTime({start + HOUR_S}, 'UTC')"
     assert sums(client, "red_1m", half) == sums(client, "red_10s", half)
+
+
+def test_counters_say_the_same_at_every_level(client: Client, settings: StorageSettings) -> None:
+    start = THIS_HOUR_S - 8 * HOUR_S
+    slots = range(start, start + HOUR_S, 300)
+    rows: dict[str, list[dict[str, Any]]] = {
+        "traffic": [{"side": "client", "requests": 2, "duration_histogram": [(300, 2)]}] * len(slots),
+        "upstreams": [
+            {"upstream": "b", "retries": 3, "healthy_hosts": at % 7 + 1, "remaining_retries": UNSAID, "hosts": at % 7}
+            for at in range(len(slots))
+        ],
+        "proxies": [{"instance": "i", "restarts": 1, "cpu_s": 0.5, "uptime_s": at} for at in range(len(slots))],
+        "control_plane": [
+            {"metric": "m", "labels": [("type", "cds")], "increment": 1.5, "value": float(at), "histogram": [(1, 1)]}
+            for at in range(len(slots))
+        ],
+    }  # fmt: skip
+    for table, values in rows.items():
+        slotted = [{"slot": slot, "service": "a", **row} for slot, row in zip(slots, values, strict=True)]
+        write(settings, block(f"{table}_10s", slotted))
+    roll_up(client, closed(8), settings)
+    wanted = {
+        "traffic": ("sum(requests), sumMap(duration_histogram), any(side)", (24, {300: 24}, "client")),
+        "upstreams": ("sum(retries), min(healthy_hosts), min(remaining_retries), max(hosts)", (36, 1, UNSAID, 6)),
+        "proxies": ("sum(restarts), sum(cpu_s), max(uptime_s)", (12, 6.0, 11)),
+        "control_plane": (
+            "sum(increment), argMax(value, slot), sumMap(histogram), any(labels)", (18.0, 11.0, {1: 12}, {"type": "cds"})
+        ),
+    }  # fmt: skip
+    for table, (columns, truth) in wanted.items():
+        for name in (f"{table}_10s", f"{table}_1m", f"{table}_1h", table):
+            assert client.query(f"SELECT {columns} FROM {name} WHERE service = 'a'").result_rows == [truth], (
+                name
+            )
+        assert scalar(client, f"SELECT count() FROM {table}_1h") == 1
 
 
 def test_all_of_it_again_changes_nothing(
