@@ -169,22 +169,20 @@ class TableStage:
         point = facts.point[rows]
         pair = own.said.pair[np.searchsorted(own.said.rows, point)]
         met = pane.met(SeenNames, self._lookback // 2)
-        half = self._lookback // 2
         seen = (
             None
             if met is None
-            else [note.of_table[self.table] for note in met if self.table in note.of_table]
+            else [each.of_table[self.table] for each in met if self.table in each.of_table]
         )
-        new = max(self._limits.new_services, self._limits.nodes // 10)
+        limits, new = self._limits, max(self._limits.new_services, self._limits.nodes // 10)
         owner = own.owners.within(
-            None if seen is None else [each for each, _ in seen],
-            half,
+            None if seen is None else [owners for owners, _ in seen],
+            self._lookback,
             self._most_owners,
-            self._limits.new_services if "instance" not in self.owner else new,
+            limits.new_services if self._most_owners == limits.services else new,
         )
-        key = own.keys.within(
-            None if seen is None else [each for _, each in seen], half, self._limits.nodes, new
-        )
+        met_keys = None if seen is None else [keys for _, keys in seen]
+        key = own.keys.within(met_keys, self._lookback, limits.nodes, new)
         resource = pane.batch.points.column("resource").to_numpy()[point]
         return Numbers(facts.slot[rows], owner[own.owner[resource]], key[own.key[pair]], rows)
 

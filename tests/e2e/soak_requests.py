@@ -154,7 +154,10 @@ class Soak:
                 if time.monotonic() > end_s:
                     break
                 time.sleep(0.5)
-            fates = sum(ledger[fate] for fate in ("rejected", "duplicate", "kept", "dropped"))
+            fates = sum(
+                ledger[fate]
+                for fate in ("rejected", "duplicate", "kept", "dropped", "aggregated", "left_out")
+            )
             if ledger["received"] != fates:
                 raise Broken(f"{topic}: received is not the sum of what became of it: {ledger}")
             if ledger["received"] != self.counted[topic] or ledger["lost"]:

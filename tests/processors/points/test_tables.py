@@ -1,16 +1,7 @@
-"""Tables of counters: the captured mesh against Envoy's own last numbers, made fleets against the truth."""
+"""Tables of counters: made fleets against the truth."""
 
-from collections import defaultdict
-from functools import cache
 from pathlib import Path
-from random import Random
-from typing import Any
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from schemas import otlp
 from schemas.histogram import UPPER_NS, bucket_of
 from tests.processors.points.counters import (
     CUMULATIVE,
@@ -19,17 +10,11 @@ from tests.processors.points.counters import (
     T0_S,
     Number,
     balance,
-    blocks_of,
-    emits_of,
-    log_of,
     payload,
     rows,
-    rows_of,
     settings,
     summed,
 )
-from tests.support.examples import examples
-from tests.support.span_log import read_requests
 
 CAPTURE = Path(__file__).parents[2] / "data" / "envoy" / "metrics.bin.gz"
 RQ = "cluster.upstream_rq"
@@ -49,96 +34,6 @@ def envoy(service: str, instance: str = "a", **more: str) -> dict[str, str]:
 
 def code(cluster: str, code: str = "200") -> dict[str, str]:
     return {"envoy.cluster_name": cluster, "envoy.response_code": code}
-
-
-@cache
-def captured() -> tuple[list[tuple[float, bytes]], list[dict[str, Any]]]:
-    """Requests by time, and Envoy's last number of each of its counters."""
-    requests, last = [], {}
-    for request in read_requests(CAPTURE):
-        batch = otlp.decode_points([request])
-        points, contexts = batch.points, batch.contexts
-        strings = contexts.strings.to_pylist()
-        sets = contexts.attributes["attributes"].to_pylist(maps_as_pydicts="strict")
-        owners = contexts.resources["attributes"].to_pylist(maps_as_pydicts="strict")
-        time_s = points["time_ns"][0].as_py() / 1e9 - T0_S
-        requests.append((time_s, request))
-        for name, attributes, resource, value in zip(
-            *(points[each].to_pylist() for each in ("name", "attributes", "resource", "value")), strict=True
-        ):
-            said = sets[attributes]
-            key = (owners[resource]["service.instance.id"], strings[name], tuple(sorted(said.items())))
-            last[key] = {
-                "name": strings[name],
-                "service": owners[resource]["service.name"],
-                "upstream": said.get("envoy.cluster_name", ""),
-                "code": said.get("envoy.response_code", ""),
-                "manager": said.get("envoy.http_conn_manager_prefix", ""),
-                "value": value,
-            }
-    return sorted(requests, key=lambda each: each[0]), list(last.values())
-
-
-def truth(name: str, *by: str) -> dict[tuple[str, ...], float]:
-    sums: dict[tuple[str, ...], float] = defaultdict(float)
-    for each in captured()[1]:
-        if each["name"] == name and each["manager"] != "admin":
-            sums[tuple(each[key] for key in by)] += each["value"]
-    return {key: total for key, total in sums.items() if total}
-
-
-@cache
-def of_capture() -> dict[str, list[dict[str, Any]]]:
-    return rows(captured()[0])
-
-
-@pytest.mark.parametrize(
-    ("column", "name"),
-    {
-        "attempts": "cluster.upstream_rq_total",
-        "retries": "cluster.upstream_rq_retry",
-        "request_overflow": "cluster.upstream_rq_active_overflow",
-        "pending_overflow": "cluster.upstream_rq_pending_overflow",
-        "ejections": "cluster.outlier_detection.ejections_enforced_total",
-        "timeouts": "cluster.upstream_rq_timeout",
-        "tls_handshakes": "cluster.ssl.handshake",
-    }.items(),
-)
-def test_upstreams_of_the_captured_mesh_are_envoys_own_numbers(column: str, name: str) -> None:
-    found = summed(of_capture()["upstreams_10s"], ("service", "upstream"), column)
-    assert found == truth(name, "service", "upstream")
-    assert found
-
-
-def test_requests_of_the_captured_mesh() -> None:
-    found = of_capture()["traffic_10s"]
-    attempts = summed(of_capture()["upstreams_10s"], ("service", "upstream"), "attempts")
-    of_admin = {
-        ("front-proxy", "order_service"): 319,
-        ("front-proxy", "product_v1"): 298,
-        ("front-proxy", "product_v2"): 59,
-        ("order-service", "product_v1"): 311,
-        ("order-service", "product_v2"): 53,
-    }
-    assert of_admin.items() <= attempts.items(), "what Envoy's admin page said at the end"
-    client = [row for row in found if row["side"] == "client"]
-    by = ("service", "peer_service", "response_code")
-    assert summed(client, by, "requests") == truth(RQ, "service", "upstream", "code")
-    server = [row for row in found if row["side"] == "server"]
-    inbound = truth("http.downstream_rq_completed", "service", "manager")
-    assert summed(server, ("service",), "requests") == {
-        (service,): total for (service, manager), total in inbound.items() if manager != "outbound"
-    }
-    assert {row["source"] for row in found} == {"envoy"}
-    assert summed(client, ("service",), "errors")[("front-proxy",)] == 233
-
-
-def test_the_ledger_of_the_captured_mesh_is_balanced() -> None:
-    sums = balance(of_capture())
-    assert sums["received"] == 91454
-    assert sums["aggregated"] + sums["left_out"] == 91454
-    kept = balance(rows(captured()[0][:25], settings(metrics={"keep": ["*upstream_rq*", "server.version"]})))
-    assert 0 < kept["stored"] < kept["received"]
 
 
 def test_families_that_are_off_and_what_sdks_send_are_stored_as_points() -> None:
@@ -491,78 +386,3 @@ def test_proxies_control_plane_and_certificates() -> None:
         ("istiod", "root", 999, 0),
     ]
     balance(found)
-
-
-def test_names_without_bound_become_other_and_sums_stay() -> None:
-    few = settings(labels={"services": 3, "nodes": 16, "series": 20, "new_services": 2})
-    log = [
-        (
-            t * 5.0,
-            payload(
-                envoy(f"s{t}-{i}"),
-                [Number(RQ, code(f"u{t}-{i}-{j}"), 1, t * 5.0, t * 5.0 - 1) for j in range(4)],
-            ),
-        )
-        for t in range(60)
-        for i in range(8)
-    ]
-    found = rows(log, few)
-    for table in ("traffic_10s", "upstreams_10s"):
-        value = "requests" if table == "traffic_10s" else "attempts"
-        total = sum(row[value] for row in found[table])
-        assert total == (60 * 8 * 4 if table == "traffic_10s" else 0)
-    names = {row["service"] for row in found["traffic_10s"]}
-    assert "other" in names
-    assert len(names) < 60 * 3 + 1
-    assert len({row["peer_service"] for row in found["traffic_10s"]}) < 60 * 17
-    assert max(len(text) for text in names) <= 256
-
-
-SERVICES, CODES = ("a", "b"), ("200", "404", "503")
-
-
-@examples(4)
-@given(st.integers(0, 2**32))
-def test_rows_are_a_function_of_the_log_and_sum_up_to_a_plain_programs(seed: int) -> None:
-    random = Random(seed)
-    given = settings(pane="2s", metrics_lookback="20s", lookback="6s")
-    state: dict[tuple[str, str, str, str], tuple[float, int, float]] = {}
-    expected: dict[tuple[Any, ...], float] = defaultdict(float)
-    log: list[tuple[float, bytes]] = []
-    for second in range(0, 40, 2):
-        for service in SERVICES:
-            for instance in ("1", "2"):
-                if random.random() < 0.3:
-                    continue
-                numbers = [Number("server.uptime", {}, random.choice([5, 50]), second, gauge=True)]
-                for upstream in ("u1", PRODUCT):
-                    for status in CODES:
-                        key = (service, instance, upstream, status)
-                        start, value, seen_s = state.get(key, (max(second - 1, 0), 0, second))
-                        if second - seen_s > 18 or random.random() < 0.05:
-                            start, value = max(second - 1, 0), 0  # begins again
-                        more = random.choice([0, 0, 1, 7])
-                        state[key] = (start, value + more, second)
-                        numbers.append(Number(RQ, code(upstream, status), value + more, second, start))
-                        if more:
-                            name = "product" if upstream == PRODUCT else upstream
-                            expected[T0_S + second // 10 * 10, service, name, status] += more
-                request = payload(envoy(service, instance), numbers)
-                log.append((second, request))
-                if random.random() < 0.2:
-                    log.append((second + random.random(), request))
-    log.sort(key=lambda each: each[0])
-    records = log_of(log)
-    whole = emits_of(records, given)
-    blocks = blocks_of(whole)
-    found = rows_of(whole)
-    by = ("slot", "service", "peer_service", "response_code")
-    assert summed(found["traffic_10s"], by, "requests") == dict(expected)
-    assert sum(row["errors"] for row in found["traffic_10s"]) == sum(
-        v for k, v in expected.items() if k[3] == "503"
-    )
-    balance(found)
-    for emit in random.sample(whole, 2):
-        again = blocks_of(emits_of(records, given, emit.commit))
-        for token, table in again.items():
-            assert table.equals(blocks[token]), token
