@@ -26,7 +26,7 @@ from storage.settings import ClickHouseStore, StorageSettings
 
 _CREATE = re.compile(r"CREATE TABLE IF NOT EXISTS (\w+)")
 _NUMBERED = re.compile(r"(\d{4})_\w+\.sql")
-_REPEATED = ("functions.sql", "views.sql")
+_REPEATED = ("functions.sql", "views.sql", "views_mesh.sql")
 _FINE_LEVELS = (*levels.tables("10s"), *levels.tables("1m"))
 _BEING_REPLACED = {57, 60}
 """TABLE_ALREADY_EXISTS and UNKNOWN_TABLE: what two `CREATE OR REPLACE VIEW` at once may bring about."""
@@ -270,6 +270,7 @@ def _render(text: str, settings: StorageSettings) -> str:
         settings_otel_traces=f"{_TRACES_SETTINGS}{more}".format(window=window),
         life_10s=_interval(settings.rollup_10s_ttl),
         life_1m=_interval(settings.rollup_1m_ttl),
+        **{f"health_{name}": str(value) for name, value in settings.health.model_dump().items()},
         **{f"ttl_{table}": expression for table, expression in expiry(settings).items()},
     )
 

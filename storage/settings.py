@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from schemas.topics import LOGS, METRICS, SPANS
 from schemas.units import Duration, Size
 from storage.clickhouse_settings import ClickHouseSettings
+from storage.health_settings import HealthSettings
 from storage.redact_settings import RedactSettings
 
 _DAY = timedelta(days=1)
@@ -207,6 +208,10 @@ class StorageSettings(BaseModel):
         description="ClickHouse cluster for Replicated and Distributed tables; empty: one server.",
     )
 
+    health: HealthSettings = Field(
+        default_factory=HealthSettings,
+        description="From when on the views of the mesh call what degraded or failing.",
+    )
     redact: RedactSettings = Field(
         default_factory=RedactSettings, description="What of attributes and texts is not stored."
     )

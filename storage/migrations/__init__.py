@@ -1,3 +1,1 @@
-"""SQL of the tables: numbered files are run once, in order; ``functions.sql`` and ``views.sql`` every
-time.
-"""
+"""SQL of the tables: numbered files are run once, in order; ``functions.sql`` and the views every time."""

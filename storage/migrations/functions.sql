@@ -16,3 +16,10 @@ CREATE OR REPLACE FUNCTION quantileOfHistogram ${on_cluster} AS (histogram, q) -
                 bucketMiddle(buckets[arrayFirstIndex(reached -> reached >= greatest(1, ceil(q * arraySum(counts))), arrayCumSum(counts))])),
             [mapKeys(mapSort(histogram))], [mapValues(mapSort(histogram))]),
         1);
+
+-- The one rule of health, Kiali's: by percent of failed requests, and of those that the client is at fault for (4xx). [storage.health] sets it.
+CREATE OR REPLACE FUNCTION mesh_health ${on_cluster} AS (requests, errors, client_errors) -> multiIf(
+    requests = 0, 'idle',
+    100 * errors / requests >= ${health_failure_percent} OR 100 * client_errors / requests >= ${health_client_failure_percent}, 'failure',
+    errors > 0 AND 100 * errors / requests >= ${health_degraded_percent} OR client_errors > 0 AND 100 * client_errors / requests >= ${health_client_degraded_percent}, 'degraded',
+    'healthy');
