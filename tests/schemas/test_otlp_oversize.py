@@ -1,5 +1,6 @@
 """Messages that are larger than the log's records: cut along items, in bounded pieces."""
 
+import tracemalloc
 from collections.abc import Iterator
 
 import pytest
@@ -43,6 +44,23 @@ def spans(message: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
                     scope.scope.SerializeToString(),
                     span.SerializeToString(),
                 )
+
+
+@pytest.mark.parametrize("limit", [1_000_000, 200_000])
+def test_memory_is_bounded_when_a_large_resource_is_repeated(limit: int) -> None:
+    """2637f36 took 500 MiB for a request of 1 MiB: the resource was copied for each scope."""
+    resource_bytes = limit * 48 // 100
+    scopes = [(100 + number % 2, [50]) for number in range((1_050_000 - resource_bytes) // 180)]
+    message = make_request([(resource_bytes, scopes)])
+    tracemalloc.start()
+    try:
+        pieces, left_out = cut(message, limit)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(pieces) > 1
+    assert left_out == 0
+    assert peak_bytes < 12 * len(message)
 
 
 @examples(200)
