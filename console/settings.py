@@ -29,7 +29,7 @@ class ConsoleSettings(BaseModel):
         9464,
         ge=0,
         le=65535,
-        description="Port of /metrics of `meshflow ingest`, `process` and `repartition`; 0, or where 9464 is taken: a free one.",
+        description="Port of /metrics of `meshflow ingest`, `process`, `repartition` and `scrape`; 0, or where 9464 is taken: a free one.",
     )
     hosts: tuple[str, ...] = Field(
         (),

@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, SettingsError
 
 from console.settings import ConsoleSettings
+from ingest.scrape.settings import ScrapeSettings
 from ingest.settings import IngestSettings
 from log.kafka.security import KafkaSecuritySettings
 from processors.settings import ProcessorSettings
@@ -60,6 +61,9 @@ class Settings(BaseSettings):
     )
 
     ingest: IngestSettings = Field(default_factory=IngestSettings, description="Receivers of OTLP.")
+    scrape: ScrapeSettings = Field(
+        default_factory=ScrapeSettings, description="Prometheus' pages that `meshflow scrape` asks for."
+    )
     processing: ProcessorSettings = Field(
         default_factory=ProcessorSettings, description="Panes, windows and limits."
     )

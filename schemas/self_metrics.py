@@ -138,3 +138,14 @@ SQL_MALFORMED = Counter(
     "meshflow_sql_malformed_requests",
     "Requests to the port of SQL or /metrics that are not HTTP, answered with 400.",
 )
+SCRAPES = Counter(
+    "meshflow_scrape_pages",
+    "Pages of `meshflow scrape` that were asked for, by outcome (ok, failed).",
+    ["outcome"],
+)
+SCRAPE_SAMPLES = Counter("meshflow_scrape_samples", "Samples of pages that were scraped.")
+SCRAPES_UNSENT = Counter(
+    "meshflow_scrape_unsent_pages",
+    "Pages that the receiver did not take; the next ones have what counters gained.",
+)
+SCRAPE_TARGETS = Gauge("meshflow_scrape_targets", "Targets of `meshflow scrape`.")

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from meshflow.cli.dead_letters import dead_letters
-from meshflow.cli.services import console, ingest, process, repartition, store, up
+from meshflow.cli.services import console, ingest, process, repartition, scrape, store, up
 from meshflow.cli.shared import EXIT_FAILED, EXIT_USAGE, fail
 from meshflow.cli.tools import config, migrate, query, repair, replay
 from meshflow.settings import SettingsInvalid
@@ -47,7 +47,7 @@ def main(context: click.Context, config: Path | None, verbose: int) -> None:
 
 
 for _command in (
-    *(up, ingest, process, repartition, store, console),
+    *(up, ingest, process, repartition, scrape, store, console),
     *(query, migrate, repair, dead_letters, replay, config),
 ):
     main.add_command(_command)

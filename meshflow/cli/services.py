@@ -223,6 +223,38 @@ def repartition(
         _end(error)
 
 
+@click.command()
+@click.option(
+    "--endpoint", help="OTLP/HTTP receiver that takes the metrics. [default: http://127.0.0.1:4318]"
+)
+@click.option("--interval", help="Time between two pages of a target. [default: 10s]")
+@click.option("--metrics-port", type=int, help="/metrics; 0: a free one. [default: 9464]")
+@click.pass_context
+def scrape(
+    context: click.Context, endpoint: str | None, interval: str | None, metrics_port: int | None
+) -> None:
+    """Ask Prometheus targets for their pages and send them to a receiver as OTLP, until Ctrl-C.
+
+    Targets stand in meshflow.toml ([[scrape.groups]]: job, targets, file_sd, path, labels). Each has its own
+    moment within the interval.
+    """
+    options: dict[Name, Any] = {
+        ("scrape", "endpoint"): endpoint,
+        ("scrape", "interval"): interval,
+        ("console", "metrics_port"): metrics_port,
+    }
+    settings = load_settings(context, options).settings
+    from meshflow.run import scrape as scraping  # noqa: PLC0415 - brings aiohttp
+
+    def announce(targets: int, port: int) -> None:
+        click.echo(
+            f"meshflow scrape is running\n  targets    {targets}, every {settings.scrape.interval.total_seconds():g} s\n"
+            f"  receiver   {settings.scrape.endpoint}\n  metrics    http://{settings.console.host}:{port}/metrics\nCtrl-C ends it."
+        )
+
+    scraping.run_scrape(settings, announce)
+
+
 def _end(error: MeshflowError) -> NoReturn:
     """End at once, with the reason: a thread of Faust's may wait for brokers for ever."""
     click.echo("\n".join(f"meshflow: {line}" for line in str(error).splitlines()), err=True)

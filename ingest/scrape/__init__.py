@@ -1,0 +1,1 @@
+"""Prometheus' pages of targets, asked for at intervals and sent to a receiver as OTLP."""
