@@ -31,8 +31,9 @@ PARTS = ("decode", "families", "increments", "labels", "all")
 class Fleet:
     """So many sidecars' flushes, pane by pane."""
 
-    def __init__(self, sidecars: int) -> None:
+    def __init__(self, sidecars: int, first_pane: int = FIRST_PANE) -> None:
         self.sidecars = sidecars
+        self.first_pane = first_pane
         flushes: dict[str, list[tuple[bytes, int]]] = defaultdict(list)
         for request in captured("metrics"):
             batch = otlp.decode_points([request])
@@ -42,7 +43,7 @@ class Fleet:
 
     def pane(self, number: int) -> list[bytes]:
         """The requests of one pane."""
-        time_ns = struct.pack("<Q", (FIRST_PANE + number) * PANE_NS + 1)
+        time_ns = struct.pack("<Q", (self.first_pane + number) * PANE_NS + 1)
         requests = []
         for sidecar in range(number % 2, self.sidecars, 2):
             name, flushes = self._flushes[sidecar % len(self._flushes)]

@@ -2,10 +2,10 @@
 most ten minutes.
 """
 
-from benchmarks import decode, end_to_end, insert, points, process
+from benchmarks import decode, end_to_end, fleet, insert, points, process
 from benchmarks.report import main
 
-CASES = [*decode.CASES, *points.CASES, *process.CASES, *insert.CASES, *end_to_end.CASES]
+CASES = [*decode.CASES, *points.CASES, *fleet.CASES, *process.CASES, *insert.CASES, *end_to_end.CASES]
 
 if __name__ == "__main__":
     main("meshflow", CASES)
