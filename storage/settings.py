@@ -189,9 +189,13 @@ class StorageSettings(BaseModel):
     )
     logs_ttl: Duration = Field(7 * _DAY, ge=_HOUR, description="How long log records stay.")
     metrics_ttl: Duration = Field(7 * _DAY, ge=_HOUR, description="How long metric points stay.")
-    rollup_10s_ttl: Duration = Field(2 * _DAY, description="How long RED and edges stay in 10 s slots.")
-    rollup_1m_ttl: Duration = Field(7 * _DAY, description="How long RED and edges stay in 1 min slots.")
-    rollup_1h_ttl: Duration = Field(90 * _DAY, description="How long RED and edges stay in 1 h slots.")
+    rollup_10s_ttl: Duration = Field(
+        2 * _DAY, description="How long RED, edges, counters stay in 10 s slots."
+    )
+    rollup_1m_ttl: Duration = Field(
+        7 * _DAY, description="How long RED, edges, counters stay in 1 min slots."
+    )
+    rollup_1h_ttl: Duration = Field(90 * _DAY, description="How long RED, edges, counters stay in 1 h slots.")
     ledger_ttl: Duration = Field(30 * _DAY, ge=_HOUR, description="How long the ledger stays.")
     rollup_grace: Duration = Field(
         timedelta(minutes=15),

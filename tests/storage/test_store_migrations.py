@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from schemas.counters import COUNTERS
 from schemas.tables import SCHEMAS
 from storage import levels
 from storage import migrate as migration
@@ -117,6 +118,36 @@ def test_whole_sample_weights_of_rows_from_before_there_were_any(place: Place) -
     weights = client.query("SELECT TraceId, SampleWeight FROM otel_traces ORDER BY ALL").result_rows
     assert [tuple(row) for row in weights] == [("a", 13), ("b", 1)]
     client.close()
+
+
+def test_a_store_from_before_counters_keeps_its_rows_and_takes_new_ones(place: Place) -> None:
+    settings = place.settings()
+    client = open_client(settings.store_place)
+    for each in migrations()[:9]:
+        for text in migration.statements(each.text, settings):
+            client.command(text)
+    client.command("INSERT INTO ledger (time, topic, received, kept) VALUES (now(), 'otlp_metrics', 7, 7)")
+    client.command("INSERT INTO red_10s (slot, service, requests) VALUES (now(), 'a', 3)")
+    migrate(client, settings)
+    client.command(
+        "INSERT INTO ledger (time, topic, received, aggregated, left_out) VALUES (now(), 'otlp_metrics', 5, 3, 2)"
+    )
+    sums = "sum(received), sum(kept), sum(aggregated), sum(left_out), sum(unknown)"
+    assert client.query(f"SELECT {sums} FROM ledger").result_rows == [(12, 7, 3, 2, 0)]
+    assert scalar(client, "SELECT sum(requests) FROM red") == 3
+    for table in COUNTERS:
+        for name in (*(f"{table}_{level.name}" for level in levels.LEVELS), table):
+            assert scalar(client, f"SELECT count() FROM {name}") == 0, name
+    client.close()
+
+
+def test_certificates_go_when_nobody_has_seen_them_beside_those_that_stay(place: Place) -> None:
+    with opened(place.settings()) as client:
+        client.command(
+            "INSERT INTO certificates (name, log_time) VALUES ('gone', now() - INTERVAL 91 DAY), ('there', now())"
+        )  # in one part, as merges leave them
+        client.command("OPTIMIZE TABLE certificates FINAL")
+        assert client.query("SELECT name FROM certificates").result_rows == [("there",)]
 
 
 @pytest.mark.parametrize("statements", [1, 4, 9])

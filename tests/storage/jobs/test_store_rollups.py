@@ -221,6 +221,27 @@ def test_counters_say_the_same_at_every_level(client: Client, settings: StorageS
         assert scalar(client, f"SELECT count() FROM {table}_1h") == 1
 
 
+def test_late_counters_are_at_each_level_once(client: Client, settings: StorageSettings) -> None:
+    """Processors write late rows to every level at once, so roll-ups leave those of the finer level out."""
+    start = THIS_HOUR_S - 8 * HOUR_S
+    columns = {
+        "traffic": "requests",
+        "upstreams": "retries",
+        "proxies": "restarts",
+        "control_plane": "increment",
+    }
+    for table, column in columns.items():
+        rows = [{"slot": start + 70, "service": "a", column: 2}]
+        write(settings, block(f"{table}_10s", rows))
+        for level, width in (("10s", 10), ("1m", 60), ("1h", HOUR_S)):
+            late = {"slot": (start + 70) // width * width, "service": "a", "late": 1, column: 5}
+            write(settings, block(f"{table}_{level}", [late], pane=2))
+    roll_up(client, closed(8), settings)
+    for table, column in columns.items():
+        for name in (f"{table}_10s", f"{table}_1m", f"{table}_1h", table):
+            assert scalar(client, f"SELECT sum({column}) FROM {name}") == 7, name
+
+
 def test_all_of_it_again_changes_nothing(
     client: Client, settings: StorageSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
