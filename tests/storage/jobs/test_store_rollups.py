@@ -15,7 +15,7 @@ from clickhouse_connect.driver.client import Client
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.counters import UNSAID
+from schemas.counters import COUNTERS, UNSAID
 from schemas.histogram import bucket_of
 from schemas.tables import Block
 from schemas.units import NS_PER_S
@@ -219,6 +219,43 @@ def test_counters_say_the_same_at_every_level(client: Client, settings: StorageS
                 name
             )
         assert scalar(client, f"SELECT count() FROM {table}_1h") == 1
+
+
+@pytest.mark.parametrize("table", COUNTERS)
+def test_every_column_of_counters_says_the_same_at_every_level(
+    client: Client, settings: StorageSettings, table: str
+) -> None:
+    columns, chance = COUNTERS[table], random.Random(table)
+    start = THIS_HOUR_S - 8 * HOUR_S
+    rows: list[dict[str, Any]] = []
+    for slot in range(start, start + HOUR_S, 60):
+        numbers = (*columns.sums, *columns.largest, *columns.smallest)
+        rows.append(
+            {"slot": slot + 10 * chance.randrange(6), "service": chance.choice("ab")}
+            | {name: chance.randrange(1, 1_000) for name in numbers}
+            | {name: chance.randrange(1, 1_000) / 4 for name in (*columns.totals, *columns.last)}
+            | {name: [(chance.randrange(3), chance.randrange(1, 9))] for name in columns.histograms}
+        )
+    write(settings, block(f"{table}_10s", rows))
+    roll_up(client, closed(8), settings)
+    for service in "ab":
+        own = [row for row in rows if row["service"] == service]
+        truth: dict[str, Any] = {
+            f"sum({name})": sum(row[name] for row in own) for name in (*columns.sums, *columns.totals)
+        }
+        truth |= {f"max({name})": max(row[name] for row in own) for name in columns.largest}
+        truth |= {f"min({name})": min(row[name] for row in own) for name in columns.smallest}
+        truth |= {f"argMax({name}, slot)": own[-1][name] for name in columns.last}
+        for name in columns.histograms:
+            buckets = [bucket for row in own for bucket in row[name]]
+            truth[f"sumMap({name})"] = {
+                at: sum(n for each, n in buckets if each == at) for at, _ in sorted(buckets)
+            }
+        for name in (f"{table}_10s", f"{table}_1m", f"{table}_1h", table):
+            found = client.query(
+                f"SELECT {', '.join(truth)} FROM {name} WHERE service = '{service}'"
+            ).result_rows
+            assert dict(zip(truth, found[0], strict=True)) == truth, name
 
 
 def test_late_counters_are_at_each_level_once(client: Client, settings: StorageSettings) -> None:
