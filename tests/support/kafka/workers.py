@@ -27,6 +27,7 @@ SETTINGS = ProcessorSettings.model_validate(
         "pane": "200ms",
         "wait": 2,
         "lookback": "1s",
+        "metrics_lookback": "1s",
         "partitions": PARTITIONS,
         "kafka": {"commit_every": "100ms", "session_timeout": "10s"},
     }
