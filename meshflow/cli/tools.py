@@ -2,7 +2,9 @@
 
 import asyncio
 import sys
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -54,7 +56,20 @@ def replay(files: tuple[Path, ...], target: str, now: bool, speed: float) -> Non
 
 
 @click.command()
-@click.argument("sql")
+@click.argument("sql", required=False)
+@click.option(
+    "--named",
+    help="A question that is there already, by its name, in place of SQL; `--named list` shows them.",
+)
+@click.option(
+    "--last-minutes", type=click.IntRange(1), default=5, help="Of --named: the time before now. [default: 5]"
+)
+@click.option(
+    "--source",
+    type=click.Choice(["istio", "envoy"]),
+    default="istio",
+    help="Of --named: whose counters. [default: istio]",
+)
 @click.option(
     "--format",
     "output_format",
@@ -67,12 +82,21 @@ def replay(files: tuple[Path, ...], target: str, now: bool, speed: float) -> Non
 )
 @data_option
 @click.pass_context
-def query(
-    context: click.Context, sql: str, output_format: str | None, url: str | None, data: Path | None
-) -> None:
+def query(context: click.Context, /, sql: str | None, **given: Any) -> None:
     """Answer read-only SQL, from a running `meshflow up` or from a data folder at rest."""
     from meshflow.tools.query import ask  # noqa: PLC0415 - may bring chdb
+    from storage.questions import named, question  # noqa: PLC0415 - as others need not wait for it
 
+    name, output_format, url, data = (given[each] for each in ("named", "output_format", "url", "data"))
+    if (sql is None) == (name is None):
+        raise click.UsageError("say SQL, or --named NAME")
+    if name == "list":
+        click.echo("\n".join(named()))
+        return
+    if sql is None:
+        if name not in named():
+            raise click.UsageError(f"there is no question {name!r}; there are {', '.join(named())}")
+        sql = question(name, timedelta(minutes=given["last_minutes"]), source=given["source"])
     settings = load_settings(context, {("storage", "data"): data and str(data)}).settings
     chosen = output_format or ("PrettyCompact" if sys.stdout.isatty() else "TabSeparatedWithNames")
     try:

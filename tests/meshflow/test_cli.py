@@ -77,6 +77,8 @@ def test_config_hides_the_stores_password(monkeypatch: pytest.MonkeyPatch) -> No
         ),
         (("query", "--url", "http://127.0.0.1:1", "SELECT 1"), "127.0.0.1:1 does not answer"),
         (("query", "--url", "localhost", "SELECT 1"), "write it like http://127.0.0.1:8123"),
+        (("query", "--named", "nowhere", "--url", "localhost"), "there is no question 'nowhere'"),
+        (("query",), "say SQL, or --named NAME"),
     ],
 )
 def test_errors_are_one_line_and_a_code(arguments: tuple[str, ...], text: str) -> None:
@@ -94,6 +96,10 @@ def test_up_from_start_to_restart(tmp_path: Path) -> None:
         assert ledger["received"] == 2195
         answer = call("query", "--data", str(up.data), "--format", "CSV", "SELECT sum(requests) FROM red")
         assert (answer.exit_code, answer.stdout) == (0, "2195\n")
+        for name in call("query", "--named", "list").stdout.split():
+            named = call("query", "--data", str(up.data), "--format", "TSVWithNames", "--named", name)
+            assert named.exit_code == 0, named.stderr
+            assert named.stdout, "names of columns at least"
         failed = call("query", "--data", str(up.data), "SELECT * FROM nowhere")
         assert failed.exit_code == 1
         assert_one_line(failed, "Code: 60")
