@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 
 from meshflow import settings as all_settings
-from meshflow.cli.shared import EXIT_FAILED, data_option, fail, load_settings
+from meshflow.cli.shared import EXIT_FAILED, EXIT_USAGE, data_option, fail, load_settings
 from schemas.errors import QueryFailed
 
 
@@ -89,13 +89,13 @@ def query(context: click.Context, /, sql: str | None, **given: Any) -> None:
 
     name, output_format, url, data = (given[each] for each in ("named", "output_format", "url", "data"))
     if (sql is None) == (name is None):
-        raise click.UsageError("say SQL, or --named NAME")
+        fail("say SQL, or --named NAME", EXIT_USAGE)
     if name == "list":
         click.echo("\n".join(named()))
         return
     if sql is None:
         if name not in named():
-            raise click.UsageError(f"there is no question {name!r}; there are {', '.join(named())}")
+            fail(f"there is no question {name!r}; there are {', '.join(named())}", EXIT_USAGE)
         sql = question(name, timedelta(minutes=given["last_minutes"]), source=given["source"])
     settings = load_settings(context, {("storage", "data"): data and str(data)}).settings
     chosen = output_format or ("PrettyCompact" if sys.stdout.isatty() else "TabSeparatedWithNames")
