@@ -1,7 +1,8 @@
 """Prometheus' pages (text and OpenMetrics) -> OTLP metrics, by prometheus-client's own parsers.
 
 As OpenTelemetry's "Prometheus and OpenMetrics Compatibility" says: counters are cumulative monotonic sums,
-histograms and summaries are put together of their samples, all else is a gauge; ``_created`` is the start.
+histograms and summaries are put together of their samples, all else is a gauge; ``_created`` is the start,
+exemplars come along.
 Names and labels stay as they are written, so that ``schemas.families`` knows them.
 """
 
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import (
     AggregationTemporality,
+    Exemplar,
     HistogramDataPoint,
     Metric,
     MetricsData,
@@ -28,7 +30,11 @@ from prometheus_client.samples import Sample
 from schemas.errors import MeshflowError
 from schemas.units import NS_PER_S
 
-_COUNTER_TYPE = re.compile(r"^# TYPE (\S+) counter\s*$", re.MULTILINE)
+_COUNTER_TYPE = re.compile(r"^([ \t]*#[ \t]+TYPE[ \t]+(\S+)[ \t]+)counter[ \t\r]*$", re.MULTILINE)
+_MOST_LINE = 16 << 10
+"""Characters. prometheus-client's parsers take time by the square of a line; Istio's lines have 1,500."""
+_LONG_LINE = re.compile(rf"^[^\n]{{{_MOST_LINE + 1}}}", re.MULTILINE)
+_TRACE_ID, _SPAN_ID = re.compile(r"[0-9a-fA-F]{32}"), re.compile(r"[0-9a-fA-F]{16}")
 _CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
 _Labels = tuple[tuple[str, str], ...]
 
@@ -58,6 +64,7 @@ def metrics_of(
     ``own``: gauges about the scrape itself (``up``), added to those of the page, as is
     ``scrape_samples_scraped``. Raises MalformedPage.
     """
+    _check(page.text, most_samples)
     data = MetricsData()
     metrics = data.resource_metrics.add()
     metrics.resource.attributes.extend(_attributes(resource.items()))
@@ -67,31 +74,42 @@ def metrics_of(
         samples += len(family.samples)
         if samples > most_samples:
             raise MalformedPage(f"the page has more than {most_samples} samples")
-        _add(scope, family, page.time_ns)
+        if family.samples:
+            _add(scope, family, page.time_ns)
     for name, value in {**own, "scrape_samples_scraped": samples}.items():
         point = scope.metrics.add(name=name).gauge.data_points.add()
         point.time_unix_nano, point.as_double = page.time_ns, value
     return data.SerializeToString(), samples
 
 
+def _check(text: str, most_samples: int) -> None:
+    """Refuse what would take much time or memory to parse, before it is parsed. Raises MalformedPage."""
+    if text.count("\n") - text.count("\n#") - text.startswith("#") > most_samples:
+        raise MalformedPage(f"the page has more than {most_samples} samples")
+    if _LONG_LINE.search(text):
+        raise MalformedPage(f"a line of the page is longer than {_MOST_LINE} characters")
+
+
 def _families(page: Page) -> Iterator[Family]:
+    text, counters = (page.text, frozenset()) if page.is_openmetrics else _with_names_kept(page.text)
     read = read_openmetrics if page.is_openmetrics else read_text
-    plain = set() if page.is_openmetrics else _without_total(page.text)
     try:
-        for family in read(page.text):
-            if family.type == "counter" and family.name in plain:
-                # prometheus-client gives each counter the suffix; Envoy's have none
-                family.samples = [
-                    sample._replace(name=sample.name.removesuffix("_total")) for sample in family.samples
-                ]
+        for family in read(text):
+            if family.name in counters:
+                family.type = "counter"
             yield family
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise MalformedPage(f"the page is not in Prometheus' format: {error}") from error
 
 
-def _without_total(text: str) -> set[str]:
-    """Names of counters that are written without ``_total``."""
-    return {name for name in _COUNTER_TYPE.findall(text) if not name.endswith("_total")}
+def _with_names_kept(text: str) -> tuple[str, frozenset[str]]:
+    """The page with its counters called gauges, and their names.
+
+    prometheus-client gives each counter's samples the suffix ``_total``: ``X`` and ``X_total`` would be one,
+    and Envoy has both (``upstream_rq``, ``upstream_rq_total``). Of gauges it leaves the names alone.
+    """
+    names = frozenset(name.strip('"') for _, name in _COUNTER_TYPE.findall(text))
+    return _COUNTER_TYPE.sub(r"\1gauge", text), names
 
 
 def _add(scope: ScopeMetrics, family: Family, time_ns: int) -> None:
@@ -125,6 +143,8 @@ def _add_numbers(scope: ScopeMetrics, family: Family, time_ns: int) -> None:
         point.time_unix_nano = _time_ns(sample, time_ns)
         point.start_time_unix_nano = starts.get(_labels(sample), 0) if is_counter else 0
         point.as_double = sample.value
+        if is_counter:
+            point.exemplars.extend(_exemplars((sample,), point.time_unix_nano))
 
 
 @dataclass(slots=True)
@@ -137,6 +157,7 @@ class _Distribution:
     time_ns: int = 0
     buckets: dict[float, float] = field(default_factory=dict)
     """Upper bound or quantile -> value."""
+    samples: list[Sample] = field(default_factory=list)
 
 
 def _distributions(family: Family, key: str, time_ns: int) -> dict[_Labels, _Distribution]:
@@ -144,6 +165,7 @@ def _distributions(family: Family, key: str, time_ns: int) -> dict[_Labels, _Dis
     for sample in family.samples:
         one = found.setdefault(_labels(sample, key), _Distribution())
         one.time_ns = _time_ns(sample, time_ns)
+        one.samples.append(sample)
         suffix = sample.name[len(family.name) :]
         if suffix == "_count":
             one.count = sample.value
@@ -152,7 +174,7 @@ def _distributions(family: Family, key: str, time_ns: int) -> dict[_Labels, _Dis
         elif suffix == "_created":
             one.start_ns = _ns(sample.value)
         elif key in sample.labels:
-            one.buckets[float(sample.labels[key])] = sample.value
+            one.buckets[_bound(sample.labels[key])] = sample.value
     return found
 
 
@@ -172,6 +194,7 @@ def _add_histogram(scope: ScopeMetrics, family: Family, time_ns: int) -> None:
         point.bucket_counts.extend(int(count) for count in counts)
         point.explicit_bounds.extend(bounds)
         point.count, point.sum = int(total), one.sum
+        point.exemplars.extend(_exemplars(one.samples, one.time_ns))
 
 
 def _add_summary(scope: ScopeMetrics, family: Family, time_ns: int) -> None:
@@ -185,6 +208,31 @@ def _add_summary(scope: ScopeMetrics, family: Family, time_ns: int) -> None:
         point.count, point.sum = int(one.count), one.sum
         for quantile, value in sorted(one.buckets.items()):
             point.quantile_values.add(quantile=quantile, value=value)
+
+
+def _bound(text: str) -> float:
+    """Raises MalformedPage."""
+    try:
+        bound = float(text)
+    except ValueError:
+        bound = math.nan
+    if math.isnan(bound):
+        raise MalformedPage(f"{text[:100]!r} is no bound of a bucket, and no quantile")
+    return bound
+
+
+def _exemplars(samples: Iterable[Sample], otherwise_ns: int) -> Iterator[Exemplar]:
+    """Those of the samples; ids of trace and span that are none stay among the labels."""
+    for given in (sample.exemplar for sample in samples if sample.exemplar is not None):
+        labels = dict(given.labels)
+        made = Exemplar(as_double=given.value)
+        made.time_unix_nano = otherwise_ns if given.timestamp is None else _ns(float(given.timestamp))
+        if _TRACE_ID.fullmatch(labels.get("trace_id", "")):
+            made.trace_id = bytes.fromhex(labels.pop("trace_id"))
+        if _SPAN_ID.fullmatch(labels.get("span_id", "")):
+            made.span_id = bytes.fromhex(labels.pop("span_id"))
+        made.filtered_attributes.extend(_attributes(labels.items()))
+        yield made
 
 
 def _labels(sample: Sample, without: str = "") -> _Labels:

@@ -1,5 +1,6 @@
 """Prometheus' pages as OTLP, against what stands on them."""
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -69,6 +70,12 @@ def test_gauges_and_the_scrapes_own() -> None:
     assert found["scrape_samples_scraped"].gauge.data_points[0].as_double == 8
 
 
+def test_a_page_with_as_many_samples_as_may_be_is_taken() -> None:
+    assert len(metrics(ENVOY, most=8)) == 6
+    with pytest.raises(MalformedPage):
+        metrics(ENVOY, most=7)
+
+
 def test_buckets_become_a_histogram() -> None:
     (point,) = metrics(ENVOY)["envoy_cluster_upstream_rq_time"].histogram.data_points
     assert list(point.explicit_bounds) == [0.5, 1]
@@ -88,6 +95,42 @@ def test_openmetrics_with_starts_times_and_summaries() -> None:
     assert labels(found["build_info"].gauge.data_points[0]) == {"version": "1.27"}
 
 
+EXEMPLARS = """\
+# TYPE requests counter
+requests_total 5 # {trace_id="0af7651916cd43dd8448eb211c80319c",span_id="b7ad6b7169203331",user="a"} 2 1799999999.5
+# TYPE latency histogram
+latency_bucket{le="0.5"} 3 # {trace_id="short"} 0.25
+latency_bucket{le="+Inf"} 4
+latency_count 4
+latency_sum 2
+# EOF
+"""
+
+
+def test_exemplars_come_along() -> None:
+    found = metrics(EXEMPLARS, is_openmetrics=True)
+    (exemplar,) = found["requests_total"].sum.data_points[0].exemplars
+    assert exemplar.trace_id.hex() == "0af7651916cd43dd8448eb211c80319c"
+    assert exemplar.span_id.hex() == "b7ad6b7169203331"
+    assert [(each.key, each.value.string_value) for each in exemplar.filtered_attributes] == [("user", "a")]
+    assert (exemplar.as_double, exemplar.time_unix_nano) == (2, 1_799_999_999_500_000_000)
+    (exemplar,) = found["latency"].histogram.data_points[0].exemplars
+    assert (exemplar.as_double, exemplar.time_unix_nano, exemplar.trace_id) == (0.25, TIME_NS, b"")
+    assert [each.value.string_value for each in exemplar.filtered_attributes] == ["short"]
+
+
+def test_what_is_dear_to_parse_is_refused_before() -> None:
+    """Its samples would take 1 GB."""
+    page = Page("# TYPE a gauge\n" + "a 1\n" * 4_000_000, False, TIME_NS)
+    tracemalloc.start()
+    try:
+        with pytest.raises(MalformedPage):
+            metrics_of(page, {}, {}, 200_000)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize(
     ("text", "is_openmetrics", "reason"),
     [
@@ -99,6 +142,14 @@ def test_openmetrics_with_starts_times_and_summaries() -> None:
         ('# TYPE a histogram\na_bucket{le="1"} NaN\na_bucket{le="+Inf"} 3\n', False, "do not rise"),
         ("# TYPE a summary\na_count -1\n", False, "is none"),
         ("".join(f"a{number} 1\n" for number in range(1001)), False, "more than 1000 samples"),
+        ("# TYPE a gauge\n" + "a 1\n" * 1_000_000, False, "more than 1000 samples"),
+        (
+            "a{" + ",".join(f'l{number}="v"' for number in range(100_000)) + "} 1\n",
+            False,
+            "a line of the page",
+        ),
+        ('# TYPE a histogram\na_bucket{le="NaN"} 1\n', False, "is no bound"),
+        ('# TYPE a histogram\na_bucket{le="x"} 1\n', False, "is no bound"),
     ],
 )
 def test_what_is_no_page_is_a_clear_error(text: str, is_openmetrics: bool, reason: str) -> None:
