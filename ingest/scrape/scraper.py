@@ -22,6 +22,7 @@ from schemas.units import NS_PER_S, to_ns
 _LOGGER = logging.getLogger(__name__)
 _ACCEPT = "application/openmetrics-text;version=1.0.0;q=0.9,text/plain;version=0.0.4;q=0.5"
 _CHUNK_BYTES = 1 << 16
+_PARSERS = 2  # pages that are parsed at the same time: parsing holds the interpreter, and takes memory
 _FAILURES = (aiohttp.ClientError, TimeoutError, OSError, MalformedPage, ValueError)
 
 
@@ -33,6 +34,8 @@ class Scraper:
         self._discovery = Discovery(settings.groups, settings.max_targets)
         self._interval_ns = to_ns(settings.interval)
         self._room = asyncio.Semaphore(settings.concurrency)
+        self._parsing = asyncio.Semaphore(_PARSERS)
+        self._unsent = ""
         self._running: dict[Target, asyncio.Task[None]] = {}
         self._down: dict[Target, str] = {}
 
@@ -61,6 +64,9 @@ class Scraper:
             self._running.pop(gone).cancel()
             self._down.pop(gone, None)
         for target in targets:
+            if target in self._running and self._running[target].done():
+                error = self._running.pop(target).exception()
+                _LOGGER.error("scraping %s ended, and begins again", target.url, exc_info=error)
             if target not in self._running:
                 self._running[target] = asyncio.create_task(self._again_and_again(session, target))
         self_metrics.SCRAPE_TARGETS.set(len(self._running))
@@ -76,9 +82,11 @@ class Scraper:
         began_ns, resource = time.time_ns(), dict(target.resource)
         try:
             page = await self._ask(session, target, began_ns)
-            payload, samples = await asyncio.to_thread(
-                metrics_of, page, resource, {"up": 1, **_seconds_since(began_ns)}, self._settings.max_samples
-            )
+            own = {"up": 1, **_seconds_since(began_ns)}
+            async with self._parsing:
+                payload, samples = await asyncio.to_thread(
+                    metrics_of, page, resource, own, self._settings.max_samples
+                )
             self._say(target, "")
         except _FAILURES as error:
             self._say(target, _reason(error))
@@ -114,17 +122,26 @@ class Scraper:
             headers = {"Content-Type": "application/x-protobuf", **self._authorization()}
             async with session.post(url, data=payload, headers=headers, allow_redirects=False) as response:
                 if response.status == 200:
+                    self._say_unsent("")
                     return
                 reason = (
                     f"status {response.status}: {(await response.content.read(200)).decode(errors='replace')}"
                 )
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             reason = _reason(error)
         self_metrics.SCRAPES_UNSENT.inc()
-        _LOGGER.warning("the receiver at %s did not take a page: %s", self._settings.endpoint, reason)
+        self._say_unsent(reason)
+
+    def _say_unsent(self, fault: str) -> None:
+        """Log when the receiver takes no pages, for another reason, or takes them again."""
+        if fault and fault != self._unsent:
+            _LOGGER.warning("the receiver at %s did not take a page: %s", self._settings.endpoint, fault)
+        elif self._unsent and not fault:
+            _LOGGER.warning("the receiver at %s takes pages again", self._settings.endpoint)
+        self._unsent = fault
 
     def _authorization(self) -> Mapping[str, str]:
-        """Raises OSError."""
+        """Raises OSError, ValueError."""
         if not self._settings.token:
             return {}
         return {"Authorization": f"Bearer {Path(self._settings.token).read_text(encoding='utf-8').strip()}"}

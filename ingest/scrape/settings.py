@@ -61,7 +61,7 @@ class ScrapeSettings(BaseModel):
         200_000, gt=0, description="Most samples of a page; one with more counts as a failed scrape."
     )
     max_targets: int = Field(10_000, gt=0, description="Most targets; further ones are left out.")
-    concurrency: int = Field(16, gt=0, le=1024, description="Pages that are asked for at the same time.")
+    concurrency: int = Field(64, gt=0, le=1024, description="Pages that are asked for at the same time.")
 
     @model_validator(mode="after")
     def _in_time(self) -> Self:

@@ -161,6 +161,50 @@ async def test_a_target_that_comes_up_is_up_and_a_receiver_that_fails_ends_nothi
         await receiver.until(lambda: 1 in receiver.ups[instance])
 
 
+async def test_a_task_that_ended_is_begun_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver, faults = Receiver(), [RuntimeError("unforeseen")]
+    once = Scraper._once
+
+    async def failing_once(self: Scraper, *arguments: Any) -> None:
+        if faults:
+            raise faults.pop()
+        await once(self, *arguments)
+
+    monkeypatch.setattr(Scraper, "_once", failing_once)
+    async with served("GET", "/metrics", good) as port, scraped(receiver, [port]):
+        await receiver.until(lambda: bool(receiver.ups))
+    assert "ended, and begins again" in caplog.text
+    assert "unforeseen" in caplog.text
+
+
+async def test_a_receiver_that_takes_nothing_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    receiver = Receiver()
+    receiver.status = 503
+    async with served("GET", "/metrics", good) as port, scraped(receiver, [port]):
+        await receiver.until(lambda: len(receiver.headers) >= 3)
+    assert caplog.text.count("did not take a page") == 1
+
+
+async def test_a_token_that_cannot_be_sent_ends_nothing(
+    tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver, token = Receiver(), tmp_path / "token"
+    token.write_text("two\nlines")
+
+    async def until_logged(text: str) -> None:
+        async with asyncio.timeout(LONG_S):
+            while text not in caplog.text:  # noqa: ASYNC110 - a log line sets no event
+                await asyncio.sleep(0.05)
+
+    async with served("GET", "/metrics", good) as port, scraped(receiver, [port], token=str(token)):
+        await until_logged("did not take a page")
+        token.write_text("one")
+        await receiver.until(lambda: bool(receiver.ups))
+    assert "ended, and begins again" not in caplog.text
+
+
 async def test_the_receivers_token_is_sent_to_it_alone(tmp_path: Any) -> None:
     receiver, shown = Receiver(), []
     token = tmp_path / "token"
