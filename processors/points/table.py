@@ -4,6 +4,7 @@ A row is of one owner (a service, or an instance) and one set of keys, which are
 names and attributes. Only integers are grouped; texts are gathered for the rows that come out.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
@@ -79,7 +80,7 @@ class Grouped:
     facts: Facts
 
 
-class TableStage:
+class TableStage(ABC):
     """One table of counters: subclasses say what its keys are."""
 
     table: ClassVar[str]
@@ -93,11 +94,11 @@ class TableStage:
         self._limits = settings.labels
         self._lookback = settings.metrics_lookback_panes
 
+    @abstractmethod
     def keys(self, labels: pl.DataFrame, batch: PointBatch) -> pl.DataFrame:
         """Of each row of Said.labels the key columns, TAGS, and flags: ``left_out``; ``foreign``: not the
         table's after all; ``error``: requests are errors.
         """
-        raise NotImplementedError
 
     def left_out(self, keys: pl.DataFrame, said: Said, batch: PointBatch) -> npt.NDArray[np.bool_]:  # noqa: ARG002 - for those that ask the resource
         """Which of the points the table does not take."""
